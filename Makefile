@@ -1,0 +1,84 @@
+# `make` alone lists what there is. Everything is installed into .venv, once, and again when
+# requirements.lock or pyproject.toml change. Arguments: make up ARGS='--base-port 18001'.
+
+PYTHON3 ?= python3
+UV ?= uv
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+LOAD_VENV := .venv-load
+LOAD_PYTHON := $(LOAD_VENV)/bin/python
+LOAD_INSTALLED := $(LOAD_VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help up install test cluster-full check format bench load lock clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+up: $(INSTALLED) ## Three nodes in this terminal, and a session to copy; Ctrl-C stops them
+	@$(VENV)/bin/raftq dev $(ARGS)
+
+install: $(INSTALLED) ## Everything into .venv
+
+test: $(INSTALLED) ## All tests
+	$(PYTHON) -m pytest $(ARGS)
+
+cluster-full: $(INSTALLED) ## The tests of whole clusters at full size: kills, lost disks, damaged files
+	RAFTQ_CLUSTER=full $(PYTHON) -m pytest tests/cluster $(ARGS)
+
+check: $(INSTALLED) ## What a change must pass besides the tests: style, types, import directions
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(INSTALLED) ## Put the code into the one format
+	$(VENV)/bin/ruff check --fix-only --quiet .
+	$(VENV)/bin/ruff format .
+
+bench: $(INSTALLED) ## Throughput, latency, CPU and memory against a baseline; ARGS=--quick for a glance
+	$(PYTHON) -m loadtests.bench $(ARGS)
+
+load: $(INSTALLED) $(LOAD_INSTALLED) ## Half a minute of locust against a cluster of its own
+	$(PYTHON) -m loadtests.load $(ARGS)
+
+lock: ## Pin all dependencies anew, with hashes and without addresses (needs uv)
+	$(UV) pip compile pyproject.toml --group dev --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url -o requirements.lock
+
+clean: ## Remove what was installed and cached; data/ stays
+	rm -rf $(VENV) $(LOAD_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.lock pyproject.toml | $(PYTHON)
+	@echo "Installing into $(VENV) ..."
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(LOAD_INSTALLED): loadtests/requirements.lock | $(LOAD_PYTHON)
+	@echo "Installing into $(LOAD_VENV) ..."
+	@$(LOAD_PYTHON) -m pip --quiet --disable-pip-version-check install --require-hashes -r $<
+	@touch $@
+
+$(PYTHON) $(LOAD_PYTHON):
+	@$(call ensure-venv)
+	@$(PYTHON3) -m venv --clear $(patsubst %/bin/python,%,$@)
+
+# Debian splits the standard library: without python3-venv, `python3 -m venv` cannot bring pip.
+define ensure-venv
+	if ! $(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	  echo "raftq needs Python 3.11 or newer; name one with: make PYTHON3=python3.11" >&2; exit 1; \
+	fi; \
+	if ! $(PYTHON3) -c 'import ensurepip, venv' 2>/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "python3-venv is missing; installing it with apt-get ..."; \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install python3-venv >/dev/null; \
+	  else \
+	    echo "Python's venv module is incomplete. Run: sudo apt-get install python3-venv" >&2; exit 1; \
+	  fi; \
+	fi
+endef
