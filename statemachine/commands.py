@@ -1,0 +1,253 @@
+"""Every command that may enter the log, declared once.
+
+The union ``Command`` is the registry: the codec, the dispatch in ``machine`` and
+the fuzzers are derived from it, so that a command missing from any of them is a
+type error rather than a surprise in production.
+
+A tag is a promise to every log ever written. Never reuse or renumber one, and
+add fields only at the end with a default; a change of meaning is a new tag.
+Times are whole milliseconds; ``None`` means "as the queue says".
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+ENTRY_VERSION = 1
+MessageId = bytes
+"""Ten bytes: u16 lane, u64 sequence, big-endian; the end of the message's key."""
+
+
+class NewMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A message as its producer sent it. ``body`` is opaque."""
+
+    body: bytes
+    content_type: str
+    headers: tuple[tuple[str, str], ...] = ()
+    ttl_ms: int | None = None
+    delay_ms: int | None = None
+    zone: str = ""
+
+
+class QueueSettings(msgspec.Struct, frozen=True, array_like=True):
+    """What an operator may set on a queue, or on an account as its queues' defaults.
+
+    ``None`` in a queue means the account's default; ``None`` in an account means
+    the built-in one (``statemachine.settings``). A ``ttl_ms`` of 0 means for ever.
+    """
+
+    ttl_ms: int | None = None
+    delay_ms: int | None = None
+    lease_ms: int | None = None
+    metadata: bytes | None = None  # A JSON object, opaque to the state machine.
+
+
+class Enqueue(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Append messages, all or none; creates account and queue if they do not exist."""
+
+    account: str
+    queue: str
+    messages: tuple[NewMessage, ...]
+
+
+class Claim(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Lease up to ``limit`` of the oldest ready messages."""
+
+    account: str
+    queue: str
+    limit: int
+    lease_ms: int | None = None
+    zone: str = ""  # Where the consumer is.
+
+
+class Extend(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Let a claim's lease end ``lease_ms`` from now."""
+
+    account: str
+    queue: str
+    claim: int
+    lease_ms: int | None = None
+
+
+class Ack(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Delete messages held under a claim; ``ids`` None means all it still holds."""
+
+    account: str
+    queue: str
+    claim: int
+    ids: tuple[MessageId, ...] | None = None
+
+
+class Release(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Give messages of a claim back, claimable after ``delay_ms``; None means all."""
+
+    account: str
+    queue: str
+    claim: int
+    ids: tuple[MessageId, ...] | None = None
+    delay_ms: int = 0
+
+
+class DeleteMessages(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """Delete messages whatever their state; absent ones are counted, not refused."""
+
+    account: str
+    queue: str
+    ids: tuple[MessageId, ...]
+
+
+class Purge(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """Delete every message of a queue, those in flight included, and all its claims."""
+
+    account: str
+    queue: str
+
+
+class PutQueue(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """Create a queue, or replace all settings of an existing one."""
+
+    account: str
+    queue: str
+    settings: QueueSettings
+
+
+class PatchQueue(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Change the named settings; ``fields`` says which members of ``settings`` count."""
+
+    account: str
+    queue: str
+    settings: QueueSettings
+    fields: tuple[str, ...]
+
+
+class DeleteQueue(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """Delete a queue with everything in it."""
+
+    account: str
+    queue: str
+
+
+class PutAccount(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Create an account, or replace the defaults of an existing one."""
+
+    account: str
+    defaults: QueueSettings
+
+
+class PatchAccount(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Change the named defaults of an account."""
+
+    account: str
+    defaults: QueueSettings
+    fields: tuple[str, ...]
+
+
+class DeleteAccount(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """Delete an account; refused while it has queues."""
+
+    account: str
+
+
+class Sweep(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """Do up to ``limit`` acts that are due: leases, delays, TTLs, idempotency keys, sessions."""
+
+    limit: int
+
+
+class OpenSession(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """Register a node as a source of batches; the outcome carries its session."""
+
+    node: str
+
+
+class Barrier(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    """Do nothing, in order: whoever sees the outcome has seen all that went before."""
+
+
+class ReportDigest(msgspec.Struct, frozen=True, array_like=True, tag=17):
+    """The leader's digest of the state as it was right after the entry at ``index``.
+
+    The state machine only echoes it; each node compares it with its own.
+    """
+
+    index: int
+    digest: bytes
+
+
+class Once(msgspec.Struct, frozen=True, array_like=True, tag=18):
+    """Run ``command`` unless ``key`` was used within ``window_ms``; then repeat its outcome.
+
+    ``fingerprint`` identifies the request: the same key with another fingerprint is refused.
+    """
+
+    account: str
+    key: str
+    fingerprint: bytes
+    window_ms: int
+    command: QueueCommand
+
+
+class TakeDigest(msgspec.Struct, frozen=True, array_like=True, tag=19):
+    """Ask every node to take a digest of its state right after this entry."""
+
+
+QueueCommand = (
+    Enqueue
+    | Claim
+    | Extend
+    | Ack
+    | Release
+    | DeleteMessages
+    | Purge
+    | PutQueue
+    | PatchQueue
+    | DeleteQueue
+    | PutAccount
+    | PatchAccount
+    | DeleteAccount
+)
+"""What a front end may propose."""
+
+Command = QueueCommand | Sweep | OpenSession | Barrier | ReportDigest | Once | TakeDigest
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True):
+    """The commands one node gathered, proposed and remembered as a unit.
+
+    ``session`` 0 is the leader's own housekeeping: never remembered, never retried.
+    Otherwise (``session``, ``seq``) identifies the batch for ever, and the node promises
+    never again to ask for an outcome below ``floor`` (Ongaro's dissertation, section 6.3).
+    """
+
+    session: int
+    seq: int
+    floor: int
+    commands: tuple[Command, ...]
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One log entry: the batches of all nodes, and the time its leader gave it."""
+
+    version: int
+    stamp_ms: int  # Unix time; the state machine never lets it run backwards.
+    batches: tuple[Batch, ...]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_entries = msgspec.msgpack.Decoder(Entry)
+_batches = msgspec.msgpack.Decoder(Batch)
+
+
+def encode(value: Entry | Batch) -> bytes:
+    """Bytes for the log or the wire; equal values encode to equal bytes."""
+    return _encoder.encode(value)
+
+
+def decode_entry(data: bytes | memoryview) -> Entry:
+    """Inverse of ``encode``; raises ``msgspec.MsgspecError``. Halting beats diverging."""
+    return _entries.decode(data)
+
+
+def decode_batch(data: bytes) -> Batch:
+    """Inverse of ``encode``; raises ``msgspec.MsgspecError``."""
+    return _batches.decode(data)

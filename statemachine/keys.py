@@ -1,0 +1,146 @@
+"""The layout of the store: every key is built here and nowhere else.
+
+    space        key                                       value
+    ----------   ---------------------------------------   ---------------------------------
+    a account    a name(account)                           AccountRecord
+    c claim      c u64(queue) u64(claim)                   ClaimRecord
+    d deadline   d u64(queue) u64(due_ms) u8(kind) rest    (empty), see ``deadlines``
+    k once       k name(account) name(key)                 OnceRecord
+    m message    m u64(queue) u16(lane) u64(seq)           header, meta, body, see ``records``
+    o outcomes   o u64(session) u64(seq)                   outcomes of one batch
+    p position   p                                         MachineRecord
+    q queue      q name(account) name(queue)               QueueRecord
+    r returned   r u64(queue) u64(seq) u16(lane)           u32 deliveries
+    s session    s u64(session)                            SessionRecord
+    t timer      t u64(due_ms) u8(kind) rest               see ``timers``
+    x deleted    x u64(queue) u16(lane) u64(seq)           (empty): deleted while claimed
+    z delayed    z u64(queue) u16(lane) u64(seq)           u64 due_ms, u32 deliveries
+
+Keys compare as bytes exactly as their parts compare as values. Integers are
+big-endian for that reason, and names are closed by 00 01 with inner 00 escaped as
+00 ff, so that no name is a prefix of another. A queue goes by a number given once
+and never again: a deleted queue's leftovers can not be taken for a new one's. A purge
+gives it a new one.
+
+Everything of a queue but its record lies in the six spaces ``OF_QUEUE``, so that a
+purge is six range deletes. A returned message sorts by age and not by lane: it is
+delivered before all that was enqueued after it.
+"""
+
+from __future__ import annotations
+
+U64_MAX = 2**64 - 1
+ID_BYTES = 10
+PARKED = 0x8000
+"""The lane of messages that were delayed when they came; nothing fresh is there."""
+
+LANE_END = b"\x00\x01" + bytes(8)
+"""The smallest message id above lane 0."""
+
+NAME_END = b"\x00\x01"
+POSITION = b"p"
+END = b"\x7f"
+"""Above every key."""
+
+OF_QUEUE = (b"c", b"d", b"m", b"r", b"x", b"z")
+
+
+def u64(value: int) -> bytes:
+    """Eight bytes that sort as the number does."""
+    return value.to_bytes(8, "big")
+
+
+def number(data: bytes) -> int:
+    """Inverse of ``u64``; of any big-endian bytes."""
+    return int.from_bytes(data, "big")
+
+
+def name(value: str) -> bytes:
+    """A self-terminating string that sorts as its UTF-8 bytes do."""
+    return value.encode().replace(b"\x00", b"\x00\xff") + NAME_END
+
+
+def split_names(data: bytes) -> list[str]:
+    """Inverse of names put one after the other."""
+    closed = data.split(NAME_END)[:-1]
+    return [part.replace(b"\x00\xff", b"\x00").decode() for part in closed]
+
+
+def account(account_name: str) -> bytes:
+    """An account's record."""
+    return b"a" + name(account_name)
+
+
+def queue(account_name: str, queue_name: str) -> bytes:
+    """A queue's record."""
+    return b"q" + name(account_name) + name(queue_name)
+
+
+def once(account_name: str, key: str) -> bytes:
+    """An idempotency key."""
+    return b"k" + name(account_name) + name(key)
+
+
+def session(session_id: int) -> bytes:
+    """A session's record."""
+    return b"s" + u64(session_id)
+
+
+def outcomes(session_id: int, seq: int = 0) -> bytes:
+    """What a batch was answered; with ``seq`` 0 where a session's outcomes begin."""
+    return b"o" + u64(session_id) + u64(seq)
+
+
+def of_queue(space: bytes, queue_number: int) -> bytes:
+    """Where a queue's keys in one of its spaces begin; those of the queue before end there."""
+    return space + u64(queue_number)
+
+
+def claim(queue_number: int, claim_id: int) -> bytes:
+    """A claim's record."""
+    return b"c" + u64(queue_number) + u64(claim_id)
+
+
+def returned(queue_number: int, message_id: bytes) -> bytes:
+    """A message that was claimed or delayed and is ready now."""
+    return b"r" + u64(queue_number) + message_id[2:] + message_id[:2]
+
+
+def returned_id(key: bytes) -> bytes:
+    """The message id at the end of a ``returned`` key."""
+    return key[-2:] + key[-10:-2]
+
+
+def delayed(queue_number: int, message_id: bytes) -> bytes:
+    """A message that is not ready yet."""
+    return b"z" + u64(queue_number) + message_id
+
+
+def deleted(queue_number: int, message_id: bytes) -> bytes:
+    """A message that was deleted while a claim held it."""
+    return b"x" + u64(queue_number) + message_id
+
+
+def deadline(queue_number: int, due_ms: int, kind: int = 0, subject: bytes = b"") -> bytes:
+    """An entry of a queue's own time index; without ``kind`` where a time begins."""
+    return b"d" + u64(queue_number) + u64(due_ms) + bytes((kind,)) + subject
+
+
+def split_deadline(key: bytes) -> tuple[int, int, bytes]:
+    """The (due_ms, kind, subject) of a ``deadline`` key."""
+    return number(key[9:17]), key[17], key[18:]
+
+
+def timer(due_ms: int, kind: int = 0, subject: bytes = b"") -> bytes:
+    """An entry of the global time index; without ``kind`` where a time begins."""
+    return b"t" + u64(due_ms) + bytes((kind,)) + subject
+
+
+def split_timer(key: bytes) -> tuple[int, int, bytes]:
+    """The (due_ms, kind, subject) of a ``timer`` key."""
+    return number(key[1:9]), key[9], key[10:]
+
+
+def message_id(seq: int, lane: int = 0) -> bytes:
+    """Ten bytes that name a message for ever."""
+    return (lane << 64 | seq).to_bytes(ID_BYTES, "big")

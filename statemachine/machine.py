@@ -1,0 +1,190 @@
+"""The state machine: entries of the log in, outcomes out. Start reading at ``apply``.
+
+A *round* is several entries, then ``end_round``, then the engine's commit. How
+entries are grouped into rounds differs between replicas, and so does when they
+restart; what is in the store at the end of a round depends on the log alone.
+
+An exception is a bug or damage: the round must not be committed and the replica
+must stop. What a client can do wrong is an outcome (``Refused``).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, assert_never
+
+from statemachine import claims, messages, once, queues, sessions, sweeps
+from statemachine.commands import (
+    ENTRY_VERSION,
+    Ack,
+    Barrier,
+    Batch,
+    Claim,
+    Command,
+    DeleteAccount,
+    DeleteMessages,
+    DeleteQueue,
+    Enqueue,
+    Entry,
+    Extend,
+    Once,
+    OpenSession,
+    PatchAccount,
+    PatchQueue,
+    Purge,
+    PutAccount,
+    PutQueue,
+    Release,
+    ReportDigest,
+    Sweep,
+    TakeDigest,
+)
+from statemachine.kv import KV
+from statemachine.outcomes import Done, Outcome, Reason, Refused
+from statemachine.recollection import recalled, without_messages
+from statemachine.state import ORDINAL_BITS, State
+
+
+class UnknownVersion(Exception):
+    """The entry was written by a later version: this replica must not guess what it means."""
+
+
+class BatchResult(NamedTuple):
+    """The outcomes of one batch, in the order of its commands."""
+
+    session: int
+    seq: int
+    outcomes: tuple[Outcome, ...]
+
+
+class Machine:
+    """The replicated core over one store, of which it is the only writer."""
+
+    def __init__(self, kv: KV) -> None:
+        self._state = State(kv)
+
+    @property
+    def applied_index(self) -> int:
+        """The last entry applied; 0 before the first."""
+        return self._state.machine.index
+
+    @property
+    def applied_term(self) -> int:
+        """Its term."""
+        return self._state.machine.term
+
+    @property
+    def stamp_ms(self) -> int:
+        """Log time."""
+        return self._state.machine.stamp_ms
+
+    def apply(self, index: int, term: int, entry: Entry | None) -> list[BatchResult]:
+        """Apply the log's next entry; None is an entry of the log's own."""
+        state = self._state
+        before = state.machine.index
+        assert state.is_empty or index == before + 1, (index, before)
+        if entry is None:
+            state.begin(index, term, 0)
+            return []
+        if entry.version != ENTRY_VERSION:
+            raise UnknownVersion(f"entry {index} is of version {entry.version}")
+        state.begin(index, term, entry.stamp_ms)
+        results = [_run_batch(state, batch) for batch in entry.batches]
+        assert state.next_id >> ORDINAL_BITS == index, "an entry has too many messages"
+        return results
+
+    def end_round(self) -> None:
+        """Write what was kept back; the engine commits after it."""
+        self._state.end_round()
+
+    def take_woken(self) -> dict[tuple[str, str], int]:
+        """By account and queue, how many messages became ready since last asked."""
+        woken, self._state.woken = self._state.woken, {}
+        return woken
+
+    def next_due_ms(self) -> int | None:
+        """The log time at which a sweep is wanted next; None if nothing will be due."""
+        return self._state.timers.first_ms()
+
+
+def _run_batch(state: State, batch: Batch) -> BatchResult:
+    if not batch.session:
+        return BatchResult(0, batch.seq, tuple([_run(state, one) for one in batch.commands]))
+    session = state.find_session(batch.session)
+    if session is None:
+        detail = "the node's session is not known, or was forgotten for being idle"
+        return _refused(batch, Refused(Reason.SESSION_EXPIRED, detail))
+    if batch.seq < session.record.floor:
+        detail = f"batch {batch.seq} is below the session's floor {session.record.floor}"
+        return _refused(batch, Refused(Reason.STALE_BATCH, detail))
+    known = sessions.recall(state, session, batch.seq)
+    if known is not None:
+        again = [recalled(state, *pair) for pair in zip(batch.commands, known, strict=True)]
+        outcomes = tuple(again)
+    else:
+        outcomes = tuple([_run(state, command) for command in batch.commands])
+        kept = tuple([without_messages(outcome) for outcome in outcomes])
+        sessions.remember(state, batch.session, session, batch.seq, kept)
+    sessions.use(state, session, batch.floor)
+    return BatchResult(batch.session, batch.seq, outcomes)
+
+
+def _refused(batch: Batch, refusal: Refused) -> BatchResult:
+    return BatchResult(batch.session, batch.seq, (refusal,) * len(batch.commands))
+
+
+def _run(state: State, command: Command) -> Outcome:
+    match command:
+        case Enqueue():  # The most frequent ones first.
+            return messages.enqueue(state, command)
+        case Claim():
+            return claims.claim(state, command)
+        case Ack():
+            return claims.ack(state, command)
+        case Once():
+            return once.run_once(state, command, _run)
+        case Sweep():
+            return sweeps.sweep(state, command)
+        case OpenSession():
+            return sessions.open_session(state, command)
+        case Barrier() | ReportDigest() | TakeDigest():
+            return Done()  # The node watches for them; the state does not change.
+        case _:
+            return _run_rare(state, command)
+
+
+def _run_rare(
+    state: State,
+    command: Release | Extend | DeleteMessages | Purge | _SettingsCommand,
+) -> Outcome:
+    match command:
+        case Release():
+            return claims.release(state, command)
+        case Extend():
+            return claims.extend(state, command)
+        case DeleteMessages():
+            return messages.delete_messages(state, command)
+        case Purge():
+            return queues.purge(state, command)
+        case _:
+            return _run_settings(state, command)
+
+
+_SettingsCommand = PutQueue | PatchQueue | DeleteQueue | PutAccount | PatchAccount | DeleteAccount
+
+
+def _run_settings(state: State, command: _SettingsCommand) -> Outcome:
+    match command:
+        case PutQueue():
+            return queues.put_queue(state, command)
+        case PatchQueue():
+            return queues.patch_queue(state, command)
+        case DeleteQueue():
+            return queues.delete_queue(state, command)
+        case PutAccount():
+            return queues.put_account(state, command)
+        case PatchAccount():
+            return queues.patch_account(state, command)
+        case DeleteAccount():
+            return queues.delete_account(state, command)
+        case _ as unreachable:
+            assert_never(unreachable)

@@ -1,0 +1,391 @@
+"""What can be asked of the applied state. Nothing here changes anything.
+
+Every function works on a ``kv.Reader`` of whole rounds, on any replica. Lists come
+in pages: a marker is the last item of the page before, exclusive; None in an answer
+says that nothing is left. "Now" is log time: a message that has expired by it is not
+shown, nor is a claim whose lease has ended, swept or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from statemachine import keys, records
+from statemachine.commands import MessageId, QueueSettings
+from statemachine.kv import Reader
+from statemachine.outcomes import Claimed, Delivered
+from statemachine.records import MachineRecord, QueueRecord
+from statemachine.settings import Effective, effective
+
+NOTHING_SET = QueueSettings()
+SCANNED_MAX = 10_000
+"""Rows after which a page is cut short, or a search of the open claims given up."""
+
+State = Literal["ready", "delayed", "claimed"]
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over all queues."""
+
+    accounts: int
+    queues: int
+    ready: int
+    delayed: int
+    claimed: int
+    bytes: int
+
+
+class AccountView(msgspec.Struct, frozen=True, kw_only=True):
+    """An account; ``effective`` is what holds for a queue on which nothing is set."""
+
+    name: str
+    defaults: QueueSettings
+    effective: Effective
+    created_ms: int
+    queues: int
+
+
+class QueueView(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue: what is set on it, what is in force, and how much is in it."""
+
+    name: str
+    settings: QueueSettings
+    effective: Effective
+    created_ms: int
+    ready: int
+    delayed: int
+    claimed: int
+    bytes: int
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is in a queue, and since when its oldest ready message has been there."""
+
+    ready: int
+    delayed: int
+    claimed: int
+    bytes: int
+    claims: int
+    oldest_ready_ms: int | None
+
+
+class MessageView(msgspec.Struct, frozen=True, kw_only=True):
+    """A message where it is.
+
+    ``record`` is for ``records.decode_message``. ``deliveries`` of a claimed message is
+    0 if it was not found among the first ``SCANNED_MAX`` that the queue's claims hold.
+    """
+
+    id: MessageId
+    state: State
+    deliveries: int
+    record: bytes
+
+
+class Accounts(NamedTuple):
+    """A page of accounts in the order of their names."""
+
+    items: tuple[AccountView, ...]
+    marker: str | None
+
+
+class Queues(NamedTuple):
+    """A page of queues in the order of their names."""
+
+    items: tuple[QueueView, ...]
+    marker: str | None
+
+
+class Messages(NamedTuple):
+    """A page of messages in the order of their ids; it may be short, or even empty."""
+
+    items: tuple[MessageView, ...]
+    marker: MessageId | None
+
+
+def applied(reader: Reader) -> tuple[int, int, int]:
+    """Index and term of the last entry applied, and log time; zeros before the first."""
+    machine = _machine(reader)
+    return machine.index, machine.term, machine.stamp_ms
+
+
+def totals(reader: Reader) -> Totals:
+    """Sums over all queues."""
+    machine = _machine(reader)
+    return Totals(
+        accounts=machine.accounts,
+        queues=machine.queues,
+        ready=machine.ready,
+        delayed=machine.delayed,
+        claimed=machine.claimed,
+        bytes=machine.bytes,
+    )
+
+
+def accounts(
+    reader: Reader, *, limit: int, marker: str | None = None, prefix: str = ""
+) -> Accounts:
+    """Accounts whose names begin with ``prefix``."""
+    found: list[AccountView] = []
+    for names, data in _named(reader, b"a", prefix, marker):
+        if len(found) == limit:
+            return Accounts(tuple(found), found[-1].name if found else marker)
+        found.append(_account_view(names[0], data))
+    return Accounts(tuple(found), None)
+
+
+def account(reader: Reader, name: str) -> AccountView | None:
+    """One account, or None."""
+    data = reader.get(keys.account(name))
+    return None if data is None else _account_view(name, data)
+
+
+def queues(
+    reader: Reader, account: str, *, limit: int, marker: str | None = None, prefix: str = ""
+) -> Queues | None:
+    """Queues of an account whose names begin with ``prefix``; None if there is no account."""
+    data = reader.get(keys.account(account))
+    if data is None:
+        return None
+    defaults = records.decode_account(data).defaults
+    found: list[QueueView] = []
+    for names, value in _named(reader, b"q" + keys.name(account), prefix, marker):
+        if len(found) == limit:
+            return Queues(tuple(found), found[-1].name if found else marker)
+        found.append(_queue_view(names[-1], records.decode_queue(value), defaults))
+    return Queues(tuple(found), None)
+
+
+def queue(reader: Reader, account: str, name: str) -> QueueView | None:
+    """One queue, or None."""
+    record = _queue(reader, account, name)
+    if record is None:
+        return None
+    data = reader.get(keys.account(account))
+    assert data is not None, "a queue has an account"
+    return _queue_view(name, record, records.decode_account(data).defaults)
+
+
+def stats(reader: Reader, account: str, name: str) -> Stats | None:
+    """A queue's counts and the age of its oldest ready message, or None."""
+    record = _queue(reader, account, name)
+    if record is None:
+        return None
+    return Stats(
+        ready=record.ready,
+        delayed=record.delayed,
+        claimed=record.claimed,
+        bytes=record.bytes,
+        claims=record.claims,
+        oldest_ready_ms=_oldest_ready_ms(reader, record),
+    )
+
+
+def has_ready(reader: Reader, account: str, name: str) -> bool:
+    """Whether a claim may find something: what has expired but is not swept counts too."""
+    record = _queue(reader, account, name)
+    return record is not None and record.ready > 0
+
+
+def browse(
+    reader: Reader,
+    account: str,
+    name: str,
+    *,
+    limit: int,
+    marker: MessageId | None = None,
+    include_claimed: bool = False,
+    zone: str | None = None,
+) -> Messages | None:
+    """Messages of a queue; None if there is no queue."""
+    record = _queue(reader, account, name)
+    if record is None:
+        return None
+    look = _Look(reader, record)
+    found: list[MessageView] = []
+    scanned, last = 0, marker
+    for message_id, data in look.rows(marker, include_claimed):
+        if len(found) == limit or scanned == SCANNED_MAX:
+            return Messages(tuple(found), last)
+        scanned, last = scanned + 1, message_id
+        state, deliveries = look.state(message_id)
+        if state == "claimed":
+            if not include_claimed:
+                continue
+        elif records.times(data).expires_ms <= look.now_ms:
+            continue
+        if zone is not None and records.decode_message(data).zone != zone:
+            continue
+        if state == "claimed":
+            deliveries = look.held().get(message_id, 0)
+        found.append(MessageView(id=message_id, state=state, deliveries=deliveries, record=data))
+    return Messages(tuple(found), None)
+
+
+def message(reader: Reader, account: str, queue: str, message_id: MessageId) -> MessageView | None:
+    """One message, or None."""
+    record = _queue(reader, account, queue)
+    if record is None:
+        return None
+    data = reader.get(keys.of_queue(b"m", record.number) + message_id)
+    if data is None:
+        return None
+    look = _Look(reader, record)
+    state, deliveries = look.state(message_id)
+    if state == "claimed":
+        deliveries = look.held().get(message_id, 0)
+    elif records.times(data).expires_ms <= look.now_ms:
+        return None
+    return MessageView(id=message_id, state=state, deliveries=deliveries, record=data)
+
+
+def claim(reader: Reader, account: str, queue: str, claim_id: int) -> Claimed | None:
+    """A claim whose lease has not ended, with what it holds; None if there is none."""
+    record = _queue(reader, account, queue)
+    if record is None or not 0 < claim_id <= keys.U64_MAX:
+        return None
+    data = reader.get(keys.claim(record.number, claim_id))
+    if data is None:
+        return None
+    found = records.decode_claim(data)
+    if found.until_ms <= _machine(reader).stamp_ms:
+        return None
+    messages = keys.of_queue(b"m", record.number)
+    rows = [(held, reader.get(messages + held.id)) for held in found.messages]
+    delivered = [Delivered(held.id, held.deliveries, data) for held, data in rows if data]
+    return Claimed(claim_id, found.until_ms, tuple(delivered))
+
+
+class _Look:
+    """Tells what state the messages of one queue are in."""
+
+    def __init__(self, reader: Reader, record: QueueRecord) -> None:
+        self.now_ms = _machine(reader).stamp_ms
+        self._reader = reader
+        self._record = record
+        self._head = keys.message_id(record.head)
+        self._held: dict[MessageId, int] | None = None
+
+    def rows(
+        self, marker: MessageId | None, include_claimed: bool
+    ) -> Iterator[tuple[MessageId, bytes]]:
+        """Stored messages behind ``marker``, from marks below which none is wanted."""
+        record = self._record
+        low = record.floor
+        if not include_claimed and not record.delayed:
+            low = max(low, min(record.head, record.returned_low))
+        yield from self._between(keys.message_id(low), keys.LANE_END, marker)
+        parked = keys.message_id(record.parked_floor, keys.PARKED)
+        if record.delayed or record.returned or (include_claimed and record.claimed):
+            yield from self._between(parked, b"\xff" * keys.ID_BYTES, marker)
+
+    def state(self, message_id: MessageId) -> tuple[State, int]:
+        """A stored message's state, and how often it was delivered unless it is claimed."""
+        record, get = self._record, self._reader.get
+        if self._head <= message_id < keys.LANE_END:
+            return "ready", 0
+        if record.returned:
+            data = get(keys.returned(record.number, message_id))
+            if data is not None:
+                return "ready", records.decode_deliveries(data)
+        if record.delayed:
+            data = get(keys.delayed(record.number, message_id))
+            if data is not None:
+                return "delayed", records.decode_delayed(data)[1]
+        return "claimed", 0
+
+    def held(self) -> dict[MessageId, int]:
+        """Deliveries of messages that claims hold; read once, for it may be a long list."""
+        if self._held is None:
+            held: dict[MessageId, int] = {}
+            self._held = held
+            record = self._record
+            low = keys.claim(record.number, record.claims_low)
+            for _, data in self._reader.scan(low, keys.claim(record.number + 1, 0)):
+                held.update((one.id, one.deliveries) for one in records.decode_claim(data).messages)
+                if len(held) >= SCANNED_MAX:
+                    break
+        return self._held
+
+    def _between(
+        self, low: MessageId, high: MessageId, marker: MessageId | None
+    ) -> Iterator[tuple[MessageId, bytes]]:
+        prefix = keys.of_queue(b"m", self._record.number)
+        if marker is not None:
+            low = max(low, marker + b"\x00")
+        for key, data in self._reader.scan(prefix + low, prefix + high):
+            yield key[-keys.ID_BYTES :], data
+
+
+def _machine(reader: Reader) -> MachineRecord:
+    data = reader.get(keys.POSITION)
+    return MachineRecord() if data is None else records.decode_machine(data)
+
+
+def _queue(reader: Reader, account: str, name: str) -> QueueRecord | None:
+    data = reader.get(keys.queue(account, name))
+    return None if data is None else records.decode_queue(data)
+
+
+def _named(
+    reader: Reader, space: bytes, prefix: str, marker: str | None
+) -> Iterator[tuple[list[str], bytes]]:
+    """Rows of a space whose names begin with ``prefix`` and come after ``marker``."""
+    low = space + keys.name(prefix)[: -len(keys.NAME_END)]
+    high = low + b"\xff"  # Above every name that begins so: no name contains this byte there.
+    if marker is not None:
+        low = max(low, space + keys.name(marker) + b"\x00")
+    for key, value in reader.scan(low, high):
+        yield keys.split_names(key[1:]), value
+
+
+def _account_view(name: str, data: bytes) -> AccountView:
+    record = records.decode_account(data)
+    return AccountView(
+        name=name,
+        defaults=record.defaults,
+        effective=effective(NOTHING_SET, record.defaults),
+        created_ms=record.created_ms,
+        queues=record.queues,
+    )
+
+
+def _queue_view(name: str, record: QueueRecord, defaults: QueueSettings) -> QueueView:
+    return QueueView(
+        name=name,
+        settings=record.settings,
+        effective=effective(record.settings, defaults),
+        created_ms=record.created_ms,
+        ready=record.ready,
+        delayed=record.delayed,
+        claimed=record.claimed,
+        bytes=record.bytes,
+    )
+
+
+def _oldest_ready_ms(reader: Reader, record: QueueRecord) -> int | None:
+    """Ids are given in the order of time, so the smallest sequence is the oldest."""
+    number, messages = record.number, keys.of_queue(b"m", record.number)
+    found: list[int] = []
+    if record.ready > record.returned:
+        low, high = messages + keys.message_id(record.head), messages + keys.LANE_END
+        found.extend(_enqueued_ms(data) for _, data in _first(reader, low, high))
+    if record.returned:
+        low = keys.of_queue(b"r", number) + keys.u64(record.returned_low)
+        for key, _ in _first(reader, low, keys.of_queue(b"r", number + 1)):
+            data = reader.get(messages + keys.returned_id(key))
+            assert data is not None, "a returned message is stored"
+            found.append(_enqueued_ms(data))
+    return min(found, default=None)
+
+
+def _first(reader: Reader, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
+    return islice(reader.scan(low, high), 1)
+
+
+def _enqueued_ms(data: bytes) -> int:
+    return records.times(data).enqueued_ms

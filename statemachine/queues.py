@@ -1,0 +1,177 @@
+"""Queues and accounts: they come with the first message, and go when told to."""
+
+from __future__ import annotations
+
+from statemachine import deadlines, keys
+from statemachine.commands import (
+    DeleteAccount,
+    DeleteQueue,
+    PatchAccount,
+    PatchQueue,
+    Purge,
+    PutAccount,
+    PutQueue,
+    QueueSettings,
+)
+from statemachine.outcomes import Deleted, Done, Outcome, Reason, Refused, Stored
+from statemachine.records import FOR_EVER, AccountRecord, QueueRecord
+from statemachine.settings import patched
+from statemachine.state import Account, Queue, State
+
+NOTHING_SET = QueueSettings()
+
+
+def open_queue(state: State, account: str, name: str) -> Queue:
+    """The queue, made with its account if there is none."""
+    return state.find_queue(account, name) or _create(state, account, name, NOTHING_SET)
+
+
+def put_queue(state: State, command: PutQueue) -> Outcome:
+    """See ``commands.PutQueue``."""
+    queue = state.find_queue(command.account, command.queue)
+    if queue is None:
+        _create(state, command.account, command.queue, command.settings)
+        return Stored(created=True)
+    return _set(state, queue, command.settings)
+
+
+def patch_queue(state: State, command: PatchQueue) -> Outcome:
+    """See ``commands.PatchQueue``."""
+    queue = state.find_queue(command.account, command.queue)
+    if queue is None:
+        return no_queue(command.account, command.queue)
+    return _set(state, queue, patched(queue.record.settings, command.settings, command.fields))
+
+
+def delete_queue(state: State, command: DeleteQueue) -> Outcome:
+    """See ``commands.DeleteQueue``."""
+    queue = state.find_queue(command.account, command.queue)
+    if queue is None:
+        return no_queue(command.account, command.queue)
+    _empty(state, queue)
+    state.drop_queue(queue)
+    state.machine.queues -= 1
+    queue.account.record.queues -= 1
+    state.touch(queue.account)
+    return Done()
+
+
+def purge(state: State, command: Purge) -> Outcome:
+    """See ``commands.Purge``."""
+    queue = state.find_queue(command.account, command.queue)
+    if queue is None:
+        return no_queue(command.account, command.queue)
+    record = queue.record
+    count = record.ready + record.delayed + record.claimed
+    if count or record.claims:
+        _empty(state, queue)
+        # Under a new number nothing of before can be found, by a late ack least of all.
+        queue.begin(_new_record(state, record.settings, record.created_ms))
+        state.touch_queue(queue)
+    return Deleted(count)
+
+
+def put_account(state: State, command: PutAccount) -> Outcome:
+    """See ``commands.PutAccount``."""
+    account = state.find_account(command.account)
+    if account is None:
+        _create_account(state, command.account, command.defaults)
+        return Stored(created=True)
+    account.record.defaults = command.defaults
+    state.touch(account)
+    return Stored(created=False)
+
+
+def patch_account(state: State, command: PatchAccount) -> Outcome:
+    """See ``commands.PatchAccount``."""
+    account = state.find_account(command.account)
+    if account is None:
+        return no_account(command.account)
+    account.record.defaults = patched(account.record.defaults, command.defaults, command.fields)
+    state.touch(account)
+    return Stored(created=False)
+
+
+def delete_account(state: State, command: DeleteAccount) -> Outcome:
+    """See ``commands.DeleteAccount``."""
+    account = state.find_account(command.account)
+    if account is None:
+        return no_account(command.account)
+    if account.record.queues:
+        count = account.record.queues
+        return Refused(Reason.ACCOUNT_IN_USE, f"account {command.account!r} has {count} queues")
+    state.drop_account(command.account)
+    state.machine.accounts -= 1
+    return Done()
+
+
+def set_marks(record: QueueRecord, next_id: int) -> None:
+    """Raise the marks below which nothing is, wherever the counts say that nothing is left.
+
+    This is what keeps scans short: a mark that only ever followed single messages would
+    stay behind at the oldest one that was settled out of turn.
+    """
+    if record.ready == record.returned:
+        record.head = next_id
+    if not record.returned:
+        record.returned_low = next_id
+        if not record.claimed and not record.delayed:
+            record.floor = record.head
+            record.parked_floor = next_id
+    if not record.claims:
+        record.claims_low = record.leases_low = next_id
+        record.lease_high_ms = 0
+
+
+def no_queue(account: str, queue: str) -> Refused:
+    """The answer to a command for a queue that is not there."""
+    return Refused(Reason.NO_QUEUE, f"account {account!r} has no queue {queue!r}")
+
+
+def no_account(account: str) -> Refused:
+    """The answer to a command for an account that is not there."""
+    return Refused(Reason.NO_ACCOUNT, f"there is no account {account!r}")
+
+
+def _create(state: State, account: str, name: str, settings: QueueSettings) -> Queue:
+    owner = state.find_account(account) or _create_account(state, account, NOTHING_SET)
+    record = _new_record(state, settings, state.now_ms)
+    queue = Queue((account, name), keys.queue(account, name), record, owner)
+    state.queues[queue.names] = queue
+    state.machine.queues += 1
+    owner.record.queues += 1
+    state.touch(owner)
+    state.touch_queue(queue)
+    return queue
+
+
+def _new_record(state: State, settings: QueueSettings, created_ms: int) -> QueueRecord:
+    """The record of a queue in which nothing is."""
+    record = QueueRecord(state.take_id(), settings, created_ms)
+    record.deadlines_low_ms = state.now_ms
+    set_marks(record, state.next_id)
+    return record
+
+
+def _create_account(state: State, name: str, defaults: QueueSettings) -> Account:
+    account = Account(keys.account(name), AccountRecord(defaults, state.now_ms))
+    state.accounts[name] = account
+    state.machine.accounts += 1
+    state.touch(account)
+    return account
+
+
+def _set(state: State, queue: Queue, settings: QueueSettings) -> Outcome:
+    queue.record.settings = settings
+    queue.settings_changed()
+    state.touch_queue(queue)
+    return Stored(created=False)
+
+
+def _empty(state: State, queue: Queue) -> None:
+    record = queue.record
+    deadlines.set_timer(state, queue, FOR_EVER)
+    if record.ready or record.delayed or record.claims:
+        for space in keys.OF_QUEUE:
+            low = keys.of_queue(space, record.number)
+            state.kv.delete_range(low, keys.of_queue(space, record.number + 1))

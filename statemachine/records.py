@@ -1,0 +1,239 @@
+"""What the values of the store are made of.
+
+Every record is a msgpack array: fields are only ever added at the end, with a
+default. A message is a fixed header, its meta data and its body, so that the state
+machine reads times and size without touching the rest, and the body is copied once.
+
+Records that change with every command (queue, session, machine) are mutable: the
+machine keeps them decoded and writes them once per round (``state``).
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from statemachine.commands import MessageId, NewMessage, QueueSettings
+from statemachine.outcomes import Outcome
+
+FOR_EVER = 2**64 - 1
+"""As a time: never. It sorts behind every time."""
+
+LAYOUT = 1
+TIMED = 1
+"""Message flag: fresh, and with an entry of its own in the queue's time index."""
+
+_HEADER = struct.Struct(">BQQI")  # Flags, expires_ms, enqueued_ms, bytes of meta data.
+_DELIVERIES = struct.Struct(">I")
+_DELAYED = struct.Struct(">QI")  # Due, deliveries.
+
+
+class MachineRecord(msgspec.Struct, array_like=True):
+    """Where the machine stands, and sums over all queues."""
+
+    layout: int = LAYOUT
+    index: int = 0
+    term: int = 0
+    stamp_ms: int = 0
+    timers_low_ms: int = 0  # No timer is due before this.
+    accounts: int = 0
+    queues: int = 0
+    ready: int = 0
+    delayed: int = 0
+    claimed: int = 0
+    bytes: int = 0
+
+
+class AccountRecord(msgspec.Struct, array_like=True):
+    """An account."""
+
+    defaults: QueueSettings
+    created_ms: int
+    queues: int = 0
+
+
+class QueueRecord(msgspec.Struct, array_like=True):
+    """A queue: its settings, exact counts, and marks below which no scan need look."""
+
+    number: int
+    settings: QueueSettings
+    created_ms: int
+    ready: int = 0  # Fresh and returned.
+    delayed: int = 0
+    claimed: int = 0
+    bytes: int = 0  # Of bodies.
+    returned: int = 0
+    head: int = 0  # Nothing below is fresh; a message of lane 0 from here on is.
+    floor: int = 0  # Lane 0 has no message below.
+    parked_floor: int = 0  # Neither has the parked lane.
+    returned_low: int = 0  # Nothing below is returned.
+    expiry_high_ms: int = 0  # The latest expiry of the fresh messages that the head covers.
+    claims: int = 0  # That are open.
+    claims_low: int = 0  # No open claim is below.
+    leases_low: int = 0  # No open claim without an own deadline is below.
+    lease_high_ms: int = 0  # The latest lease end of those claims.
+    deleted_in_flight: int = 0  # Markers in space x.
+    deadlines: int = 0  # Entries in space d.
+    deadlines_low_ms: int = 0  # None is due before this.
+    due_ms: int = FOR_EVER  # When the queue's timer goes; nothing in it is due before.
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A message under a claim."""
+
+    id: MessageId
+    deliveries: int
+    bytes: int
+
+
+class ClaimRecord(msgspec.Struct, array_like=True):
+    """A claim and what it still holds; it is over when the lease ends."""
+
+    queue: int
+    until_ms: int
+    timed: bool  # Whether it has an entry of its own in the queue's time index.
+    messages: list[Held]
+
+
+class SessionRecord(msgspec.Struct, array_like=True):
+    """A node that sends batches."""
+
+    node: str
+    floor: int
+    used_ms: int
+
+
+class OnceRecord(msgspec.Struct, frozen=True, array_like=True):
+    """The outcome remembered under an idempotency key."""
+
+    fingerprint: bytes
+    until_ms: int
+    outcome: Outcome
+
+
+class _Meta(msgspec.Struct, frozen=True, array_like=True):
+    content_type: str
+    headers: tuple[tuple[str, str], ...]
+    zone: str
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A message as it was put."""
+
+    body: bytes
+    content_type: str
+    headers: tuple[tuple[str, str], ...]
+    zone: str
+    enqueued_ms: int
+    expires_ms: int | None  # None: never.
+
+
+class Times(msgspec.Struct, frozen=True, gc=False):
+    """What the state machine needs to know of a stored message."""
+
+    flags: int
+    expires_ms: int
+    enqueued_ms: int
+    bytes: int  # Of the body.
+
+
+_encoder = msgspec.msgpack.Encoder()
+_meta = msgspec.msgpack.Decoder(_Meta)
+_plain_meta: dict[tuple[str, str], bytes] = {}
+PLAIN_META_MAX = 1_000
+
+encode = _encoder.encode
+"""Bytes of any record; equal records encode to equal bytes."""
+
+decode_machine = msgspec.msgpack.Decoder(MachineRecord).decode
+decode_account = msgspec.msgpack.Decoder(AccountRecord).decode
+decode_queue = msgspec.msgpack.Decoder(QueueRecord).decode
+decode_claim = msgspec.msgpack.Decoder(ClaimRecord).decode
+decode_session = msgspec.msgpack.Decoder(SessionRecord).decode
+decode_once = msgspec.msgpack.Decoder(OnceRecord).decode
+decode_outcomes = msgspec.msgpack.Decoder(tuple[Outcome, ...]).decode
+
+encode_deliveries = _DELIVERIES.pack
+encode_delayed = _DELAYED.pack
+
+
+def decode_deliveries(data: bytes) -> int:
+    """The value of a returned message."""
+    (deliveries,) = _DELIVERIES.unpack(data)
+    assert isinstance(deliveries, int)
+    return deliveries
+
+
+def decode_delayed(data: bytes) -> tuple[int, int]:
+    """The (due_ms, deliveries) of a delayed message."""
+    due_ms, deliveries = _DELAYED.unpack(data)
+    return due_ms, deliveries
+
+
+def encode_message(message: NewMessage, flags: int, expires_ms: int, enqueued_ms: int) -> bytes:
+    """The value of a message."""
+    if message.headers:
+        meta = _encoder.encode(_Meta(message.content_type, message.headers, message.zone))
+    else:
+        meta = _plain(message.content_type, message.zone)
+    return b"".join((_HEADER.pack(flags, expires_ms, enqueued_ms, len(meta)), meta, message.body))
+
+
+def decode_message(record: bytes) -> StoredMessage:
+    """Inverse of ``encode_message``."""
+    _, expires_ms, enqueued_ms, size = _HEADER.unpack_from(record)
+    body_at = _HEADER.size + size
+    meta = _meta.decode(record[_HEADER.size : body_at])
+    return StoredMessage(
+        body=record[body_at:],
+        content_type=meta.content_type,
+        headers=meta.headers,
+        zone=meta.zone,
+        enqueued_ms=enqueued_ms,
+        expires_ms=None if expires_ms == FOR_EVER else expires_ms,
+    )
+
+
+def times(record: bytes) -> Times:
+    """A message's header."""
+    flags, expires_ms, enqueued_ms, size = _HEADER.unpack_from(record)
+    return Times(flags, expires_ms, enqueued_ms, len(record) - _HEADER.size - size)
+
+
+def message_id_text(message_id: MessageId) -> str:
+    """Twenty hex digits."""
+    return message_id.hex()
+
+
+def message_id_from_text(text: str) -> MessageId | None:
+    """Inverse of ``message_id_text``; None for anything else."""
+    return _from_hex(text, 20)
+
+
+def claim_text(claim: int) -> str:
+    """Sixteen hex digits."""
+    return f"{claim:016x}"
+
+
+def claim_from_text(text: str) -> int | None:
+    """Inverse of ``claim_text``; None for anything else."""
+    data = _from_hex(text, 16)
+    return None if data is None else int.from_bytes(data, "big")
+
+
+def _from_hex(text: str, digits: int) -> bytes | None:
+    if len(text) != digits or text.strip("0123456789abcdef"):  # Something else is left over.
+        return None
+    return bytes.fromhex(text)
+
+
+def _plain(content_type: str, zone: str) -> bytes:
+    """Meta data without headers: few different ones, encoded once."""
+    meta = _plain_meta.get((content_type, zone))
+    if meta is None:
+        if len(_plain_meta) >= PLAIN_META_MAX:
+            _plain_meta.clear()
+        meta = _encoder.encode(_Meta(content_type, (), zone))
+        _plain_meta[content_type, zone] = meta
+    return meta

@@ -1,0 +1,275 @@
+"""What all commands share: the store, log time, new ids, and decoded records.
+
+Records that nearly every command changes (queues, accounts, sessions, the machine's
+own) are kept decoded and written once, by ``end_round``. Everything else is written
+at once. Nothing that is cached may have a say in what is written: a replica that
+has just restarted has empty caches and must come to the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from statemachine import keys, records
+from statemachine.kv import KV
+from statemachine.records import (
+    AccountRecord,
+    ClaimRecord,
+    MachineRecord,
+    QueueRecord,
+    SessionRecord,
+)
+from statemachine.settings import BUILT_IN, Effective, effective
+from statemachine.timers import Timers
+
+ORDINAL_BITS = 20
+"""Ids are ``index << 20 | ordinal``: unique and increasing without any state."""
+
+HANDLES_MAX = 10_000
+CLAIMED_MESSAGES_MAX = 200_000
+WINDOW_BYTES_MAX = 64 << 20
+
+Fresh = tuple[bytes, int, int, bool, bytes]
+"""A fresh message: id, expires_ms, bytes of its body, whether timed, the stored record."""
+
+
+class Account:
+    """An account, decoded."""
+
+    __slots__ = ("dirty", "key", "record")
+
+    def __init__(self, key: bytes, record: AccountRecord) -> None:
+        self.key = key
+        self.record = record
+        self.dirty = False
+
+
+class Queue:
+    """A queue, decoded, with the oldest of its fresh messages (``fresh``)."""
+
+    __slots__ = (
+        "_effective",
+        "_under",
+        "account",
+        "claims",
+        "counted",
+        "dirty",
+        "key",
+        "messages",
+        "names",
+        "record",
+        "window",
+        "window_is_all",
+    )
+
+    def __init__(
+        self, names: tuple[str, str], key: bytes, record: QueueRecord, account: Account
+    ) -> None:
+        self.names = names
+        self.key = key
+        self.account = account
+        self.dirty = False
+        self.counted = _counts(record)
+        """What of this queue is in the machine's sums."""
+        self.begin(record)
+        self._under: object = None
+        self._effective = BUILT_IN
+
+    def begin(self, record: QueueRecord) -> None:
+        """Go by this record, and by its number."""
+        self.record = record
+        self.messages = keys.of_queue(b"m", record.number)
+        """Where its keys in space m begin; ``claims`` is the same for space c."""
+        self.claims = keys.of_queue(b"c", record.number)
+        self.window: deque[Fresh] = deque()
+        self.window_is_all = record.ready == record.returned
+
+    def in_force(self) -> Effective:
+        """The queue's settings under its account's defaults, as both are now."""
+        defaults = self.account.record.defaults
+        if self._under is not defaults:
+            self._under = defaults
+            self._effective = effective(self.record.settings, defaults)
+        return self._effective
+
+    def settings_changed(self) -> None:
+        """Look at the settings again."""
+        self._under = None
+
+
+class Session:
+    """A session, decoded, with the batches it remembers: the keys of their outcomes."""
+
+    __slots__ = ("dirty", "key", "record", "remembered")
+
+    def __init__(self, key: bytes, record: SessionRecord, remembered: dict[int, bytes]) -> None:
+        self.key = key
+        self.record = record
+        self.remembered = remembered
+        self.dirty = False
+
+
+class State:
+    """The replicated state as the rules see it."""
+
+    def __init__(self, kv: KV) -> None:
+        self.kv = kv
+        data = kv.get(keys.POSITION)
+        self.machine = MachineRecord() if data is None else records.decode_machine(data)
+        assert self.machine.layout == records.LAYOUT, self.machine.layout
+        self.is_empty = data is None
+        self.moved = False
+        self.now_ms = self.machine.stamp_ms
+        self.next_id = (self.machine.index + 1) << ORDINAL_BITS
+        self.timers = Timers(kv, self.machine)
+        self.accounts: dict[str, Account] = {}
+        self.queues: dict[tuple[str, str], Queue] = {}
+        self.sessions: dict[int, Session] = {}
+        self.claims: dict[int, ClaimRecord] = {}
+        self.claimed_messages = 0
+        """How many messages the cached claims had when they were cached."""
+        self.window_bytes = 0
+        """How many bytes have gone into windows since they were last emptied."""
+        self.woken: dict[tuple[str, str], int] = {}
+        self._dirty: list[Account | Session] = []
+        self._dirty_queues: list[Queue] = []
+
+    def begin(self, index: int, term: int, stamp_ms: int) -> None:
+        """Go on to the next entry of the log."""
+        machine = self.machine
+        machine.index = index
+        machine.term = term
+        if stamp_ms > machine.stamp_ms:
+            machine.stamp_ms = self.now_ms = stamp_ms
+        self.next_id = index << ORDINAL_BITS
+        self.is_empty = False
+        self.moved = True
+
+    def take_id(self) -> int:
+        """A number that nothing else has or will have."""
+        taken = self.next_id
+        self.next_id = taken + 1
+        return taken
+
+    def find_account(self, name: str) -> Account | None:
+        """The account, or None."""
+        found = self.accounts.get(name)
+        if found is None:
+            key = keys.account(name)
+            data = self.kv.get(key)
+            if data is None:
+                return None
+            found = self.accounts[name] = Account(key, records.decode_account(data))
+        return found
+
+    def find_queue(self, account: str, name: str) -> Queue | None:
+        """The queue, or None."""
+        found = self.queues.get((account, name))
+        if found is None:
+            key = keys.queue(account, name)
+            data = self.kv.get(key)
+            if data is None:
+                return None
+            owner = self.find_account(account)
+            assert owner is not None, "a queue has an account"
+            names = (account, name)
+            found = self.queues[names] = Queue(names, key, records.decode_queue(data), owner)
+        return found
+
+    def find_session(self, session_id: int) -> Session | None:
+        """The session, or None."""
+        found = self.sessions.get(session_id)
+        if found is None:
+            key = keys.session(session_id)
+            data = self.kv.get(key)
+            if data is None:
+                return None
+            low, high = keys.outcomes(session_id), keys.outcomes(session_id + 1)
+            remembered = {keys.number(row[-8:]): row for row, _ in self.kv.scan(low, high)}
+            record = records.decode_session(data)
+            found = self.sessions[session_id] = Session(key, record, remembered)
+        return found
+
+    def touch(self, changed: Account | Session) -> None:
+        """The record is to be written at the end of the round."""
+        if not changed.dirty:
+            changed.dirty = True
+            self._dirty.append(changed)
+
+    def touch_queue(self, queue: Queue) -> None:
+        """The queue's record is to be written at the end of the round."""
+        if not queue.dirty:
+            queue.dirty = True
+            self._dirty_queues.append(queue)
+
+    def wake(self, queue: Queue, count: int) -> None:
+        """So many messages of the queue have become ready."""
+        self.woken[queue.names] = self.woken.get(queue.names, 0) + count
+
+    def drop_queue(self, queue: Queue) -> None:
+        """The queue is no more: take its record and its share of the sums away."""
+        del self.queues[queue.names]
+        self.kv.delete(queue.key)
+        self._count(queue, (0, 0, 0, 0))
+        queue.dirty = False
+
+    def drop_account(self, name: str) -> None:
+        """The account is no more."""
+        account = self.accounts.pop(name)
+        self.kv.delete(account.key)
+        account.dirty = False
+
+    def drop_session(self, session_id: int) -> None:
+        """The session is no more."""
+        session = self.sessions.pop(session_id)
+        self.kv.delete(session.key)
+        session.dirty = False
+
+    def end_round(self) -> None:
+        """Write what was kept back, and keep the caches within their bounds."""
+        if not self.moved:
+            return
+        put, encode = self.kv.put, records.encode
+        for queue in self._dirty_queues:
+            if queue.dirty:
+                queue.dirty = False
+                self._count(queue, _counts(queue.record))
+                put(queue.key, encode(queue.record))
+        for changed in self._dirty:
+            if changed.dirty:
+                changed.dirty = False
+                put(changed.key, encode(changed.record))
+        put(keys.POSITION, encode(self.machine))
+        self._dirty_queues.clear()
+        self._dirty.clear()
+        self.moved = False
+        self._trim()
+
+    def _count(self, queue: Queue, counts: tuple[int, int, int, int]) -> None:
+        machine = self.machine
+        before, queue.counted = queue.counted, counts
+        machine.ready += counts[0] - before[0]
+        machine.delayed += counts[1] - before[1]
+        machine.claimed += counts[2] - before[2]
+        machine.bytes += counts[3] - before[3]
+
+    def _trim(self) -> None:
+        """Empty a cache that has grown too large: simple, and seldom enough to cost nothing."""
+        if len(self.queues) > HANDLES_MAX or len(self.accounts) > HANDLES_MAX:
+            # Together, since queues hold on to their accounts.
+            self.queues.clear()
+            self.accounts.clear()
+        if len(self.sessions) > HANDLES_MAX:
+            self.sessions.clear()
+        if self.claimed_messages > CLAIMED_MESSAGES_MAX:
+            self.claims.clear()
+            self.claimed_messages = 0
+        if self.window_bytes > WINDOW_BYTES_MAX:
+            for queue in self.queues.values():
+                queue.window.clear()
+                queue.window_is_all = queue.record.ready == queue.record.returned
+            self.window_bytes = 0
+
+
+def _counts(record: QueueRecord) -> tuple[int, int, int, int]:
+    return record.ready, record.delayed, record.claimed, record.bytes

@@ -1,0 +1,235 @@
+"""Bytes that are already in somebody's log or store. Add lines; never change one.
+
+A field that is added at the end with a default changes the bytes that are written,
+but not how these are read.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from memory_kv import MemoryKV
+from statemachine import commands as c
+from statemachine import outcomes as o
+from statemachine import records as r
+from statemachine.commands import Batch, Entry, NewMessage, QueueSettings
+from statemachine.digest import digest
+from statemachine.machine import BatchResult, Machine
+
+ID = bytes(9) + b"\x07"
+SETTINGS = QueueSettings(ttl_ms=1, delay_ms=2, lease_ms=3, metadata=b"{}")
+MESSAGE = NewMessage(b"body", "t/p", (("k", "v"),), 1, 2, "z")
+
+COMMANDS: list[tuple[str, c.Command]] = [
+    (
+        "9301079194050302919401a161a1719296c404626f6479a3742f709192a16ba1760102a17a96c400a17490c0c0a0",
+        c.Enqueue("a", "q", (MESSAGE, NewMessage(b"", "t"))),
+    ),
+    ("9301079194050302919602a161a1710506a17a", c.Claim("a", "q", 5, 6, "z")),
+    ("9301079194050302919503a161a1710506", c.Extend("a", "q", 5, 6)),
+    ("9301079194050302919504a161a1710591c40a00000000000000000007", c.Ack("a", "q", 5, (ID,))),
+    ("9301079194050302919605a161a17105c006", c.Release("a", "q", 5, None, 6)),
+    ("9301079194050302919406a161a17191c40a00000000000000000007", c.DeleteMessages("a", "q", (ID,))),
+    ("9301079194050302919307a161a171", c.Purge("a", "q")),
+    ("9301079194050302919408a161a17194010203c4027b7d", c.PutQueue("a", "q", SETTINGS)),
+    (
+        "9301079194050302919509a161a17194010203c4027b7d91a674746c5f6d73",
+        c.PatchQueue("a", "q", SETTINGS, ("ttl_ms",)),
+    ),
+    ("930107919405030291930aa161a171", c.DeleteQueue("a", "q")),
+    ("930107919405030291930ba16194010203c4027b7d", c.PutAccount("a", SETTINGS)),
+    (
+        "930107919405030291940ca16194010203c4027b7d91a674746c5f6d73",
+        c.PatchAccount("a", SETTINGS, ("ttl_ms",)),
+    ),
+    ("930107919405030291920da161", c.DeleteAccount("a")),
+    ("930107919405030291920e09", c.Sweep(9)),
+    ("930107919405030291920fa26e31", c.OpenSession("n1")),
+    ("9301079194050302919110", c.Barrier()),
+    ("930107919405030291931109c40164", c.ReportDigest(9, b"d")),
+    (
+        "9301079194050302919612a161a16bc40166099307a161a171",
+        c.Once("a", "k", b"f", 9, c.Purge("a", "q")),
+    ),
+    ("9301079194050302919113", c.TakeDigest()),
+]
+
+OUTCOMES: list[tuple[str, o.Outcome]] = [
+    ("9300a86e6f5f7175657565a3776879", o.Refused(o.Reason.NO_QUEUE, "why")),
+    ("920191c40a00000000000000000007", o.Enqueued((ID,))),
+    ("940205069193c40a0000000000000000000701c40172", o.Claimed(5, 6, (o.Delivered(ID, 1, b"r"),))),
+    ("920306", o.Extended(6)),
+    ("93040191c40a00000000000000000007", o.Settled(1, (ID,))),
+    ("920503", o.Deleted(3)),
+    ("9206c3", o.Stored(created=True)),
+    ("930703c3", o.Swept(3, more=True)),
+    ("920805", o.SessionOpened(5)),
+    ("9109", o.Done()),
+]
+
+RECORDS: list[tuple[str, msgspec.Struct]] = [
+    ("9b0102030405060708090a0b", r.MachineRecord(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)),
+    ("9394010203c4027b7d0102", r.AccountRecord(SETTINGS, 1, 2)),
+    (
+        "dc00150194010203c4027b7d02030405060708090a0b0c0d0e0f1011121314",
+        r.QueueRecord(1, SETTINGS, 2, *range(3, 21)),
+    ),
+    (
+        "dc00150194c0c0c0c0020000000000000000000000000000000000cfffffffffffffffff",
+        r.QueueRecord(1, QueueSettings(), 2),
+    ),
+    ("940102c39193c40a000000000000000000070304", r.ClaimRecord(1, 2, True, [r.Held(ID, 3, 4)])),
+    ("93a26e310102", r.SessionRecord("n1", 1, 2)),
+    ("93c40166019109", r.OnceRecord(b"f", 1, o.Done())),
+]
+
+MESSAGE_HEX = "01000000000000000500000000000000060000000d93a3742f709192a16ba176a17a626f6479"
+PLAIN_HEX = "00ffffffffffffffff00000000000000060000000593a17490a078"
+
+STATE_DIGEST = "02ff13ce2845c7f6fae8bc49484f055c"
+
+REASONS = {
+    "no_account",
+    "no_queue",
+    "no_claim",
+    "account_in_use",
+    "idempotency_key_reused",
+    "session_expired",
+    "stale_batch",
+}
+
+
+def encoded(value: Any) -> bytes:
+    if isinstance(value, get_args(c.Command)):
+        return c.encode(Entry(1, 7, (Batch(5, 3, 2, (value,)),)))
+    return r.encode(value)
+
+
+@pytest.mark.parametrize(("wire", "command"), COMMANDS, ids=lambda one: type(one).__name__)
+def test_commands_are_frozen(wire: str, command: c.Command) -> None:
+    assert encoded(command).hex() == wire
+    entry = Entry(1, 7, (Batch(5, 3, 2, (command,)),))
+    assert c.decode_entry(bytes.fromhex(wire)) == entry
+
+
+@pytest.mark.parametrize(("wire", "outcome"), OUTCOMES, ids=lambda one: type(one).__name__)
+def test_outcomes_are_frozen(wire: str, outcome: o.Outcome) -> None:
+    assert encoded(outcome).hex() == wire
+    decoded = msgspec.msgpack.decode(bytes.fromhex(wire), type=o.Outcome)
+    assert decoded == outcome
+
+
+@pytest.mark.parametrize(("wire", "record"), RECORDS, ids=lambda one: type(one).__name__)
+def test_records_are_frozen(wire: str, record: msgspec.Struct) -> None:
+    assert encoded(record).hex() == wire
+    assert msgspec.msgpack.decode(bytes.fromhex(wire), type=type(record)) == record
+
+
+def test_every_command_outcome_and_record_has_a_line() -> None:
+    assert {type(one) for _, one in COMMANDS} == set(get_args(c.Command))
+    assert {type(one) for _, one in OUTCOMES} == set(get_args(o.Outcome))
+    stored = {
+        one
+        for name, one in vars(r).items()
+        if name.endswith("Record") and isinstance(one, type) and one.__module__ == r.__name__
+    }
+    assert {type(one) for _, one in RECORDS} == stored
+    assert {reason.value for reason in o.Reason} == REASONS
+
+
+def test_messages_are_frozen() -> None:
+    record = r.encode_message(MESSAGE, r.TIMED, 5, 6)
+    assert record.hex() == MESSAGE_HEX
+    assert r.decode_message(record) == r.StoredMessage(b"body", "t/p", (("k", "v"),), "z", 6, 5)
+    plain = r.encode_message(NewMessage(b"x", "t"), 0, r.FOR_EVER, 6)
+    assert plain.hex() == PLAIN_HEX
+    assert r.decode_message(plain) == r.StoredMessage(b"x", "t", (), "", 6, None)
+
+
+def test_a_log_leads_to_the_state_it_always_did() -> None:
+    """Not the encoding alone but every rule, seen through the digest.
+
+    A change here is a change of what logs mean: replicas of both versions would disagree.
+    It needs a new entry version, and a path for the old one.
+    """
+    kv = MemoryKV()
+    machine = Machine(kv)
+    history = History()
+    digests: dict[bytes, bytes] = {}
+    spaces = set[bytes]()
+    for index in range(1, 801):
+        batches = tuple(history.batches())
+        history.learn(machine.apply(index, 1, Entry(1, history.now_ms, batches)))
+        machine.end_round()
+        spaces |= {key[:1] for key in kv.rows()}
+        digests[b"%d" % index] = digest(kv)
+    assert b"".join(sorted(spaces)) == b"acdkmopqrstxz", "every space was in use"
+    assert digest(MemoryKV(digests)).hex() == STATE_DIGEST
+
+
+class History:
+    """Commands of all kinds, the same ones every time."""
+
+    def __init__(self) -> None:
+        self._random = Random(7)
+        self.now_ms = 1_000
+        self._session = 0
+        self._seq = 0
+        self._claims: list[tuple[str, int]] = [("q", 5)]
+        self._ids = [ID]
+
+    def batches(self) -> list[Batch]:
+        self.now_ms += self._random.choice([0, 0, 1, 5, 30])
+        plain = [Batch(0, 0, 0, (self._command(),))]
+        if not self._session:
+            return [Batch(0, 0, 0, (c.OpenSession("n1"),)), *plain]
+        self._seq += 1
+        commands = tuple(self._command() for _ in range(3))
+        return [*plain, Batch(self._session, self._seq, self._seq - 2, commands)]
+
+    def learn(self, results: list[BatchResult]) -> None:
+        """Take up ids and claims, so that some of the commands to come are not in vain."""
+        for result in results:
+            for outcome in result.outcomes:
+                if isinstance(outcome, o.SessionOpened):
+                    self._session = outcome.session
+                elif isinstance(outcome, o.Enqueued):
+                    self._ids = [*self._ids, *outcome.ids][-20:]
+                elif isinstance(outcome, o.Claimed) and outcome.claim:
+                    self._claims = [*self._claims, ("q", outcome.claim)][-4:]
+
+    def _command(self) -> c.Command:
+        draw = self._random
+        queue, claim = draw.choice(self._claims)
+        ids = tuple(draw.sample(self._ids, min(2, len(self._ids))))
+        lease_ms, delay_ms = draw.choice([None, 20, 90]), draw.choice([0, 0, 40])
+        new = tuple(
+            NewMessage(
+                bytes(draw.randrange(3)),
+                "t",
+                (("k", "v"),) * draw.randrange(2),
+                draw.choice([None, 0, 50, 500]),
+                draw.choice([None, None, 0, 25]),
+            )
+            for _ in range(draw.randrange(1, 4))
+        )
+        common: list[c.QueueCommand] = [
+            c.Enqueue("a", queue, new),
+            c.Enqueue("a", queue, new),
+            c.Claim("a", queue, draw.randrange(1, 4), lease_ms),
+            c.Claim("a", queue, draw.randrange(1, 4), lease_ms),
+            c.Extend("a", queue, claim, lease_ms),
+            c.Ack("a", queue, claim, draw.choice([None, ids])),
+            c.Release("a", queue, claim, draw.choice([None, ids]), delay_ms),
+            c.DeleteMessages("a", queue, ids[:1]),
+        ]
+        command = draw.choice(common)
+        if draw.random() < 0.1:
+            return c.Once("a", str(draw.randrange(3)), bytes([draw.randrange(2)]), 60, command)
+        if draw.random() < 0.1:
+            return draw.choice([command for _, command in COMMANDS])
+        return c.Sweep(draw.randrange(1, 9)) if draw.random() < 0.2 else command

@@ -1,0 +1,86 @@
+"""Keys sort as their parts do, and no name can be taken for another."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statemachine import keys
+
+NUMBERS = st.integers(0, keys.U64_MAX)
+# Names that are close to the escapes and to the end marks.
+NAMES = st.text(alphabet="\x00\x01a\xff", max_size=4) | st.text(max_size=4)
+IDS = st.builds(keys.message_id, NUMBERS, st.sampled_from([0, keys.PARKED]))
+
+PARKED = keys.message_id(7, keys.PARKED)
+
+TABLE = [
+    (keys.account("a"), "61 61 00 01"),
+    (keys.queue("a", "b\x00"), "71 61 00 01 62 00 ff 00 01"),
+    (keys.once("a", ""), "6b 61 00 01 00 01"),
+    (keys.session(1), "73 0000000000000001"),
+    (keys.outcomes(1, 2), "6f 0000000000000001 0000000000000002"),
+    (keys.of_queue(b"m", 3), "6d 0000000000000003"),
+    (keys.claim(3, 4), "63 0000000000000003 0000000000000004"),
+    (keys.returned(3, PARKED), "72 0000000000000003 0000000000000007 8000"),
+    (keys.delayed(3, PARKED), "7a 0000000000000003 8000 0000000000000007"),
+    (keys.delayed(3, keys.message_id(7)), "7a 0000000000000003 0000 0000000000000007"),
+    (keys.deleted(3, keys.message_id(7)), "78 0000000000000003 0000 0000000000000007"),
+    (keys.deadline(3, 5, 2, b"x"), "64 0000000000000003 0000000000000005 02 78"),
+    (keys.timer(5, 2, b"x"), "74 0000000000000005 02 78"),
+    (keys.POSITION, "70"),
+]
+
+
+@pytest.mark.parametrize(("key", "expected"), TABLE)
+def test_layout_is_frozen(key: bytes, expected: str) -> None:
+    assert key == bytes.fromhex(expected)
+
+
+def test_every_space_is_below_the_end() -> None:
+    assert all(key < keys.END for key, _ in TABLE)
+
+
+@given(st.lists(NAMES, max_size=3), st.lists(NAMES, max_size=3))
+def test_names_sort_as_their_bytes_and_can_be_told_apart(left: list[str], right: list[str]) -> None:
+    def joined(names: list[str]) -> bytes:
+        return b"".join(map(keys.name, names))
+
+    assert keys.split_names(joined(left)) == left
+
+    def order(names: list[str]) -> list[bytes]:
+        return [name.encode() for name in names]
+
+    assert (joined(left) < joined(right)) == (order(left) < order(right))
+    assert (joined(left) == joined(right)) == (left == right)
+
+
+@given(NUMBERS, NUMBERS)
+def test_numbers_sort_as_bytes(left: int, right: int) -> None:
+    assert (keys.u64(left) < keys.u64(right)) == (left < right)
+    assert keys.number(keys.u64(left)) == left
+
+
+@given(NUMBERS, IDS, IDS)
+def test_returned_messages_sort_by_age(queue: int, left: bytes, right: bytes) -> None:
+    first, second = keys.returned(queue, left), keys.returned(queue, right)
+    assert keys.returned_id(first) == left
+    if left[2:] != right[2:]:
+        assert (first < second) == (left[2:] < right[2:])
+
+
+@given(NUMBERS, NUMBERS, st.integers(0, 255), st.binary(max_size=10))
+def test_times_can_be_split_from_what_is_due(
+    queue: int, due_ms: int, kind: int, subject: bytes
+) -> None:
+    assert keys.split_timer(keys.timer(due_ms, kind, subject)) == (due_ms, kind, subject)
+    key = keys.deadline(queue, due_ms, kind, subject)
+    assert keys.split_deadline(key) == (due_ms, kind, subject)
+    assert keys.timer(due_ms) <= keys.timer(due_ms, kind, subject)
+
+
+@given(IDS)
+def test_lanes_do_not_mix(message_id: bytes) -> None:
+    assert len(message_id) == keys.ID_BYTES
+    assert (message_id < keys.LANE_END) == (message_id[:2] == b"\x00\x00")

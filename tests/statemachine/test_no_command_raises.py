@@ -1,0 +1,119 @@
+"""Whatever can be encoded can be applied: an entry that raised would stop every replica."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memory_kv import MemoryKV
+from statemachine import commands as c
+from statemachine.commands import Batch, Entry
+from statemachine.machine import Machine
+from statemachine.outcomes import Claimed, Enqueued, Outcome, SessionOpened
+
+INTEGERS = st.sampled_from([-(2**63), -1, 0, 1, 2, 100, 2**63, 2**64 - 1])
+TEXTS = st.sampled_from(["", "a", "\x00", "\x00\x01", "\uffff"])
+NAMES = st.just("a") | st.just("a") | st.just("a") | TEXTS
+BYTES = st.sampled_from([b"", b"\xff" * 10, bytes(10), b"x" * 11])
+SETTINGS = st.builds(
+    c.QueueSettings, st.none() | INTEGERS, st.none() | INTEGERS, st.none() | INTEGERS
+)
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "account": NAMES,
+    "queue": NAMES,
+    "key": NAMES,
+    "zone": TEXTS,
+    "node": TEXTS,
+    "fingerprint": BYTES,
+    "digest": BYTES,
+    "settings": SETTINGS,
+    "defaults": SETTINGS,
+    "fields": st.lists(TEXTS | st.just("ttl_ms"), max_size=2).map(tuple),
+    "messages": st.lists(
+        st.builds(
+            c.NewMessage,
+            BYTES,
+            TEXTS,
+            st.lists(st.tuples(TEXTS, TEXTS), max_size=2).map(tuple),
+            st.none() | INTEGERS,
+            st.none() | INTEGERS,
+            TEXTS,
+        ),
+        max_size=3,
+    ).map(tuple),
+}
+KNOWN = st.integers(0, 3)
+
+
+def any_command(kind: type, ids: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """A command of this kind with anything in its fields."""
+    special = {
+        "ids": ids if kind is c.DeleteMessages else st.none() | ids,
+        "lease_ms": st.none() | INTEGERS,
+        "command": st.deferred(
+            lambda: st.one_of([any_command(one, ids) for one in get_args(c.QueueCommand)])
+        ),
+    }
+    names = getattr(kind, "__struct_fields__")  # noqa: B009  # mypy does not know it of a type.
+    return st.builds(kind, **{name: {**FIELDS, **special}.get(name, INTEGERS) for name in names})
+
+
+IDS = st.lists(BYTES, max_size=3).map(tuple)
+ANY_BATCH = st.builds(
+    Batch,
+    session=st.integers(0, 3),
+    seq=st.integers(0, 3),
+    floor=st.integers(0, 3),
+    commands=st.lists(
+        st.one_of([any_command(kind, IDS) for kind in get_args(c.Command)]), max_size=4
+    ).map(tuple),
+)
+"""Sessions are numbered from 1 here; see ``real``."""
+
+
+def real(batch: Batch, outcomes: list[Outcome], sessions: list[int], which: int) -> Batch:
+    """The batch with some made-up numbers replaced by ones that mean something."""
+    claims = [one.claim for one in outcomes if isinstance(one, Claimed) and one.claim]
+    ids = [one for outcome in outcomes if isinstance(outcome, Enqueued) for one in outcome.ids]
+    commands: list[Any] = []
+    for command in batch.commands:
+        if isinstance(command, c.Ack | c.Release | c.Extend) and claims and which:
+            kept = {name: getattr(command, name) for name in command.__struct_fields__}
+            command = type(command)(**{**kept, "claim": claims[-1]})
+        if isinstance(command, c.DeleteMessages) and ids and which > 1:
+            command = c.DeleteMessages(command.account, command.queue, tuple(ids[-which:]))
+        commands.append(command)
+    session = sessions[batch.session % len(sessions)] if batch.session else 0
+    return Batch(session, batch.seq, batch.floor, tuple(commands))
+
+
+STAMPS = st.sampled_from([0, 100, 101, 10**6, 10**13])
+
+
+def opened(outcome: Outcome) -> int:
+    assert isinstance(outcome, SessionOpened)
+    return outcome.session
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(st.tuples(STAMPS, ANY_BATCH, KNOWN), max_size=12))
+def test_no_command_raises(history: list[tuple[int, Batch, int]]) -> None:
+    kv = MemoryKV()
+    machine = Machine(kv)
+    opening = Entry(1, 0, (Batch(0, 0, 0, (c.OpenSession("n"),)),))
+    sessions = [opened(machine.apply(1, 1, opening)[0].outcomes[0]), 5]
+    outcomes: list[Outcome] = []
+    seen = dict[tuple[int, int], Batch]()
+    for index, (stamp_ms, made_up, which) in enumerate(history, start=2):
+        batch = real(made_up, outcomes, sessions, which)
+        # A node never gives two batches the same number.
+        batch = seen.setdefault((batch.session, batch.seq), batch) if batch.session else batch
+        entry = c.decode_entry(c.encode(Entry(1, stamp_ms, (batch,))))
+        for result in machine.apply(index, 1, entry):
+            outcomes.extend(result.outcomes)
+        machine.end_round()
+        machine.next_due_ms()
+        if which == 0:
+            machine = Machine(kv)
