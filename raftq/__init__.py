@@ -1,0 +1,1 @@
+"""The node: consensus, journal, transport, storage engines, snapshots, configuration, CLI."""

@@ -1,0 +1,449 @@
+"""What the log answers while it runs, on a disk in memory and on a real one."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from faulty_disk import FaultyDisk
+from raftq.disk import Disk, OsDisk
+from raftq.journal import Journal, JournalFailure, LogEntry
+
+
+@pytest.fixture(params=["memory", "os"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Disk, str]:
+    if request.param == "memory":
+        return FaultyDisk(), "/data/log"
+    return OsDisk(), f"{tmp_path}/data/log"
+
+
+def opened(disk: Disk, directory: str, *, cache_bytes: int = 1 << 20) -> Journal:
+    return Journal.open(disk, directory, segment_bytes=1024, cache_bytes=cache_bytes)
+
+
+def payload(index: int, term: int = 1) -> bytes:
+    return f"entry {index} of term {term}".encode() + bytes(index % 7 * 20)
+
+
+def entry(index: int, term: int = 1) -> LogEntry:
+    return LogEntry(payload(index, term), index, term)
+
+
+def extend(journal: Journal, through: int, term: int = 1) -> None:
+    for index in range(journal.last_index + 1, through + 1):
+        journal.append(payload(index, term), index, term)
+
+
+def sync(journal: Journal) -> None:
+    work = journal.begin_sync()
+    assert work is not None
+    work.run()
+    journal.end_sync(work)
+
+
+def contents(journal: Journal) -> list[LogEntry]:
+    if journal.base_index == journal.last_index:
+        return []
+    return journal.slice(journal.base_index + 1, journal.last_index)
+
+
+def test_a_new_journal_is_empty_and_durable(place: tuple[Disk, str]) -> None:
+    journal = opened(*place)
+    assert (journal.base_index, journal.base_term) == (0, 0)
+    assert (journal.last_index, journal.last_term, journal.durable_index) == (0, 0, 0)
+    assert [journal.term_at(index) for index in (-1, 0, 1)] == [None, 0, None]
+    assert journal.begin_sync() is None
+    assert journal.recovery is None
+    journal.close()
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 100, 1 << 20])
+def test_entries_come_back_from_memory_from_disk_and_after_a_restart(
+    place: tuple[Disk, str], cache_bytes: int
+) -> None:
+    journal = opened(*place, cache_bytes=cache_bytes)
+    extend(journal, 30)
+    extend(journal, 60, term=4)
+    expected = [entry(i) for i in range(1, 31)] + [entry(i, 4) for i in range(31, 61)]
+    assert len(journal.segments()) > 3
+    assert contents(journal) == expected
+    assert journal.get(17) == entry(17)
+    assert [journal.term_at(index) for index in (30, 31, 60, 61)] == [1, 4, 4, None]
+    journal.close()
+    again = opened(*place, cache_bytes=cache_bytes)
+    assert contents(again) == expected
+    assert (again.last_index, again.last_term, again.durable_index) == (60, 4, 60)
+    assert again.recovery is None
+    again.close()
+
+
+def test_recent_entries_are_read_from_memory_and_old_ones_are_not_kept() -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log", cache_bytes=500)
+    extend(journal, 60)
+    for name in disk.list("/log"):
+        disk.bytes_of(f"/log/{name}")[200:] = bytes(len(disk.bytes_of(f"/log/{name}")) - 200)
+    assert journal.get(60) == entry(60)
+    with pytest.raises(Exception, match="checksum"):
+        journal.get(3)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "max_bytes", "count"),
+    [
+        (1, 5, None, 5),
+        (2, 2, None, 1),
+        (1, 5, 0, 1),
+        (1, 5, 99, 1),
+        (1, 5, 200, 2),
+        (1, 5, 299, 2),
+        (1, 5, 300, 3),
+        (4, 5, 10_000, 2),
+    ],
+)
+def test_a_slice_stays_within_its_bytes_but_holds_one_entry(
+    first: int, last: int, max_bytes: int | None, count: int
+) -> None:
+    journal = opened(FaultyDisk(), "/log")
+    for index in range(1, 6):
+        journal.append(bytes(100), index, 1)
+    found = journal.slice(first, last, max_bytes)
+    assert [item.index for item in found] == list(range(first, first + count))
+
+
+def test_an_entry_larger_than_a_segment_gets_a_segment_of_its_size(
+    place: tuple[Disk, str],
+) -> None:
+    journal = opened(*place)
+    large = bytes(range(256)) * 20
+    journal.append(b"small", 1, 1)
+    journal.append(large, 2, 1)
+    journal.append(b"small", 3, 1)
+    journal.close()
+    assert [item.payload for item in contents(opened(*place))] == [b"small", large, b"small"]
+
+
+def test_truncated_entries_are_gone_and_the_new_ones_stand_in_their_place(
+    place: tuple[Disk, str],
+) -> None:
+    journal = opened(*place, cache_bytes=100)
+    extend(journal, 40)
+    sync(journal)
+    journal.truncate_from(13)
+    assert (journal.last_index, journal.last_term, journal.durable_index) == (12, 1, 12)
+    assert journal.term_at(13) is None
+    extend(journal, 20, term=2)
+    expected = [entry(i) for i in range(1, 13)] + [entry(i, 2) for i in range(13, 21)]
+    assert contents(journal) == expected
+    assert journal.durable_index == 12
+    sync(journal)
+    assert journal.durable_index == 20
+    journal.close()
+    assert contents(opened(*place)) == expected
+
+
+def test_a_truncation_alone_is_worth_a_sync() -> None:
+    journal = opened(FaultyDisk(), "/log")
+    extend(journal, 3)
+    sync(journal)
+    journal.truncate_from(3)
+    sync(journal)
+    assert journal.begin_sync() is None
+
+
+def test_appends_go_on_beside_a_sync_and_are_not_counted_as_durable() -> None:
+    journal = opened(FaultyDisk(), "/log")
+    extend(journal, 3)
+    work = journal.begin_sync()
+    assert work is not None
+    extend(journal, 40)
+    work.run()
+    assert journal.durable_index == 0
+    journal.end_sync(work)
+    assert journal.durable_index == 3
+    sync(journal)
+    assert journal.durable_index == 40
+
+
+def test_what_a_truncation_voids_beside_a_sync_does_not_count_as_durable() -> None:
+    journal = opened(FaultyDisk(), "/log")
+    extend(journal, 9)
+    work = journal.begin_sync()
+    assert work is not None
+    journal.truncate_from(5)
+    extend(journal, 9, term=2)
+    work.run()
+    journal.end_sync(work)
+    assert journal.durable_index == 4
+
+
+def test_a_reset_beside_a_sync_is_not_undone_by_it() -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log")
+    extend(journal, 40)
+    work = journal.begin_sync()
+    assert work is not None
+    journal.reset(3, 1)
+    work.run()
+    journal.end_sync(work)
+    assert (journal.last_index, journal.durable_index) == (3, 3)
+    extend(journal, 5)
+    sync(journal)
+    assert journal.durable_index == 5
+    assert disk.open_files == 1
+
+
+def test_only_one_sync_is_in_flight() -> None:
+    journal = opened(FaultyDisk(), "/log")
+    extend(journal, 1)
+    journal.begin_sync()
+    with pytest.raises(AssertionError, match="in flight already"):
+        journal.begin_sync()
+
+
+def test_compaction_deletes_whole_segments_and_moves_the_base(place: tuple[Disk, str]) -> None:
+    disk, directory = place
+    journal = opened(disk, directory)
+    extend(journal, 50)
+    journal.compact_to(50)
+    assert journal.base_index == 0, "nothing is durable yet"
+    sync(journal)
+    before = journal.segments()
+    journal.compact_to(before[2].first_index - 2)
+    assert journal.base_index == before[1].first_index - 1
+    journal.compact_to(before[2].first_index - 1)
+    assert journal.base_index == before[2].first_index - 1
+    assert journal.segments() == before[2:]
+    assert journal.size_bytes == sum(info.bytes for info in before[2:])
+    assert [f"{directory}/{name}" for name in disk.list(directory)] == [p for p, _, _ in before[2:]]
+    base = journal.base_index
+    assert journal.term_at(base) == journal.base_term == 1
+    assert journal.term_at(base - 1) is None
+    assert contents(journal) == [entry(i) for i in range(base + 1, 51)]
+    journal.close()
+    again = opened(disk, directory)
+    assert (again.base_index, again.base_term) == (base, 1)
+    assert contents(again) == [entry(i) for i in range(base + 1, 51)]
+    again.close()
+
+
+def test_a_log_that_was_truncated_below_a_segments_base_is_compacted_rightly() -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log")
+    extend(journal, 20)
+    journal.truncate_from(2)
+    journal.compact_to(1)
+    extend(journal, 30, term=2)
+    sync(journal)
+    journal.compact_to(1)
+    assert (journal.base_index, journal.base_term) == (1, 1)
+    expected = [entry(i, 2) for i in range(2, 31)]
+    assert contents(journal) == expected
+    disk.crash()
+    again = opened(disk, "/log")
+    assert (again.base_index, again.base_term) == (1, 1)
+    assert contents(again) == expected
+
+
+def test_a_reset_forgets_all_and_is_durable(place: tuple[Disk, str]) -> None:
+    disk, directory = place
+    journal = opened(disk, directory)
+    extend(journal, 30)
+    journal.reset(100, 7)
+    assert (journal.base_index, journal.base_term, journal.durable_index) == (100, 7, 100)
+    assert (journal.last_index, journal.last_term) == (100, 7)
+    assert journal.begin_sync() is None
+    assert len(disk.list(directory)) == 1
+    extend(journal, 103, term=8)
+    journal.close()
+    again = opened(disk, directory)
+    assert (again.base_index, again.base_term, again.last_term) == (100, 7, 8)
+    assert contents(again) == [entry(i, 8) for i in (101, 102, 103)]
+    again.close()
+
+
+def test_no_append_pays_for_a_segment_that_was_prepared() -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log")
+    assert journal.prepare() is None, "no need while the segment is mostly free"
+    while (work := journal.prepare()) is None:
+        extend(journal, journal.last_index + 1)
+    assert journal.prepare() is None, "it is being made"
+    work()
+    assert journal.prepare() is None, "it is there"
+    assert len(journal.segments()) == 1
+    before = disk.changes["sync"]
+    while len(journal.segments()) == 1:
+        extend(journal, journal.last_index + 1)
+    assert disk.changes["sync"] == before
+    while (work := journal.prepare()) is None:
+        extend(journal, journal.last_index + 1)
+    while len(journal.segments()) == 2:
+        extend(journal, journal.last_index + 1)
+    assert disk.changes["sync"] > before, "not ready in time: made on the spot"
+    work()
+    journal.close()
+    assert contents(opened(disk, "/log")) == [entry(i) for i in range(1, journal.last_index + 1)]
+    assert all(name.endswith(".segment") for name in disk.list("/log"))
+
+
+def test_a_full_disk_refuses_the_append_that_needs_a_segment_and_nothing_else() -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log")
+    disk.fails_with = errno.ENOSPC
+    disk.fails_on = ("write",)
+    with pytest.raises(OSError, match="No space"):  # noqa: PT012  # Which one needs it is not the point.
+        while True:
+            end = journal.last_index
+            disk.fails_after = 1 if len(journal.segments()) == 1 else None
+            extend(journal, end + 1)
+            assert len(journal.segments()) == 1
+    assert (journal.last_index, journal.durable_index) == (end, 0)
+    disk.fails_after = None
+    extend(journal, 40)
+    sync(journal)
+    assert contents(journal) == [entry(i) for i in range(1, 41)]
+    assert all(name.endswith(".segment") for name in disk.list("/log"))
+    assert disk.open_files == 1
+
+
+def test_no_room_for_a_spare_changes_nothing() -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log")
+    while (work := journal.prepare()) is None:
+        extend(journal, journal.last_index + 1)
+    disk.fails_after = 0
+    with pytest.raises(OSError, match="error"):
+        work()
+    disk.fails_after = None
+    again = journal.prepare()
+    assert again is not None
+    again()
+    extend(journal, 40)
+    sync(journal)
+    assert journal.durable_index == 40
+
+
+def refusals(journal: Journal) -> list[str]:
+    """The operations that a stopped journal refuses."""
+    refused = []
+    for operation in (
+        lambda: journal.append(b"", journal.last_index + 1, 9),
+        lambda: journal.truncate_from(journal.last_index),
+        lambda: journal.get(1),
+        lambda: journal.compact_to(1),
+        lambda: journal.reset(1, 1),
+        journal.begin_sync,
+        journal.seal,
+        journal.prepare,
+    ):
+        with pytest.raises(JournalFailure) as caught:
+            operation()
+        refused.append(str(caught.value))
+    return refused
+
+
+def test_a_failed_write_stops_the_journal_and_leaves_no_half_record_behind() -> None:
+    disk = FaultyDisk(3)
+    journal = opened(disk, "/log")
+    extend(journal, 3)
+    sync(journal)
+    disk.fails_after = 0
+    with pytest.raises(OSError, match="error"):
+        journal.append(payload(4), 4, 1)
+    disk.fails_after = None
+    assert set(refusals(journal)) == {"the journal stopped: OSError(5, 'Input/output error')"}
+    journal.close()
+    journal.close()
+    assert disk.open_files == 0
+    assert contents(opened(disk, "/log"))[:3] == [entry(1), entry(2), entry(3)]
+
+
+@pytest.mark.parametrize("successes", [0, 1, 2])
+def test_a_failed_sync_stops_the_journal_at_once(successes: int) -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log")
+    extend(journal, 12)
+    work = journal.begin_sync()
+    assert len(journal.segments()) == 2
+    assert work is not None
+    disk.fails_after = successes
+    with pytest.raises(OSError, match="error"):
+        work.run()
+    disk.fails_after = None
+    refusals(journal)
+    with pytest.raises(JournalFailure):
+        journal.end_sync(work)
+    assert journal.durable_index == 0
+    journal.close()
+    assert disk.open_files == 0
+
+
+def test_what_a_failed_sync_lost_is_written_again_at_the_next_start() -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log")
+    extend(journal, 30)
+    work = journal.begin_sync()
+    assert work is not None
+    disk.fails_after = 1
+    with pytest.raises(OSError, match="error"):
+        work.run()
+    disk.kill()
+    assert opened(disk, "/log").durable_index == 30
+    disk.crash()
+    assert contents(opened(disk, "/log")) == [entry(i) for i in range(1, 31)]
+
+
+def test_a_failed_reset_stops_the_journal() -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log")
+    extend(journal, 12)
+    disk.fails_after = 6
+    with pytest.raises(OSError, match="error"):
+        journal.reset(50, 2)
+    disk.fails_after = None
+    refusals(journal)
+    journal.close()
+
+
+def test_closing_beside_a_sync_leaves_its_files_to_it() -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log")
+    extend(journal, 12)
+    work = journal.begin_sync()
+    assert work is not None
+    journal.close()
+    work.run()
+    with pytest.raises(JournalFailure, match="closed"):
+        journal.end_sync(work)
+    assert disk.open_files == 0
+    assert contents(opened(disk, "/log")) == [entry(i) for i in range(1, 13)]
+
+
+@pytest.mark.parametrize("how", ["compact", "reset"])
+def test_no_deleted_segment_is_kept_open(how: str) -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log", cache_bytes=0)
+    extend(journal, 50)
+    sync(journal)
+    assert journal.get(1) == entry(1)
+    if how == "compact":
+        journal.compact_to(50)
+    else:
+        journal.reset(60, 1)
+    assert disk.open_files == 1
+
+
+def test_a_running_journal_does_not_gather_open_files() -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log", cache_bytes=0)
+    for through in range(10, 200, 10):
+        extend(journal, through)
+        assert journal.get(journal.base_index + 1).index == journal.base_index + 1
+        sync(journal)
+        journal.compact_to(through - 20)
+        assert disk.open_files <= 2, "the one written to and the one read from"
+    journal.close()
+    assert disk.open_files == 0
