@@ -1,0 +1,470 @@
+"""pysyncobj 0.3.17 behind its seams: the only module of the project that touches it.
+
+What is taken from it: elections, the commit rule, membership changes, leadership
+transfer, and the follower's append. What is replaced here, each name once:
+
+    seam                                  by
+    -----------------------------------   ------------------------------------------------
+    createJournal, createPoller           ours (``CoreLog``), one that does nothing
+    Serializer, PIPE_NOTIFIER_ENABLED     never used: snapshots travel outside the core
+    pickle                                one that refuses: nothing is ever unpickled
+    monotonicTime                         the runtime of the core that is being called
+    __generateRaftTimeout                 the runtime's randomness
+    __parseChangeClusterRequest           our encoding of membership changes
+    __applyLogEntries                     rounds, applied through the owner, gated on fsync
+    __sendAppendEntries                   a window per member, one send per tick
+    __tryLogCompaction                    nothing: the owner truncates the journal
+
+``tests/raftq/consensus/test_core_contract.py`` fails if an upgrade moves any of them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, Protocol
+
+import pysyncobj.syncobj as engine
+from pysyncobj import SyncObj, SyncObjConf
+from pysyncobj.journal import Journal as EngineJournal
+from pysyncobj.node import Node as EngineNode
+from pysyncobj.transport import Transport as EngineTransport
+
+from raftq.consensus.messages import (
+    Kind,
+    MembershipChange,
+    membership_change,
+    membership_payload,
+)
+from raftq.journal import Journal, LogEntry, TermFile
+
+FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
+NEVER = float("inf")
+
+_now: Callable[[], float]  # The clock of the core that is being called.
+
+
+def _engine_clock() -> float:
+    return _now()
+
+
+class _Refusing:
+    """Stands where the engine keeps pickle."""
+
+    def loads(self, data: bytes) -> NoReturn:
+        raise AssertionError("the engine must never unpickle anything")
+
+    def dumps(self, value: object) -> NoReturn:
+        raise AssertionError("the engine must never pickle anything")
+
+
+class _NoPoller:
+    """Our transport is not polled."""
+
+    def poll(self, timeout: float) -> None:
+        """Nothing to wait for."""
+
+
+class _NoSerializer:
+    """Snapshots are made, sent and installed outside the engine."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def cancelTransmisstion(self, member: object) -> None:
+        """Nothing is being transmitted. (The name is the engine's.)"""
+
+
+engine.createJournal = lambda journal: journal
+engine.createPoller = lambda _kind: _NoPoller()
+engine.Serializer = _NoSerializer
+engine.PIPE_NOTIFIER_ENABLED = False
+engine.pickle = _Refusing()
+engine.monotonicTime = _engine_clock
+
+
+class MemberNode(EngineNode):  # type: ignore[misc]  # the engine is untyped
+    """A member as the engine knows it; its hash is the same in every process."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.number = zlib.crc32(id.encode())
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, EngineNode) and bool(self.id == other.id))
+
+
+_nodes: dict[str, MemberNode] = {}
+
+
+def _node(member: str) -> MemberNode:
+    """The one object for a member: comparing and hashing it is on every message's path."""
+    node = _nodes.get(member)
+    if node is None:
+        node = _nodes[member] = MemberNode(member)
+    return node
+
+
+class CoreLog(EngineJournal):  # type: ignore[misc]  # the engine is untyped
+    """The journal as the engine asks for it: positions count from the base entry."""
+
+    def __init__(self, journal: Journal, terms: TermFile, applied_index: int) -> None:
+        self._journal = journal
+        self._terms = terms
+        self._applied_index = applied_index
+
+    def __len__(self) -> int:
+        return self._journal.last_index - self._journal.base_index + 1
+
+    def __getitem__(self, item: int | slice) -> Any:
+        journal = self._journal
+        if isinstance(item, slice):
+            first = journal.base_index + (item.start or 0)
+            last = journal.last_index
+            if item.stop is not None:
+                last = min(last, journal.base_index + item.stop - 1)
+            if first > last:
+                return []
+            head = [self._at(first)] if first == journal.base_index else []
+            first = max(first, journal.base_index + 1)
+            return head + (journal.slice(first, last) if first <= last else [])
+        if item < 0:
+            return self._at(journal.last_index + 1 + item)
+        return self._at(journal.base_index + item)
+
+    def _at(self, index: int) -> LogEntry:
+        term = self._journal.term_at(index)
+        if term is None:
+            raise IndexError(index)
+        # The engine reads index and term of a single entry, never its payload.
+        return LogEntry(bytes((Kind.NO_OP,)), index, term)
+
+    def add(self, payload: bytes, index: int, term: int) -> None:
+        """Append one entry."""
+        self._journal.append(payload, index, term)
+
+    def deleteEntriesFrom(self, position: int) -> None:
+        """Void the entries from a position on; the guard has shown that none is committed."""
+        self._journal.truncate_from(self._journal.base_index + position)
+
+    def setRaftCommitIndex(self, index: int) -> None:
+        """Not kept: after a restart the applied index is what is known to be committed."""
+
+    def getRaftCommitIndex(self) -> int:
+        """What the store has applied is committed."""
+        return self._applied_index
+
+    def setCurrentTerm(self, term: int, vote: str | None) -> None:
+        """On disk when it returns."""
+        if (term, vote) != (self._terms.term, self._terms.voted_for):
+            self._terms.store(term, vote)
+
+    def getCurrentTerm(self) -> int:
+        """From disk."""
+        return self._terms.term
+
+    def getVotedForNodeId(self) -> str | None:
+        """From disk."""
+        return self._terms.voted_for
+
+    def _destroy(self) -> None:
+        """The owner closes the journal."""
+
+
+class Owner(Protocol):
+    """What the core tells its owner (``consensus.Consensus``)."""
+
+    def core_sends(self, member: str, message: dict[str, Any]) -> None:
+        """The engine wants to send one of its own messages."""
+        ...
+
+    def core_applies(self, last: int) -> int:
+        """Apply entries up to ``last``; return the last one applied."""
+        ...
+
+    def core_wants_to_send(self) -> None:
+        """Appends or heartbeats are due."""
+        ...
+
+    def core_changed_role(self) -> None:
+        """Leader, candidate or follower: it is another than before."""
+        ...
+
+
+class _Outlet(EngineTransport):  # type: ignore[misc]  # the engine is untyped
+    """Where the engine's messages leave it and the owner's enter."""
+
+    def __init__(self, owner: Owner) -> None:
+        super().__init__(None, None, [])
+        self._owner = owner
+        self.membership_changed = True  # Since the core last looked.
+
+    ready = True
+
+    def send(self, node: EngineNode, message: dict[str, Any]) -> None:
+        self._owner.core_sends(node.id, message)
+
+    def addNode(self, node: EngineNode) -> None:
+        """The owner connects by name, not by membership; but the membership has changed."""
+        self.membership_changed = True
+
+    def dropNode(self, node: EngineNode) -> None:
+        """As ``addNode``."""
+        self.membership_changed = True
+
+    def destroy(self) -> None:
+        """Nothing is held."""
+
+
+class Timing(Protocol):
+    """The part of the configuration that the core needs, in milliseconds."""
+
+    @property
+    def heartbeat_ms(self) -> int:
+        """How often a leader speaks."""
+        ...
+
+    @property
+    def election_timeout_min_ms(self) -> int:
+        """The shortest silence after which a member stands."""
+        ...
+
+    @property
+    def election_timeout_max_ms(self) -> int:
+        """The longest."""
+        ...
+
+    @property
+    def leader_fallback_ms(self) -> int:
+        """How long a leader believes in itself without a majority."""
+        ...
+
+
+def _conf(timing: Timing, log: CoreLog, on_state: Callable[[int, int], None]) -> SyncObjConf:
+    return SyncObjConf(
+        autoTick=False,
+        appendEntriesUseBatch=False,
+        appendEntriesPeriod=timing.heartbeat_ms / 1000,
+        raftMinTimeout=timing.election_timeout_min_ms / 1000,
+        raftMaxTimeout=timing.election_timeout_max_ms / 1000,
+        leaderFallbackTimeout=timing.leader_fallback_ms / 1000,
+        connectionTimeout=NEVER,
+        dynamicMembershipChange=True,
+        commandsWaitLeader=False,
+        journalFile=log,
+        onStateChanged=on_state,
+    )
+
+
+class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
+    """One member's Raft state. Every public method runs to its end on the caller's thread."""
+
+    # The engine's constructor looks at every attribute, properties included, before it sets this.
+    _SyncObj__newAppendEntriesTime = 0.0
+
+    def __init__(
+        self,
+        owner: Owner,
+        *,
+        self_id: str,
+        members: Iterable[str],
+        journal: Journal,
+        terms: TermFile,
+        applied_index: int,
+        timing: Timing,
+        monotonic: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        self._owner = owner
+        self._journal = journal
+        self._monotonic = monotonic
+        self._random = random
+        self._timeout_range_s = (
+            timing.election_timeout_min_ms / 1000,
+            timing.election_timeout_max_ms / 1000,
+        )
+        self._enter()
+        self._outlet = _Outlet(owner)
+        self._others: list[str] = []
+        log = CoreLog(journal, terms, applied_index)
+        super().__init__(
+            _node(self_id),
+            [_node(member) for member in sorted(members) if member != self_id],
+            conf=_conf(timing, log, lambda _old, _new: owner.core_changed_role()),
+            nodeClass=MemberNode,
+            transport=self._outlet,
+        )
+        self._SyncObj__raftLastApplied = applied_index
+        self._SyncObj__raftCommitIndex = applied_index
+
+    def _enter(self) -> None:
+        global _now
+        _now = self._monotonic
+
+    # What the engine calls, replaced.
+
+    def _SyncObj__generateRaftTimeout(self) -> float:
+        low, high = self._timeout_range_s
+        return low + (high - low) * self._random()
+
+    def _SyncObj__parseChangeClusterRequest(self, payload: bytes) -> list[Any] | None:
+        change = membership_change(payload)
+        if change is None:
+            return None
+        return ["add" if change.add else "rem", change.member, _node(change.member)]
+
+    def _SyncObj__applyLogEntries(self) -> bool:
+        # No node applies what its own disk does not hold: see DESIGN.md beside this file.
+        last = min(self._SyncObj__raftCommitIndex, self._journal.durable_index)
+        if last > self._SyncObj__raftLastApplied:
+            self._SyncObj__raftLastApplied = self._owner.core_applies(last)
+        return False
+
+    def _SyncObj__sendAppendEntries(self) -> None:
+        self._SyncObj__newAppendEntriesTime = self._monotonic() + self.conf.appendEntriesPeriod
+        self._owner.core_wants_to_send()
+
+    def _SyncObj__tryLogCompaction(self) -> None:
+        """The owner truncates the journal behind a durable snapshot of the state."""
+
+    # What the owner reads.
+
+    @property
+    def state(self) -> int:
+        """FOLLOWER, CANDIDATE or LEADER."""
+        return int(self._SyncObj__raftState)
+
+    @property
+    def term(self) -> int:
+        """The current term, on disk."""
+        return int(self._SyncObj__raftCurrentTerm)
+
+    @property
+    def voted_for(self) -> str | None:
+        """The vote of the current term, on disk."""
+        vote: str | None = self._SyncObj__votedForNodeId
+        return vote
+
+    @property
+    def leader(self) -> str | None:
+        """The member believed to lead the current term."""
+        leader = self._SyncObj__raftLeader
+        return None if leader is None else str(leader.id)
+
+    @property
+    def commit_index(self) -> int:
+        """The highest entry known to be committed."""
+        return int(self._SyncObj__raftCommitIndex)
+
+    @property
+    def applied_index(self) -> int:
+        """The highest entry applied."""
+        return int(self._SyncObj__raftLastApplied)
+
+    @property
+    def others(self) -> list[str]:
+        """The other members, in order."""
+        if self._outlet.membership_changed:
+            self._outlet.membership_changed = False
+            self._others = sorted(node.id for node in self._SyncObj__otherNodes)
+        return self._others
+
+    @property
+    def election_deadline(self) -> float:
+        """When a follower stands; monotonic seconds."""
+        return float(self._SyncObj__raftElectionDeadline)
+
+    @property
+    def heartbeat_deadline(self) -> float:
+        """When a leader speaks next; monotonic seconds."""
+        return float(self._SyncObj__newAppendEntriesTime)
+
+    @property
+    def transfer_pending(self) -> bool:
+        """The leader has asked this member to stand."""
+        return bool(self._SyncObj__transferInProgress)
+
+    def next_index(self, member: str) -> int:
+        """Where the leader goes on sending to a member."""
+        return int(self._SyncObj__raftNextIndex.get(_node(member), 0))
+
+    def match_index(self, member: str) -> int:
+        """What a member is known to hold on disk, as far as this leader's own disk goes."""
+        return int(self._SyncObj__raftMatchIndex.get(_node(member), 0))
+
+    def heard_at(self, member: str) -> float:
+        """When this leader last heard a member; monotonic seconds."""
+        return float(self._SyncObj__lastResponseTime.get(_node(member), 0.0))
+
+    # What the owner does.
+
+    def tick(self) -> None:
+        """Elections, commit, apply: whatever is due."""
+        self._enter()
+        self.doTick(0.0)
+
+    def deliver(self, member: str, message: dict[str, Any]) -> None:
+        """Hand the engine one of its own messages."""
+        self._enter()
+        self._SyncObj__onMessageReceived(_node(member), message)
+
+    def propose(self, kind: Kind, payload: bytes) -> None:
+        """Append an entry; only on a leader."""
+        assert self.state == LEADER
+        self._enter()
+        self._applyCommand(payload, None, int(kind))
+        self._checkCommandsToApply()
+
+    def change_membership(self, change: MembershipChange) -> bool:
+        """Propose one member in or out; False when the engine denies it (another is under way)."""
+        before = self._journal.last_index
+        self.propose(Kind.MEMBERSHIP, membership_payload(change))
+        return self._journal.last_index > before
+
+    def set_members(self, members: Iterable[str]) -> None:
+        """The membership as a snapshot or the first start says."""
+        self._enter()
+        self._SyncObj__updateClusterConfiguration(
+            [_node(m) for m in sorted(members) if m != self.selfNode.id]
+        )
+
+    def adopt_snapshot(self, index: int, members: Iterable[str]) -> None:
+        """The store and the journal now start at ``index``."""
+        self._enter()
+        self._SyncObj__raftLastApplied = index
+        self._SyncObj__raftCommitIndex = max(self.commit_index, index)
+        self.set_members(members)
+
+    def set_next_index(self, member: str, index: int) -> None:
+        """Go on sending to a member from there."""
+        self._SyncObj__raftNextIndex[_node(member)] = index
+
+    def observe_term(self, term: int) -> None:
+        """A higher term exists: follow it (Raft, section 5.1)."""
+        if term <= self.term:
+            return
+        self._enter()
+        self._SyncObj__setCurrentTerm(term, None)
+        self._SyncObj__raftLeader = None
+        self._SyncObj__setState(FOLLOWER)
+
+    def postpone_election(self) -> None:
+        """As if a leader had been heard now."""
+        self._enter()
+        self._SyncObj__raftElectionDeadline = (
+            self._monotonic() + self._SyncObj__generateRaftTimeout()
+        )
+
+    def stand_at(self, deadline: float) -> None:
+        """Campaign at the first tick after ``deadline``; monotonic seconds."""
+        self._SyncObj__raftElectionDeadline = deadline
+
+    def set_connected(self, member: str, connected: bool) -> None:
+        """The engine asks only whether anybody is connected before it campaigns."""
+        if connected:
+            self._SyncObj__onNodeConnected(_node(member))
+        else:
+            self._SyncObj__onNodeDisconnected(_node(member))
