@@ -1,0 +1,114 @@
+"""The leader's side of group commit: one entry for all batches that came meanwhile.
+
+At most ``entries_in_flight_max`` entries are appended and not yet committed; what
+arrives in that time becomes the next entry, stamped when it is appended. Batches are
+copied into the entry as the bytes they came in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from raftq.consensus.consensus import Consensus
+from raftq.replica.meter import Meter
+from raftq.replica.stamps import Stamps
+from statemachine.commands import ENTRY_VERSION, Batch, Command, Entry
+
+QUEUE_BYTES_MAX = 64 << 20
+
+
+class _Sealed(msgspec.Struct, frozen=True, array_like=True):
+    """``statemachine.commands.Entry`` with its batches encoded already."""
+
+    version: int
+    stamp_ms: int
+    batches: tuple[msgspec.Raw, ...]
+
+
+class Sequencer:
+    """Orders batches into entries while this node leads."""
+
+    def __init__(
+        self,
+        consensus: Consensus,
+        stamps: Stamps,
+        wake: Callable[[], None],
+        *,
+        entry_bytes_max: int,
+        entries_in_flight_max: int,
+        meter: Meter,
+    ) -> None:
+        self._consensus = consensus
+        self._stamps = stamps
+        self._wake = wake
+        self._entry_bytes_max = entry_bytes_max
+        self._entries_in_flight_max = entries_in_flight_max
+        self._meter = meter
+        self._queue: deque[tuple[Batch, bytes]] = deque()
+        self._queue_bytes = 0
+        self._appended: dict[tuple[int, int], Entry] = {}  # (index, term): what we wrote ourselves
+        self._held = False
+        self._last_stamp_ms = 0
+
+    def add(self, batch: Batch, encoded: bytes) -> bool:
+        """Queue a batch; False when the queue is full (its sender tries again)."""
+        if self._queue_bytes + len(encoded) > QUEUE_BYTES_MAX:
+            return False
+        self._queue.append((batch, encoded))
+        self._queue_bytes += len(encoded)
+        self._wake()
+        return True
+
+    def propose_own(self, command: Command) -> bool:
+        """Queue a command of the leader's own housekeeping; False when full, or not leading."""
+        if not self._consensus.is_leader:
+            return False
+        batch = Batch(session=0, seq=0, floor=0, commands=(command,))
+        return self.add(batch, msgspec.msgpack.encode(batch))
+
+    def pump(self) -> None:
+        """Append as many entries as may be in flight."""
+        consensus = self._consensus
+        while (
+            self._queue
+            and not self._held
+            and consensus.is_leader
+            and consensus.last_index - consensus.commit_index < self._entries_in_flight_max
+        ):
+            self._append()
+
+    def hold(self, held: bool) -> None:
+        """Append nothing for now: the leadership is being handed over."""
+        self._held = held
+
+    def clear(self) -> None:
+        """Leadership is gone: the senders know, and send to the next one."""
+        self._queue.clear()
+        self._queue_bytes = 0
+        self._appended.clear()
+
+    def take(self, index: int, term: int) -> Entry | None:
+        """The entry as this node wrote it, if it did: saves decoding it."""
+        return self._appended.pop((index, term), None)
+
+    def _append(self) -> None:
+        batches: list[Batch] = []
+        encoded: list[msgspec.Raw] = []
+        size = 0
+        while self._queue and (not batches or size < self._entry_bytes_max):
+            batch, data = self._queue.popleft()
+            batches.append(batch)
+            encoded.append(msgspec.Raw(data))
+            size += len(data)
+        self._queue_bytes -= size
+        stamp_ms = max(self._stamps.now_ms(), self._last_stamp_ms)
+        self._last_stamp_ms = stamp_ms
+        sealed = _Sealed(ENTRY_VERSION, stamp_ms, tuple(encoded))
+        payload = msgspec.msgpack.encode(sealed)
+        index = self._consensus.propose(payload)
+        self._meter.appended(sum(len(batch.commands) for batch in batches), len(payload))
+        key = (index, self._consensus.term)
+        self._appended[key] = Entry(ENTRY_VERSION, stamp_ms, tuple(batches))

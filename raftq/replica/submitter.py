@@ -1,0 +1,252 @@
+"""From commands to outcomes: batches that survive a change of leader without doubling.
+
+A node gathers commands while its previous batches are under way, and sends them to
+the leader as one batch, named by the node's session and a sequence number. When the
+leader changes, or its answer does not come, the same batch goes out again: the state
+machine remembers what it answered (Ongaro's dissertation, section 6.3). An outcome is
+known when *this* node has applied the entry, so whoever is answered can read his write.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from raftq.replica.meter import Meter
+from raftq.runtime import Runtime
+from statemachine import commands
+from statemachine.commands import Barrier, Batch, Command, OpenSession
+from statemachine.outcomes import Outcome, Reason, Refused, SessionOpened
+
+BATCHES_IN_FLIGHT_MAX = 2
+BATCH_COMMANDS_MAX = 4_096
+BATCH_BYTES_MAX = 1 << 20
+OPEN_AGAIN_S = 1.0
+RESEND_S = 2.0  # Doubled each time: whoever is late because of load must not get more of it.
+WATCH_S = 0.25
+KEEP_SESSION_S = 900.0  # A session that was idle for an hour of log time is forgotten.
+
+
+class NotSubmitted(NamedTuple):
+    """The command never left this node: it has not happened and will not."""
+
+    reason: str  # "no_leader", "overloaded", "stopping"
+
+
+class Unknown(NamedTuple):
+    """The command may or may not happen."""
+
+    detail: str
+
+
+Answer = Outcome | NotSubmitted | Unknown
+Done = Callable[[Answer], None]
+
+
+class Leader(Protocol):
+    """How batches reach the leader, whoever that is."""
+
+    def offer(self, batch: Batch, encoded: bytes) -> bool:
+        """Hand it over; False when no leader can be reached now. May be lost all the same."""
+        ...
+
+
+class _Waiting(NamedTuple):
+    command: Command
+    size: int
+    done: Done
+    since: float
+
+
+class _InFlight:
+    def __init__(self, batch: Batch, waiting: list[_Waiting], since: float) -> None:
+        self.batch = batch
+        self.since = since
+        self.encoded = commands.encode(batch)
+        self.waiting = waiting
+        self.patience_s = RESEND_S
+        self.send_again_at = 0.0
+
+
+class Submitter:
+    """One node's commands on their way."""
+
+    def __init__(
+        self,
+        leader: Leader,
+        runtime: Runtime,
+        meter: Meter,
+        *,
+        name: str,
+        pending_max: int,
+        timeout_s: float,
+    ) -> None:
+        self._leader = leader
+        self._meter = meter
+        self._runtime = runtime
+        self._pending_max = pending_max
+        self._timeout_s = timeout_s
+        self._name = name
+        self._token = f"{name}/{runtime.token(8).hex()}"
+        self._session = 0
+        self._opening_since: float | None = None
+        self._seq = 0
+        self._last_batch_at = 0.0
+        self._queue: deque[_Waiting] = deque()
+        self._in_flight: dict[int, _InFlight] = {}
+        self._in_flight_commands = 0
+        self._kick_is_due = False
+        self._stopping = False
+        self._watch()
+
+    @property
+    def pending(self) -> int:
+        """Commands that wait for their outcome."""
+        return len(self._queue) + self._in_flight_commands
+
+    @property
+    def has_session(self) -> bool:
+        """Whether commands can be sent."""
+        return self._session != 0
+
+    def submit(self, command: Command, size: int, done: Done) -> None:
+        """Commit ``command`` (about ``size`` bytes); ``done`` is called once, from the loop."""
+        if self._stopping:
+            done(NotSubmitted("stopping"))
+            return
+        if self.pending >= self._pending_max:
+            done(NotSubmitted("overloaded"))
+            return
+        self._queue.append(_Waiting(command, size, done, self._runtime.monotonic()))
+        self._kick()
+
+    def stop(self) -> None:
+        """Take nothing more; what is under way goes on."""
+        self._stopping = True
+
+    def leader_changed(self) -> None:
+        """Whatever was sent may be lost: send it again, in order."""
+        self._opening_since = None
+        for flight in self._in_flight.values():
+            self._send(flight)
+        self._kick()
+
+    def applied(self, session: int, seq: int, outcomes: tuple[Outcome, ...]) -> None:
+        """An entry was applied that carries a batch; perhaps one of ours."""
+        if session != self._session:
+            return
+        flight = self._in_flight.pop(seq, None)
+        if flight is None:
+            return  # A second copy of a batch that was answered by its first.
+        self._in_flight_commands -= len(flight.waiting)
+        self._meter.committed(self._runtime.monotonic() - flight.since)
+        lost = isinstance(outcomes[0], Refused) and outcomes[0].reason in (
+            Reason.SESSION_EXPIRED,
+            Reason.STALE_BATCH,
+        )
+        if lost:
+            self._session_lost()
+        if not flight.waiting:
+            outcomes = ()  # Given up: nobody waits for them.
+        for waiting, outcome in zip(flight.waiting, outcomes, strict=True):
+            waiting.done(Unknown("the node's session expired") if lost else outcome)
+        self._kick()
+
+    def session_opened(self, token: str, outcome: Outcome) -> None:
+        """An OpenSession was applied; perhaps ours."""
+        if token == self._token and not self._session and isinstance(outcome, SessionOpened):
+            self._session = outcome.session
+            self._opening_since = None
+            self._last_batch_at = self._runtime.monotonic()
+            self._kick()
+
+    def _session_lost(self) -> None:
+        self._session = 0
+        self._token = f"{self._name}/{self._runtime.token(8).hex()}"
+        flights, self._in_flight = self._in_flight, {}
+        self._in_flight_commands = 0
+        for flight in flights.values():
+            for waiting in flight.waiting:
+                waiting.done(Unknown("the node's session expired"))
+
+    def _kick(self) -> None:
+        """Gather everything that is being submitted in this turn of the loop."""
+        if not self._kick_is_due:
+            self._kick_is_due = True
+            self._runtime.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._kick_is_due = False
+        if not self._session:
+            self._open_session()
+            return
+        while self._queue and len(self._in_flight) < BATCHES_IN_FLIGHT_MAX:
+            self._seq += 1
+            waiting = self._take()
+            batch = Batch(
+                session=self._session,
+                seq=self._seq,
+                floor=min(self._in_flight, default=self._seq),
+                commands=tuple([one.command for one in waiting]),
+            )
+            flight = _InFlight(batch, waiting, self._runtime.monotonic())
+            self._in_flight[self._seq] = flight
+            self._last_batch_at = flight.since
+            self._in_flight_commands += len(waiting)
+            self._send(flight)
+
+    def _take(self) -> list[_Waiting]:
+        waiting = [self._queue.popleft()]
+        size = waiting[0].size
+        while self._queue and len(waiting) < BATCH_COMMANDS_MAX:
+            size += self._queue[0].size
+            if size > BATCH_BYTES_MAX:
+                break
+            waiting.append(self._queue.popleft())
+        return waiting
+
+    def _send(self, flight: _InFlight) -> None:
+        # Not even sent: the next look round tries again.
+        patience_s = 0.0
+        if self._leader.offer(flight.batch, flight.encoded):
+            patience_s, flight.patience_s = flight.patience_s, 2 * flight.patience_s
+        flight.send_again_at = self._runtime.monotonic() + patience_s
+
+    def _open_session(self) -> None:
+        now = self._runtime.monotonic()
+        if self._opening_since is not None and now - self._opening_since < OPEN_AGAIN_S:
+            return
+        batch = Batch(session=0, seq=0, floor=0, commands=(OpenSession(self._token),))
+        if self._leader.offer(batch, commands.encode(batch)):
+            self._opening_since = now
+
+    def _watch(self) -> None:
+        """Give up on what took too long, and send again what got no answer."""
+        now = self._runtime.monotonic()
+        while self._queue and now - self._queue[0].since > self._timeout_s:
+            self._queue.popleft().done(NotSubmitted("no_leader"))
+        for flight in self._in_flight.values():
+            if now > flight.send_again_at:
+                self._send(flight)
+            if flight.waiting and flight.waiting[0].since + self._timeout_s < now:
+                self._give_up(flight)
+        if not self._session:
+            self._open_session()
+        elif now - self._last_batch_at > KEEP_SESSION_S and not self._queue:
+            self.submit(Barrier(), 0, _ignore)
+        self._runtime.call_later(WATCH_S, self._watch)
+
+    def _give_up(self, flight: _InFlight) -> None:
+        """The clients hear that nobody knows; the batch itself stays until it is settled.
+
+        Forgetting it would let a late copy be taken for a new one.
+        """
+        for waiting in flight.waiting:
+            waiting.done(Unknown("no majority answered in time"))
+        self._in_flight_commands -= len(flight.waiting)
+        flight.waiting = []
+
+
+def _ignore(_answer: Answer) -> None:
+    """Whoever waited has gone."""

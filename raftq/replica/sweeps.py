@@ -1,0 +1,68 @@
+"""The leader's watch over log time: leases, delays and TTLs end by a command in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from raftq.replica.sequencer import Sequencer
+from raftq.replica.stamps import Stamps
+from raftq.runtime import Runtime, Timer
+from statemachine.commands import Sweep
+
+SWEEP_LIMIT = 1_000
+GAP_S = 0.01  # What becomes due together is swept together, however many queues it is in.
+
+
+class Leading(Protocol):
+    """Whether this node leads."""
+
+    @property
+    def is_leader(self) -> bool:
+        """As far as it knows."""
+        ...
+
+
+class Sweeps:
+    """Proposes one bounded sweep at a time, when something is due."""
+
+    def __init__(
+        self,
+        leading: Leading,
+        next_due_ms: Callable[[], int | None],
+        sequencer: Sequencer,
+        stamps: Stamps,
+        runtime: Runtime,
+    ) -> None:
+        self._leading, self._next_due_ms = leading, next_due_ms
+        self._sequencer, self._stamps, self._runtime = sequencer, stamps, runtime
+        self._timer: tuple[int, Timer] | None = None
+        self._under_way = False
+
+    def done(self) -> None:
+        """The sweep that was proposed has been applied, or leadership is gone."""
+        self._under_way = False
+
+    def arm(self) -> None:
+        """See to it that a sweep is proposed when log time reaches the next thing due."""
+        if self._under_way or not self._leading.is_leader:
+            return
+        due_ms = self._next_due_ms()
+        if due_ms is None:
+            return
+        if self._timer is not None:
+            if self._timer[0] <= due_ms:
+                return
+            self._timer[1].cancel()
+        delay_s = max(GAP_S, (due_ms - self._stamps.now_ms()) / 1000)
+        self._timer = (due_ms, self._runtime.call_later(delay_s, self._propose))
+
+    def _propose(self) -> None:
+        self._timer = None
+        due_ms = self._next_due_ms()
+        if due_ms is None or self._under_way or not self._leading.is_leader:
+            return
+        if due_ms > self._stamps.now_ms():
+            self.arm()
+        else:
+            self._under_way = self._sequencer.propose_own(Sweep(SWEEP_LIMIT))

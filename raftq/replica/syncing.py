@@ -1,0 +1,72 @@
+"""Keeping the journal on disk: one fsync in flight, the next segment ready, a seal when quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from raftq.journal import Journal
+from raftq.replica.meter import Meter
+from raftq.runtime import Runtime
+
+SEAL_AFTER_S = 0.05
+
+
+class Syncing:
+    """One journal's background work. Any error in it is fatal."""
+
+    def __init__(
+        self, journal: Journal, runtime: Runtime, meter: Meter, synced: Callable[[], None]
+    ) -> None:
+        self._journal, self._runtime, self._meter = journal, runtime, meter
+        self._synced = synced  # Called when the durable index has moved.
+        self._syncing = False
+        self._preparing = False
+        self._syncs = 0
+        self._seal_is_due = False
+
+    def go_on(self) -> None:
+        """Start an fsync if something is unsynced and none is under way."""
+        if self._syncing:
+            return
+        work = self._journal.begin_sync()
+        if work is None:
+            return
+        self._syncing = True
+        started = self._runtime.monotonic()
+
+        def done(_result: None, error: BaseException | None) -> None:
+            if error is not None:
+                raise error
+            self._syncing = False
+            self._syncs += 1
+            self._meter.synced(self._runtime.monotonic() - started)
+            self._journal.end_sync(work)
+            self._synced()
+            self.go_on()
+            self._prepare()
+
+        self._runtime.offload(work.run, done)
+
+    def _prepare(self) -> None:
+        if not self._preparing and (work := self._journal.prepare()) is not None:
+            self._preparing = True
+
+            def done(_result: None, error: BaseException | None) -> None:
+                if error is not None:
+                    raise error
+                self._preparing = False
+
+            self._runtime.offload(work, done)
+        if not self._seal_is_due:
+            self._seal_is_due = True
+            self._seal_later(self._syncs)
+
+    def _seal_later(self, syncs: int) -> None:
+        self._runtime.call_later(SEAL_AFTER_S, lambda: self._seal(syncs))
+
+    def _seal(self, syncs: int) -> None:
+        if self._syncing or syncs != self._syncs:
+            self._seal_later(self._syncs)
+            return
+        self._seal_is_due = False
+        self._journal.seal()

@@ -1,0 +1,172 @@
+"""Batches become entries: in order, as they came, a few at a time, and only on a leader."""
+
+from __future__ import annotations
+
+import pytest
+
+from fake_runtime import FakeRuntime, QuietMeter
+from raftq.replica import sequencer
+from raftq.replica.sequencer import Sequencer
+from raftq.replica.stamps import Stamps
+from statemachine import commands
+from statemachine.commands import ENTRY_VERSION, Barrier, Batch, Entry, Purge, Sweep
+
+TERM = 3
+ENTRY_BYTES_MAX = 1_000
+
+
+def batch(seq: int, size: int = 0) -> Batch:
+    return Batch(session=1, seq=seq, floor=1, commands=(Purge("a", "q" * size),))
+
+
+class Leader:
+    """The consensus of a leader, as far as a sequencer knows it."""
+
+    def __init__(self, in_flight_max: int = 2) -> None:
+        self.runtime = FakeRuntime()
+        self.meter = QuietMeter()
+        self.is_leader = True
+        self.term = TERM
+        self.commit_index = self.last_index = 10
+        self.payloads: list[bytes] = []
+        self.woken = 0
+        self.stamps = Stamps(self.runtime)
+        self.sequencer = Sequencer(
+            self,  # type: ignore[arg-type]  # The five things of a Consensus that it uses.
+            self.stamps,
+            self.wake,
+            entry_bytes_max=ENTRY_BYTES_MAX,
+            entries_in_flight_max=in_flight_max,
+            meter=self.meter,
+        )
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def propose(self, payload: bytes) -> int:
+        self.payloads.append(payload)
+        self.last_index += 1
+        return self.last_index
+
+    def add(self, *batches: Batch) -> None:
+        for one in batches:
+            assert self.sequencer.add(one, commands.encode(one))
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [commands.decode_entry(payload) for payload in self.payloads]
+
+    @property
+    def seqs(self) -> list[list[int]]:
+        return [[one.seq for one in entry.batches] for entry in self.entries]
+
+
+def test_batches_are_joined_as_they_came_and_the_entry_reads_as_if_encoded_whole() -> None:
+    leader = Leader()
+    leader.add(batch(1), batch(2), batch(3))
+    assert leader.woken == 3
+    assert leader.payloads == []
+    leader.sequencer.pump()
+    entry = Entry(ENTRY_VERSION, leader.runtime.wall, (batch(1), batch(2), batch(3)))
+    assert leader.payloads == [commands.encode(entry)]
+    assert leader.meter.batches_appended == [(3, len(leader.payloads[0]))]
+
+
+def test_only_so_many_entries_are_in_flight_and_what_comes_meanwhile_is_the_next() -> None:
+    leader = Leader(in_flight_max=2)
+    for seq in (1, 2, 3, 4):
+        leader.add(batch(seq))
+        leader.sequencer.pump()
+    assert leader.seqs == [[1], [2]]
+    leader.commit_index += 1
+    leader.sequencer.pump()
+    assert leader.seqs == [[1], [2], [3, 4]]
+
+
+def test_an_entry_is_closed_once_it_is_large_enough() -> None:
+    leader = Leader(in_flight_max=9)
+    leader.add(*[batch(seq, size=ENTRY_BYTES_MAX * 2 // 3) for seq in range(1, 6)])
+    leader.sequencer.pump()
+    assert leader.seqs == [[1, 2], [3, 4], [5]]
+
+
+def test_one_batch_may_be_larger_than_an_entry_should_be() -> None:
+    leader = Leader(in_flight_max=9)
+    leader.add(batch(1, size=5 * ENTRY_BYTES_MAX), batch(2))
+    leader.sequencer.pump()
+    assert leader.seqs == [[1], [2]]
+
+
+def test_a_full_queue_refuses_until_its_bytes_are_appended(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(commands.encode(batch(1)))
+    monkeypatch.setattr(sequencer, "QUEUE_BYTES_MAX", 2 * size)
+    leader = Leader()
+    leader.add(batch(1), batch(2))
+    assert not leader.sequencer.add(batch(3), commands.encode(batch(3)))
+    assert leader.woken == 2
+    leader.sequencer.pump()
+    leader.add(batch(3), batch(4))
+    leader.sequencer.clear()
+    leader.add(batch(5), batch(6))
+    leader.sequencer.pump()
+    assert leader.seqs == [[1, 2], [5, 6]]
+
+
+def test_nothing_is_appended_while_it_is_held_or_by_who_does_not_lead() -> None:
+    leader = Leader()
+    leader.add(batch(1))
+    leader.sequencer.hold(True)
+    leader.sequencer.pump()
+    leader.sequencer.hold(False)
+    leader.is_leader = False
+    leader.sequencer.pump()
+    assert leader.payloads == []
+    leader.is_leader = True
+    leader.sequencer.pump()
+    assert leader.seqs == [[1]]
+
+
+def test_housekeeping_goes_the_same_way_but_only_on_a_leader() -> None:
+    leader = Leader()
+    assert leader.sequencer.propose_own(Sweep(5))
+    leader.add(batch(1))
+    leader.is_leader = False
+    assert not leader.sequencer.propose_own(Barrier())
+    leader.is_leader = True
+    leader.sequencer.pump()
+    own = Batch(session=0, seq=0, floor=0, commands=(Sweep(5),))
+    assert [entry.batches for entry in leader.entries] == [(own, batch(1))]
+
+
+def test_what_it_wrote_is_taken_once_under_its_index_and_term() -> None:
+    leader = Leader()
+    leader.add(batch(1))
+    leader.sequencer.pump()
+    index = leader.last_index
+    assert leader.sequencer.take(index, TERM + 1) is None
+    assert leader.sequencer.take(index + 1, TERM) is None
+    assert leader.sequencer.take(index, TERM) == leader.entries[0]
+    assert leader.sequencer.take(index, TERM) is None
+
+
+def test_who_lost_the_lead_forgets_what_was_queued_and_what_was_written() -> None:
+    leader = Leader()
+    leader.add(batch(1))
+    leader.sequencer.pump()
+    leader.add(batch(2))
+    leader.sequencer.clear()
+    leader.sequencer.pump()
+    assert leader.seqs == [[1]]
+    assert leader.sequencer.take(leader.last_index, TERM) is None
+
+
+def test_stamps_are_of_the_moment_of_appending_and_never_run_backwards() -> None:
+    leader = Leader(in_flight_max=9)
+    began_ms = leader.runtime.wall
+    leader.add(batch(1))
+    leader.runtime.pass_time(5)
+    leader.sequencer.pump()
+    leader.runtime.wall -= 3_600_000
+    leader.add(batch(2))
+    leader.sequencer.pump()
+    assert [entry.stamp_ms for entry in leader.entries] == [began_ms + 5_000] * 2

@@ -1,0 +1,168 @@
+"""Who waits is woken in order, once, and costs nothing afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from raftq.replica.waiters import QueueKey, Waiters
+
+Q, R = ("a", "q"), ("a", "r")
+
+
+class Room:
+    """Waiters by number, and which of them were woken."""
+
+    def __init__(self) -> None:
+        self.waiters = Waiters()
+        self.woken: list[int] = []
+        self.forget: dict[int, Callable[[], None]] = {}
+        self.gone: set[int] = set()
+
+    def wait(self, key: QueueKey, *numbers: int) -> None:
+        for number in numbers:
+            self.forget[number] = self.waiters.when_ready(key, self.waker(number))
+
+    def reach(self, index: int, number: int) -> None:
+        self.forget[number] = self.waiters.when_applied(index, self.waker(number))
+
+    def waker(self, number: int) -> Callable[[], bool]:
+        def wake() -> bool:
+            if number not in self.gone:
+                self.woken.append(number)
+            return number not in self.gone
+
+        return wake
+
+
+WAKES = [
+    # (what became ready, who of 1, 2, 3 at Q and 4 at R is woken)
+    ("nothing", {}, []),
+    ("one message", {Q: 1}, [1]),
+    ("two messages", {Q: 2}, [1, 2]),
+    ("more messages than waiters", {Q: 9}, [1, 2, 3]),
+    ("another queue", {R: 1}, [4]),
+    ("both", {R: 1, Q: 1}, [4, 1]),
+    ("a queue where nobody waits", {("b", "q"): 5}, []),
+    ("no message after all", {Q: 0}, []),
+]
+
+
+@pytest.mark.parametrize(("ready", "woken"), [w[1:] for w in WAKES], ids=[w[0] for w in WAKES])
+def test_each_message_wakes_one_who_waits_in_order(
+    ready: dict[QueueKey, int], woken: list[int]
+) -> None:
+    room = Room()
+    room.wait(Q, 1, 2, 3)
+    room.wait(R, 4)
+    room.waiters.wake(ready, 0)
+    assert room.woken == woken
+    assert room.waiters.parked == 4 - len(woken)
+    room.waiters.wake({Q: 9, R: 9}, 0)
+    assert sorted(room.woken) == [1, 2, 3, 4]
+    assert room.waiters.parked == 0
+
+
+def test_who_was_forgotten_is_passed_over() -> None:
+    room = Room()
+    room.wait(Q, 1, 2, 3)
+    room.forget[1]()
+    room.forget[2]()
+    assert room.waiters.parked == 1
+    room.waiters.wake({Q: 1}, 0)
+    assert room.woken == [3]
+
+
+def test_a_wake_that_nobody_took_is_for_the_next() -> None:
+    room = Room()
+    room.wait(Q, 1, 2, 3)
+    room.gone = {1}
+    room.waiters.wake({Q: 1}, 0)
+    assert room.woken == [2]
+    assert room.waiters.parked == 1
+
+
+def test_the_last_waiter_may_forget_itself_when_it_is_woken() -> None:
+    waiters = Waiters()
+
+    def wake() -> bool:
+        forget()
+        return True
+
+    forget = waiters.when_ready(Q, wake)
+    waiters.wake({Q: 1}, 0)
+    assert waiters.parked == 0
+
+
+def test_who_no_longer_waits_for_an_index_is_forgotten() -> None:
+    room = Room()
+    room.reach(5, 1)
+    room.reach(5, 2)
+    room.forget[1]()
+    room.waiters.wake({}, 5)
+    assert room.woken == [2]
+
+
+def test_forgetting_does_no_harm_twice_or_after_the_wake() -> None:
+    room = Room()
+    room.wait(Q, 1)
+    room.waiters.wake({Q: 1}, 0)
+    room.wait(Q, 2)
+    room.forget[1]()
+    room.forget[1]()
+    assert room.waiters.parked == 1
+    room.waiters.wake({Q: 1}, 0)
+    assert room.woken == [1, 2]
+
+
+def test_a_late_forget_does_not_touch_who_waits_in_the_same_place_now() -> None:
+    room = Room()
+    room.wait(Q, 1, 2)
+    room.forget[1]()
+    room.forget[2]()
+    room.wait(Q, 3)
+    room.forget[1]()
+    room.waiters.wake({Q: 1}, 0)
+    assert room.woken == [3]
+
+
+def test_an_index_that_is_reached_calls_back_once() -> None:
+    room = Room()
+    room.reach(5, 1)
+    room.reach(3, 2)
+    room.reach(5, 3)
+    for applied, woken in ((2, []), (3, [2]), (4, [2]), (7, [2, 1, 3]), (9, [2, 1, 3])):
+        room.waiters.wake({}, applied)
+        assert room.woken == woken
+
+
+def test_who_waits_for_an_index_is_not_parked_at_a_queue() -> None:
+    room = Room()
+    room.reach(5, 1)
+    assert room.waiters.parked == 0
+
+
+def test_a_snapshot_lets_everybody_look() -> None:
+    room = Room()
+    room.wait(Q, 1, 2)
+    room.wait(R, 3)
+    room.reach(8, 4)
+    room.reach(9, 5)
+    room.waiters.wake_everybody(8)
+    assert room.woken == [1, 2, 3, 4]
+    assert room.waiters.parked == 0
+
+
+def test_who_waits_again_when_woken_is_woken_by_the_next_message() -> None:
+    room = Room()
+
+    def wait_again() -> bool:
+        room.wait(Q, 2)
+        return True
+
+    room.waiters.when_ready(Q, wait_again)
+    room.waiters.wake_everybody(0)
+    assert room.woken == []
+    room.waiters.wake({Q: 1}, 0)
+    assert room.woken == [2]
