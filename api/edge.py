@@ -1,0 +1,90 @@
+"""The outermost layer: every answer is tagged and counted here, once, whoever gave it.
+
+A thin wrapper around ``send``, outside everything else, so that errors, unknown
+routes and other protocols' answers are tagged and counted as well. It takes the
+place of Starlette's two error middlewares: what nobody caught becomes a problem here.
+"""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.ports import Service
+from api.problems import MEDIA_TYPE, Problem, from_status
+
+# A client may invent methods and paths; neither may become a new time series.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+UNMATCHED = "unmatched"
+NO_ANSWER = 499  # The client went away first; nginx's number for it.
+
+
+class Edge:
+    """Tags and observes all requests of ``app``."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+        self._known = ("", "", "")
+        self._fixed: list[tuple[bytes, bytes]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        service = self._service
+        started_s = service.monotonic()
+        status = 0
+
+        async def tagged(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *self._tags()]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, tagged)
+        except HTTPException as error:
+            await send_problem(_of_framework(scope, error), tagged)
+        except Exception:
+            if not status:
+                await send_problem(
+                    Problem("internal_error", "This is a bug; the node's log says more."), tagged
+                )
+            raise  # The server logs it, and closes the connection.
+        finally:
+            route = scope.get("route")
+            template = UNMATCHED if route is None else getattr(route, "path", UNMATCHED)
+            method = scope["method"] if scope["method"] in METHODS else "OTHER"
+            took_s = service.monotonic() - started_s
+            service.observe_request(template, method, status or NO_ANSWER, took_s)
+
+    def _tags(self) -> list[tuple[bytes, bytes]]:
+        status = self._service.status()
+        known = (status.node, status.zone, status.role)
+        if known != self._known:
+            self._known = known
+            names = (b"raftq-node", b"raftq-zone", b"raftq-role")
+            self._fixed = [(n, v.encode()) for n, v in zip(names, known, strict=True)]
+        return [
+            *self._fixed,
+            (b"raftq-applied-index", b"%d" % status.applied_index),
+            (b"raftq-staleness-ms", b"%d" % status.staleness_ms),
+        ]
+
+
+async def send_problem(problem: Problem, send: Send) -> None:
+    """Answer with a problem document."""
+    body = problem.body()
+    fields = [(name.lower().encode(), value.encode()) for name, value in problem.headers]
+    fields.append((b"content-length", b"%d" % len(body)))
+    fields.append((b"content-type", MEDIA_TYPE.encode()))
+    await send({"type": "http.response.start", "status": problem.status, "headers": fields})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _of_framework(scope: Scope, error: HTTPException) -> Problem:
+    detail = f"{scope['method']} {scope['path']}: {error.detail}"
+    return from_status(error.status_code, detail, tuple((error.headers or {}).items()))

@@ -1,0 +1,137 @@
+"""What a front end needs from a node, in the front ends' own words.
+
+``raftq.service`` provides it; ``tests/support`` has a one-process twin. No front
+end may reach past this port, the native REST API included.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from statemachine.commands import Barrier, Once, QueueCommand
+from statemachine.kv import Reader
+from statemachine.outcomes import Outcome
+
+
+class Unavailable(Exception):
+    """Nothing was done, and nothing will be: safe to repeat. ``reason`` is a stable word."""
+
+    def __init__(self, reason: str, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.reason = reason  # "no_leader", "overloaded", "stopping"
+        self.retry_after_s = retry_after_s
+
+
+class OutcomeUnknown(Exception):
+    """The command may or may not take effect; only an idempotency key makes a repeat safe."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request may ask for; sizes in bytes, times in milliseconds."""
+
+    body_bytes_max: int = 1_048_576
+    request_bytes_max: int = 4_194_304
+    batch_messages_max: int = 1_000
+    headers_max: int = 64
+    header_bytes_max: int = 8_192  # Names and values of one message together.
+    claim_messages_max: int = 1_000
+    wait_ms_max: int = 60_000
+    duration_ms_max: int = 315_360_000_000  # Ten years.
+    page_max: int = 1_000
+    idempotency_window_ms: int = 86_400_000
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Who answers, and how fresh the answer is. The source of the ``Raftq-*`` headers."""
+
+    node: str
+    zone: str
+    role: str  # "leader", "follower", "candidate", "joining"
+    applied_index: int
+    staleness_ms: int
+    """Since this node last knew itself up to date with a leader; 0 on a leader that is heard."""
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica, as the answering node sees it."""
+
+    node: str
+    zone: str
+    api_url: str
+    role: str  # "leader", "follower", "unreachable", "unknown"
+    term: int
+    applied_index: int
+    lag: int
+    """Entries behind the highest commit index the answering node knows."""
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    """The cluster, as the answering node sees it."""
+
+    cluster_id: str
+    leader: str | None
+    term: int
+    commit_index: int
+    members: tuple[Member, ...]
+
+
+class Service(Protocol):
+    """One node's queue service."""
+
+    limits: Limits
+
+    async def propose(self, command: QueueCommand | Once | Barrier) -> Outcome:
+        """Commit the command and answer its outcome, which this replica has applied by then.
+
+        Raises Unavailable or OutcomeUnknown.
+        """
+        ...
+
+    def reader(self) -> Reader:
+        """This replica's applied state, for ``statemachine.queries``.
+
+        Valid until the caller next awaits.
+        """
+        ...
+
+    def now_ms(self) -> int:
+        """Unix milliseconds, for ages and for judging what is due; never behind log time."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary point, for timing requests."""
+        ...
+
+    async def reach(self, index: int) -> None:
+        """Return once this replica has applied ``index``; raises Unavailable if it takes long."""
+        ...
+
+    async def wait_ready(self, account: str, queue: str, timeout_s: float) -> bool:
+        """Wait until this replica sees something become ready in the queue; False at the timeout.
+
+        Waiters of one queue are woken in order, one for each message that became ready.
+        Costs nothing while nothing happens.
+        """
+        ...
+
+    def status(self) -> Status:
+        """Who answers, now."""
+        ...
+
+    def cluster(self) -> Cluster:
+        """All replicas."""
+        ...
+
+    def ready(self) -> str | None:
+        """None when this node can serve; otherwise why not."""
+        ...
+
+    def metrics(self) -> bytes:
+        """The Prometheus text exposition."""
+        ...
+
+    def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count one answered request; ``route`` is the template, never the raw path."""
+        ...

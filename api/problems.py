@@ -1,0 +1,146 @@
+"""One table of everything that can go wrong, and one shape for it (RFC 9457).
+
+``reason`` is the stable word that programs switch on; ``detail`` is for people and
+may change. Other protocols map the same words to their own codes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from api.ports import OutcomeUnknown, Unavailable
+from statemachine.outcomes import Reason, Refused
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:raftq:problem:"
+
+
+class Kind(NamedTuple):
+    """The HTTP status of a reason, and its title."""
+
+    status: int
+    title: str
+
+
+KINDS: dict[str, Kind] = {
+    # Refused by the state machine.
+    Reason.NO_ACCOUNT: Kind(404, "No such account"),
+    Reason.NO_QUEUE: Kind(404, "No such queue"),
+    Reason.NO_CLAIM: Kind(404, "No such claim"),
+    Reason.ACCOUNT_IN_USE: Kind(409, "The account has queues"),
+    Reason.KEY_REUSED: Kind(422, "The idempotency key was used for another request"),
+    Reason.SESSION_EXPIRED: Kind(503, "The node's session ran out"),
+    Reason.STALE_BATCH: Kind(503, "The node's batch came too late"),
+    # Refused at the door.
+    "no_route": Kind(404, "No such resource"),
+    "no_message": Kind(404, "No such message"),
+    "method_not_allowed": Kind(405, "Method not allowed"),
+    "stale_claim": Kind(409, "The claim holds none of these messages"),
+    "invalid_request": Kind(400, "The request is not what this operation takes"),
+    "invalid_name": Kind(400, "Invalid name"),
+    "invalid_id": Kind(400, "Invalid message id"),
+    "invalid_header": Kind(400, "Invalid header"),
+    "out_of_range": Kind(400, "A number is out of range"),
+    "too_many_messages": Kind(400, "Too many messages in one request"),
+    "body_too_large": Kind(413, "The message body is too large"),
+    "request_too_large": Kind(413, "The request is too large"),
+    "headers_too_large": Kind(431, "Too many or too large message headers"),
+    "unsupported_media_type": Kind(415, "Unsupported media type"),
+    # Not served.
+    "no_leader": Kind(503, "No leader"),
+    "overloaded": Kind(503, "Overloaded"),
+    "stopping": Kind(503, "The node is stopping"),
+    "not_ready": Kind(503, "The node is not ready"),
+    "behind": Kind(503, "This replica has not caught up that far"),
+    "unavailable": Kind(503, "Unavailable"),
+    "outcome_unknown": Kind(504, "The outcome is unknown"),
+    "internal_error": Kind(500, "Internal error"),
+    "http_error": Kind(400, "Bad request"),
+}
+assert KINDS.keys() >= set(Reason), "every reason needs a status"
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of every error answer."""
+
+    type: str
+    title: str
+    status: int
+    reason: str
+    detail: str
+    field: str | msgspec.UnsetType = msgspec.UNSET
+    """Which part of the request is at fault."""
+    limit: float | int | msgspec.UnsetType = msgspec.UNSET
+    """The limit that was exceeded: a count, bytes, or seconds."""
+
+
+class Problem(Exception):
+    """Ends the request with an error answer."""
+
+    def __init__(
+        self,
+        reason: str,
+        detail: str,
+        *,
+        field: str | None = None,
+        limit: float | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.field = field
+        self.limit = limit
+        self.headers = headers
+
+    @property
+    def status(self) -> int:
+        """The HTTP status; a reason nobody declared is a kind of unavailability."""
+        return self._kind.status
+
+    @property
+    def _kind(self) -> Kind:
+        return KINDS.get(self.reason) or KINDS["unavailable"]
+
+    def body(self) -> bytes:
+        """The problem document."""
+        return msgspec.json.encode(
+            Document(
+                type=TYPE_PREFIX + self.reason,
+                title=self._kind.title,
+                status=self.status,
+                reason=self.reason,
+                detail=self.detail,
+                field=msgspec.UNSET if self.field is None else self.field,
+                limit=msgspec.UNSET if self.limit is None else self.limit,
+            )
+        )
+
+
+def refused(outcome: Refused) -> Problem:
+    """A command that was committed and refused."""
+    unserved = KINDS[outcome.reason].status == 503
+    headers = (("Retry-After", "1"),) if unserved else ()
+    return Problem(outcome.reason.value, outcome.detail, headers=headers)
+
+
+def unavailable(error: Unavailable) -> Problem:
+    """Nothing was done: safe to repeat."""
+    return Problem(error.reason, str(error), headers=(("Retry-After", str(error.retry_after_s)),))
+
+
+def outcome_unknown(error: OutcomeUnknown) -> Problem:
+    """The client must not take this for a failure."""
+    return Problem(
+        "outcome_unknown",
+        "The request may or may not have taken effect, or may yet; repeat it with the same "
+        f"Idempotency-Key to learn which, or look. ({error})",
+    )
+
+
+def from_status(status: int, detail: str, headers: tuple[tuple[str, str], ...] = ()) -> Problem:
+    """An error that the HTTP framework found by itself."""
+    reasons = {404: "no_route", 405: "method_not_allowed", 413: "request_too_large"}
+    return Problem(reasons.get(status, "http_error"), detail, headers=headers)

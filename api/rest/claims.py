@@ -1,0 +1,253 @@
+"""Claims: take messages under a lease, look, extend, acknowledge, give back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from api.problems import Problem
+from api.rest import answers, parameters, polling
+from api.rest.answers import Answer
+from api.rest.envelopes import Message, envelope, timestamp
+from api.rest.operations import Operation, Says
+from api.rest.parameters import NoQuery
+from api.rest.reads import ReadQuery
+from api.rest.requests import Call, JsonBody
+from statemachine import queries
+from statemachine.commands import Ack, Claim, Extend, Release
+from statemachine.outcomes import Claimed, Extended, Reason, Settled
+from statemachine.records import claim_from_text, claim_text, decode_message, message_id_text
+
+CLAIMS = "/v1/{account}/queues/{queue}/claims"
+CLAIM = CLAIMS + "/{claim}"
+ACK = CLAIM + "/ack"
+
+
+class ClaimToMake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many messages, for how long, how long to wait for one, and for which zone."""
+
+    limit: int = 1
+    lease: float | None = None
+    wait: float = 0
+    zone: str | None = None
+
+
+class ClaimView(msgspec.Struct, frozen=True):
+    """A claim and what it holds."""
+
+    claim: str
+    lease_until: datetime
+    messages: list[Message]
+
+
+class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A new lease, from now; without it the queue's."""
+
+    lease: float | None = None
+
+
+class LeaseView(msgspec.Struct, frozen=True):
+    """When the lease ends now."""
+
+    lease_until: datetime
+
+
+class Ids(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Some of the claim's messages; without ``ids`` all that it still holds."""
+
+    ids: list[str] | None = None
+
+
+class ReleaseQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Some of the claim's messages, comma-separated, and when they are ready again."""
+
+    ids: str | None = None
+    delay: float = 0
+
+
+class Acked(msgspec.Struct, frozen=True):
+    """How many messages are gone for good; ``stale`` names those the claim did not hold."""
+
+    acked: int
+    stale: list[str]
+
+
+class Released(msgspec.Struct, frozen=True):
+    """How many messages went back; ``stale`` names those the claim did not hold."""
+
+    released: int
+    stale: list[str]
+
+
+CLAIM_BODY = JsonBody(ClaimToMake, optional=True)
+LEASE_BODY = JsonBody(Lease, optional=True)
+ACK_BODY = JsonBody(Ids, optional=True)
+
+
+async def claim_messages(call: Call, query: NoQuery) -> Answer:
+    """POST claims."""
+    asked = await CLAIM_BODY.read(call)
+    limits = call.service.limits
+    command = Claim(
+        call.account,
+        call.queue,
+        parameters.in_range(asked.limit, 1, limits.claim_messages_max, "limit"),
+        _lease_ms(call, asked.lease),
+        parameters.zone(asked.zone, call.home),
+    )
+    wait_ms = parameters.milliseconds(asked.wait, limits.wait_ms_max, "wait")
+    if not wait_ms:
+        claimed = await call.propose(command, Claimed)
+    elif b"idempotency-key" in call.headers:
+        raise Problem(
+            "invalid_request",
+            "wait and Idempotency-Key exclude each other: the key would remember that "
+            "the queue was empty at first",
+            field="wait",
+        )
+    else:
+        claimed = await polling.claim_within(call, command, wait_ms / 1000)
+    return _claimed(command, claimed) if claimed.messages else answers.empty()
+
+
+async def inspect_claim(call: Call, query: ReadQuery) -> Answer:
+    """GET a claim."""
+    found = queries.claim(call.service.reader(), call.account, call.queue, _claim(call))
+    if found is None:
+        raise _no_claim(call.path["claim"])
+    return answers.json(200, _view(found))
+
+
+async def extend_claim(call: Call, query: NoQuery) -> Answer:
+    """PATCH a claim."""
+    lease_ms = _lease_ms(call, (await LEASE_BODY.read(call)).lease)
+    command = Extend(call.account, call.queue, _claim(call), lease_ms)
+    extended = await call.propose(command, Extended)
+    return answers.json(200, LeaseView(timestamp(extended.until_ms)))
+
+
+async def release_claim(call: Call, query: ReleaseQuery) -> Answer:
+    """DELETE a claim."""
+    limits = call.service.limits
+    named = None if query.ids is None else query.ids.split(",")
+    command = Release(
+        call.account,
+        call.queue,
+        _claim(call),
+        _named(call, named),
+        parameters.milliseconds(query.delay, limits.duration_ms_max, "delay"),
+    )
+    settled = _some_held(await call.propose(command, Settled))
+    return answers.json(200, Released(settled.settled, _texts(settled)))
+
+
+async def ack_messages(call: Call, query: NoQuery) -> Answer:
+    """POST ack: the work is done."""
+    named = (await ACK_BODY.read(call)).ids
+    command = Ack(call.account, call.queue, _claim(call), _named(call, named))
+    settled = _some_held(await call.propose(command, Settled))
+    return answers.json(200, Acked(settled.settled, _texts(settled)))
+
+
+def _claim(call: Call) -> int:
+    """The claim of the path; a text that is none names no claim."""
+    text = call.path["claim"]
+    claim = claim_from_text(text)
+    if claim is None:
+        raise _no_claim(text)
+    return claim
+
+
+def _named(call: Call, ids: list[str] | None) -> tuple[bytes, ...] | None:
+    limit = call.service.limits.claim_messages_max
+    return None if ids is None else parameters.message_ids(ids, limit)
+
+
+def _lease_ms(call: Call, lease: float | None) -> int | None:
+    """A lease of nothing would be no lease."""
+    most_ms = call.service.limits.duration_ms_max
+    return parameters.optional_milliseconds(lease, most_ms, "lease", least_ms=1)
+
+
+def _claimed(command: Claim, claimed: Claimed) -> Answer:
+    view = _view(claimed)
+    location = f"/v1/{command.account}/queues/{command.queue}/claims/{view.claim}"
+    return answers.json(201, view, (b"location", location.encode()))
+
+
+def _view(claimed: Claimed) -> ClaimView:
+    messages = [
+        envelope(given.id, decode_message(given.record), "claimed", given.deliveries)
+        for given in claimed.messages
+    ]
+    return ClaimView(claim_text(claimed.claim), timestamp(claimed.until_ms), messages)
+
+
+def _no_claim(text: str) -> Problem:
+    return Problem(Reason.NO_CLAIM, f"there is no claim {text[:64]!r} on the queue")
+
+
+def _some_held(settled: Settled) -> Settled:
+    """Part of a list is an answer; nothing of it is a mistake that must not look like success."""
+    if settled.stale and not settled.settled:
+        raise Problem("stale_claim", "the claim holds none of the messages named")
+    return settled
+
+
+def _texts(settled: Settled) -> list[str]:
+    return [message_id_text(message_id) for message_id in settled.stale]
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        CLAIMS,
+        claim_messages,
+        "Claim the oldest ready messages under one lease",
+        query=NoQuery,
+        body=CLAIM_BODY,
+        answers={
+            201: Says("The messages are the caller's until the lease ends", ClaimView),
+            204: Says("Nothing became ready in time"),
+        },
+    ),
+    Operation(
+        "POST",
+        ACK,
+        ack_messages,
+        "Acknowledge: delete messages that the claim holds",
+        query=NoQuery,
+        body=ACK_BODY,
+        answers={200: Says("What is gone, and what the claim did not hold", Acked)},
+        refusals=("no_claim", "stale_claim"),
+    ),
+    Operation(
+        "GET",
+        CLAIM,
+        inspect_claim,
+        "What a claim holds",
+        query=ReadQuery,
+        answers={200: Says("The claim", ClaimView)},
+        refusals=("no_claim",),
+    ),
+    Operation(
+        "PATCH",
+        CLAIM,
+        extend_claim,
+        "Let the lease end later, or earlier",
+        query=NoQuery,
+        body=LEASE_BODY,
+        answers={200: Says("When it ends now", LeaseView)},
+        refusals=("no_claim",),
+    ),
+    Operation(
+        "DELETE",
+        CLAIM,
+        release_claim,
+        "Give messages of the claim back",
+        query=ReleaseQuery,
+        answers={200: Says("What went back, and what the claim did not hold", Released)},
+        refusals=("no_claim", "stale_claim"),
+    ),
+)

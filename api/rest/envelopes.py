@@ -1,0 +1,173 @@
+"""Messages on the wire: how they come in, and the one envelope in which they go out.
+
+A JSON body is sliced out of the request and put into answers as it came. Other
+bodies are kept as bytes with their content type; in an envelope they are text or
+base64. ``application/json`` as a stored content type is a promise that the body is
+JSON: a front end that cannot keep it must store another type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import msgspec
+
+from api.ports import Limits
+from api.problems import Problem
+from api.rest import parameters
+from api.rest.requests import JSON
+from statemachine.commands import NewMessage
+from statemachine.records import StoredMessage, message_id_text
+
+CONTENT_TYPE_LENGTH_MAX = 255
+State = Literal["ready", "delayed", "claimed"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_is_header_name = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+").fullmatch
+# What HTTP allows in a header value: no control character but the tab.
+_is_header_value = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*").fullmatch
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """A message; exactly one of ``body``, ``body_text`` and ``body_base64`` is there."""
+
+    id: str
+    state: State
+    body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    body_text: str | msgspec.UnsetType = msgspec.UNSET
+    body_base64: bytes | msgspec.UnsetType = msgspec.UNSET
+    content_type: str
+    headers: dict[str, str]
+    enqueued_at: datetime
+    expires_at: datetime | None
+    deliveries: int
+    zone: str
+
+
+def timestamp(unix_ms: int) -> datetime:
+    """Unix milliseconds for an answer; the encoder writes it in RFC 3339."""
+    return _EPOCH + timedelta(milliseconds=unix_ms)
+
+
+def optional_timestamp(unix_ms: int | None) -> datetime | None:
+    """Like ``timestamp``; None stays None."""
+    return None if unix_ms is None else timestamp(unix_ms)
+
+
+def envelope(message_id: bytes, stored: StoredMessage, state: State, deliveries: int) -> Message:
+    """A stored message as it goes out."""
+    body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    base64: bytes | msgspec.UnsetType = msgspec.UNSET
+    if stored.content_type == JSON:
+        body = msgspec.Raw(stored.body)
+    elif (decoded := _text(stored)) is not None:
+        text = decoded
+    else:
+        base64 = stored.body
+    return Message(
+        id=message_id_text(message_id),
+        state=state,
+        body=body,
+        body_text=text,
+        body_base64=base64,
+        content_type=stored.content_type,
+        headers=dict(stored.headers),
+        enqueued_at=timestamp(stored.enqueued_ms),
+        expires_at=optional_timestamp(stored.expires_ms),
+        deliveries=deliveries,
+        zone=stored.zone,
+    )
+
+
+def new_message(
+    body: bytes,
+    content_type: str,
+    ttl_s: float | None,
+    delay_s: float | None,
+    headers: Mapping[str, str],
+    zone: str,
+    limits: Limits,
+) -> NewMessage:
+    """A checked message for the state machine."""
+    if len(body) > limits.body_bytes_max:
+        raise Problem(
+            "body_too_large",
+            f"a message body may have at most {limits.body_bytes_max} bytes, not {len(body)}",
+            field="body",
+            limit=limits.body_bytes_max,
+        )
+    most_ms = limits.duration_ms_max
+    return NewMessage(
+        body,
+        content_type,
+        _checked(headers, limits) if headers else (),
+        None if ttl_s is None else parameters.milliseconds(ttl_s, most_ms, "ttl"),
+        None if delay_s is None else parameters.milliseconds(delay_s, most_ms, "delay"),
+        zone,
+    )
+
+
+def checked_content_type(given: str) -> str:
+    """The content type of a raw body."""
+    if not given:
+        return "application/octet-stream"
+    if len(given) > CONTENT_TYPE_LENGTH_MAX or not (given.isascii() and given.isprintable()):
+        raise Problem(
+            "invalid_header",
+            f"Content-Type must be at most {CONTENT_TYPE_LENGTH_MAX} printable ASCII characters",
+            field="Content-Type",
+            limit=CONTENT_TYPE_LENGTH_MAX,
+        )
+    return given
+
+
+def prefers_raw(accept: str, content_type: str) -> bool:
+    """Whether ``Accept`` asks for the bare body: it names its type, and not JSON."""
+    ranges = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    essence = content_type.partition(";")[0].strip().lower()
+    if JSON in ranges or essence == JSON:
+        return False
+    return essence in ranges or f"{essence.partition('/')[0]}/*" in ranges
+
+
+def _checked(headers: Mapping[str, str], limits: Limits) -> tuple[tuple[str, str], ...]:
+    if len(headers) > limits.headers_max:
+        raise Problem(
+            "headers_too_large",
+            f"a message may have at most {limits.headers_max} headers",
+            field="headers",
+            limit=limits.headers_max,
+        )
+    if _size(headers.items()) > limits.header_bytes_max:
+        raise Problem(
+            "headers_too_large",
+            f"a message's headers may have at most {limits.header_bytes_max} bytes together",
+            field="headers",
+            limit=limits.header_bytes_max,
+        )
+    for name, value in headers.items():
+        if not (_is_header_name(name) and _is_header_value(value)):
+            raise Problem(
+                "invalid_header",
+                f"message header {name[:64]!r} must be an HTTP token with a value of one line",
+                field="headers",
+            )
+    return tuple(headers.items())
+
+
+def _size(headers: Iterable[tuple[str, str]]) -> int:
+    return sum(len(name.encode()) + len(value.encode()) for name, value in headers)
+
+
+def _text(stored: StoredMessage) -> str | None:
+    essence, _, rest = stored.content_type.lower().partition(";")
+    if not essence.startswith("text/") or ("charset=" in rest and "utf-8" not in rest):
+        return None
+    try:
+        return stored.body.decode()
+    except UnicodeDecodeError:
+        return None

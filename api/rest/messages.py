@@ -1,0 +1,354 @@
+"""Messages: put, browse, get, delete, purge."""
+
+from __future__ import annotations
+
+import msgspec
+
+from api.ports import Limits
+from api.problems import Problem
+from api.rest import answers, envelopes, pages, parameters
+from api.rest.answers import Answer
+from api.rest.envelopes import Message, envelope, new_message
+from api.rest.operations import Operation, Says
+from api.rest.parameters import NoQuery
+from api.rest.queues import no_queue
+from api.rest.reads import ReadQuery
+from api.rest.requests import JSON, Call, decode, is_json
+from statemachine import queries
+from statemachine.commands import DeleteMessages, Enqueue, MessageId, NewMessage, Purge
+from statemachine.outcomes import Deleted, Enqueued
+from statemachine.records import (
+    StoredMessage,
+    decode_message,
+    message_id_from_text,
+    message_id_text,
+)
+
+MESSAGES = "/v1/{account}/queues/{queue}/messages"
+MESSAGE = MESSAGES + "/{message}"
+HEADER_PREFIX = b"raftq-header-"
+AT_ONCE = 100  # Messages read before their sizes are looked at.
+
+
+class PutQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a raw body is to be queued; in JSON these are fields."""
+
+    ttl: float | None = None
+    delay: float | None = None
+    zone: str | None = None
+
+
+class MessageToPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One message; ``body`` is any JSON value, times are seconds."""
+
+    body: msgspec.Raw
+    ttl: float | None = None
+    delay: float | None = None
+    headers: dict[str, str] = {}
+    zone: str | None = None
+
+
+class BatchToPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Messages that are queued together, or not at all."""
+
+    messages: list[MessageToPut]
+
+
+class HasMessages(msgspec.Struct, frozen=True):
+    """Tells a batch from a message that is wrong."""
+
+    messages: msgspec.Raw
+
+
+class Put(msgspec.Struct, frozen=True):
+    """The new messages' ids, in the order in which they were given."""
+
+    ids: list[str]
+
+
+class BrowseQuery(ReadQuery, frozen=True, kw_only=True):
+    """Which messages to look at."""
+
+    limit: int | None = None
+    marker: str | None = None
+    include_claimed: bool = False
+    zone: str | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A page of messages; ``marker`` asks for the next one and is null on the last."""
+
+    messages: list[Message]
+    marker: str | None
+
+
+class GetQuery(ReadQuery, frozen=True, kw_only=True):
+    """``raw`` asks for the bare body."""
+
+    raw: bool = False
+
+
+class DeleteQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Comma-separated ids; without them the queue is purged."""
+
+    ids: str | None = None
+
+
+class DeletedMessages(msgspec.Struct, frozen=True):
+    """How many messages are gone."""
+
+    deleted: int
+
+
+_NO_ATTRIBUTES = PutQuery()
+_decode_message = msgspec.json.Decoder(MessageToPut).decode
+_decode_batch = msgspec.json.Decoder(BatchToPut).decode
+_decode_has_messages = msgspec.json.Decoder(HasMessages).decode
+
+
+async def put_messages(call: Call, query: PutQuery) -> Answer:
+    """POST messages: a JSON message, a JSON batch, or one raw body of another type."""
+    if is_json(call.content_type):
+        if query != _NO_ATTRIBUTES:
+            raise Problem("invalid_request", "ttl, delay and zone are fields of a JSON message")
+        messages = _from_json(call, await call.body())
+    else:
+        messages = (_from_raw(call, query, await call.body()),)
+    account, queue = call.account, call.queue
+    outcome = await call.propose(Enqueue(account, queue, messages), Enqueued)
+    ids = [message_id_text(message_id) for message_id in outcome.ids]
+    if len(ids) > 1:
+        return answers.json(201, Put(ids))
+    location = f"/v1/{account}/queues/{queue}/messages/{ids[0]}".encode()
+    return answers.json(201, Put(ids), (b"location", location))
+
+
+async def browse_messages(call: Call, query: BrowseQuery) -> Answer:
+    """GET messages: look without claiming."""
+    limit = pages.limit(query.limit, call.service.limits)
+    zone = None if query.zone is None else parameters.name(query.zone, "zone")
+    marker = None
+    if query.marker is not None and (marker := message_id_from_text(query.marker)) is None:
+        raise Problem("invalid_id", "marker must be a message id", field="marker")
+    page = _page(call, limit, marker, query.include_claimed, zone)
+    messages = [_envelope(found) for found in page.items]
+    next_marker = None if page.marker is None else message_id_text(page.marker)
+    return answers.json(200, Page(messages, next_marker), *pages.link(call, next_marker))
+
+
+async def get_message(call: Call, query: GetQuery) -> Answer:
+    """GET one message: its envelope, or its bare body."""
+    account, queue, text = call.account, call.queue, call.path["message"]
+    message_id = message_id_from_text(text)
+    found = message_id and queries.message(call.service.reader(), account, queue, message_id)
+    if not found:
+        raise _no_message(text)
+    stored = decode_message(found.record)
+    if query.raw or envelopes.prefers_raw(call.header(b"accept") or "", stored.content_type):
+        return _bare(stored)
+    return answers.json(200, _envelope(found), (b"vary", b"accept"))
+
+
+async def delete_message(call: Call, query: NoQuery) -> Answer:
+    """DELETE one message, whatever its state."""
+    account, queue, text = call.account, call.queue, call.path["message"]
+    message_id = message_id_from_text(text)
+    if message_id is None:
+        raise _no_message(text)
+    deleted = await call.propose(DeleteMessages(account, queue, (message_id,)), Deleted)
+    if not deleted.count:
+        raise _no_message(text)
+    return answers.empty()
+
+
+async def delete_messages(call: Call, query: DeleteQuery) -> Answer:
+    """DELETE messages: all, or those named."""
+    account, queue = call.account, call.queue
+    if query.ids is None:
+        deleted = await call.propose(Purge(account, queue), Deleted)
+    else:
+        limit = call.service.limits.batch_messages_max
+        ids = parameters.message_ids(query.ids.split(","), limit)
+        deleted = await call.propose(DeleteMessages(account, queue, ids), Deleted)
+    return answers.json(200, DeletedMessages(deleted.count))
+
+
+def _page(
+    call: Call, limit: int, marker: MessageId | None, include_claimed: bool, zone: str | None
+) -> queries.Messages:
+    """A page that ends early rather than grow beyond the size of a request."""
+    account, queue, reader = call.account, call.queue, call.service.reader()
+    left = call.service.limits.request_bytes_max
+    found: list[queries.MessageView] = []
+    while True:
+        asked = min(limit - len(found), AT_ONCE)
+        page = queries.browse(
+            reader,
+            account,
+            queue,
+            limit=asked,
+            marker=marker,
+            include_claimed=include_claimed,
+            zone=zone,
+        )
+        if page is None:
+            raise no_queue(call)
+        for message in page.items:
+            left -= len(message.record)
+            if left < 0 and found:
+                return queries.Messages(tuple(found), found[-1].id)
+            found.append(message)
+        marker = page.marker
+        # A short page with a marker has looked at as much as one request should.
+        if marker is None or len(page.items) < asked or len(found) == limit:
+            return queries.Messages(tuple(found), marker)
+
+
+def _envelope(found: queries.MessageView) -> Message:
+    return envelope(found.id, decode_message(found.record), found.state, found.deliveries)
+
+
+def _bare(stored: StoredMessage) -> Answer:
+    """The body as it came, never as a page of ours: a message must not run in our origin."""
+    headers = [
+        (HEADER_PREFIX + name.lower().encode(), value.encode()) for name, value in stored.headers
+    ]
+    return Answer(
+        200,
+        stored.body,
+        stored.content_type.encode("latin-1"),
+        (b"content-security-policy", b"default-src 'none'; sandbox"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"vary", b"accept"),
+        *headers,
+    )
+
+
+def _no_message(text: str) -> Problem:
+    return Problem("no_message", f"there is no message {text[:64]!r} in the queue")
+
+
+def _from_json(call: Call, data: bytes) -> tuple[NewMessage, ...]:
+    limits, home = call.service.limits, call.home
+    given = decode(_decode_put, data)
+    if len(given) > limits.batch_messages_max:
+        raise Problem(
+            "too_many_messages",
+            f"a request may have at most {limits.batch_messages_max} messages",
+            field="messages",
+            limit=limits.batch_messages_max,
+        )
+    if not given:
+        raise Problem("invalid_request", "messages must not be empty", field="messages")
+    if len(given) == 1:
+        return (_checked(given[0], limits, home),)
+    return tuple([_checked(message, limits, home) for message in given])
+
+
+def _checked(message: MessageToPut, limits: Limits, home: str) -> NewMessage:
+    return new_message(
+        bytes(message.body),
+        JSON,
+        message.ttl,
+        message.delay,
+        message.headers,
+        home if message.zone is None else parameters.name(message.zone, "zone"),
+        limits,
+    )
+
+
+def _decode_put(data: bytes) -> list[MessageToPut]:
+    """One message or a batch; when it is neither, the error is about what it looks like.
+
+    Trying costs little: a batch fails as a message at its first key. Only what is JSON
+    but has the wrong shape is tried again.
+    """
+    try:
+        return [_decode_message(data)]
+    except msgspec.ValidationError as not_a_message:
+        try:
+            return _decode_batch(data).messages
+        except msgspec.ValidationError:
+            if _looks_like_batch(data):
+                raise
+        raise not_a_message from None
+
+
+def _looks_like_batch(data: bytes) -> bool:
+    try:
+        _decode_has_messages(data)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _from_raw(call: Call, query: PutQuery, data: bytes) -> NewMessage:
+    return new_message(
+        data,
+        envelopes.checked_content_type(call.content_type),
+        query.ttl,
+        query.delay,
+        _message_headers(call),
+        parameters.zone(query.zone, call.home),
+        call.service.limits,
+    )
+
+
+def _message_headers(call: Call) -> dict[str, str]:
+    if HEADER_PREFIX not in b" ".join(call.headers):  # Most messages have none.
+        return {}
+    names = [name for name in call.headers if name.startswith(HEADER_PREFIX)]
+    try:
+        return {name[len(HEADER_PREFIX) :].decode(): call.headers[name].decode() for name in names}
+    except UnicodeDecodeError as error:
+        raise Problem("invalid_header", f"message headers are UTF-8: {error}") from error
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        MESSAGES,
+        put_messages,
+        "Queue one message or a batch; creates account and queue if they do not exist",
+        query=PutQuery,
+        body_kinds=(MessageToPut, BatchToPut),
+        raw_body=True,
+        answers={201: Says("The messages are durable and in the queue, in this order", Put)},
+        refusals=("body_too_large", "headers_too_large"),
+    ),
+    Operation(
+        "GET",
+        MESSAGES,
+        browse_messages,
+        "Look at messages without claiming them",
+        query=BrowseQuery,
+        answers={200: Says("A page, in the order of ids", Page)},
+    ),
+    Operation(
+        "DELETE",
+        MESSAGES,
+        delete_messages,
+        "Delete all messages, claimed ones included, or those named",
+        query=DeleteQuery,
+        answers={200: Says("How many are gone", DeletedMessages)},
+        refusals=("no_queue",),
+    ),
+    Operation(
+        "GET",
+        MESSAGE,
+        get_message,
+        "One message: its envelope, or with raw or a fitting Accept its bare body",
+        query=GetQuery,
+        answers={200: Says("The message", Message, media_type="*/*")},
+        refusals=("no_message",),
+    ),
+    Operation(
+        "DELETE",
+        MESSAGE,
+        delete_message,
+        "Delete one message, whatever its state",
+        query=NoQuery,
+        answers={204: Says("It is gone")},
+        refusals=("no_message",),
+    ),
+)

@@ -1,0 +1,176 @@
+"""The OpenAPI 3.1 document, derived from the route table and the types that validate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from api import problems
+from api.rest import parameters
+from api.rest.answers import Answer
+from api.rest.operations import Operation, Says
+from api.rest.parameters import NoQuery
+from api.rest.requests import JSON, Call
+
+REF = "#/components/schemas/{name}"
+RAW = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+
+PATH_PARAMETERS: dict[str, dict[str, Any]] = {
+    "account": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
+    "queue": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
+    "message": {"type": "string", "pattern": f"^{parameters.MESSAGE_ID_PATTERN}$"},
+    "claim": {"type": "string", "pattern": f"^{parameters.CLAIM_PATTERN}$"},
+}
+
+KEY_HEADER: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Repeats with the same key within the window get the first answer.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+READ_HEADERS: list[dict[str, Any]] = [
+    {
+        "name": "Raftq-Consistency",
+        "in": "header",
+        "description": "Like the parameter consistency, which goes first.",
+        "schema": {"enum": ["local", "session", "linearizable"]},
+    },
+    {
+        "name": "Raftq-Min-Index",
+        "in": "header",
+        "description": "For session: the last Raftq-Applied-Index the client has seen.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+]
+
+
+def operation(table: Sequence[Operation[Any]]) -> Operation[NoQuery]:
+    """The operation that answers the document of ``table`` and itself."""
+
+    async def show_openapi(call: Call, query: NoQuery) -> Answer:
+        """GET /openapi.json."""
+        return Answer(200, encoded)
+
+    own = Operation(
+        "GET",
+        "/openapi.json",
+        show_openapi,
+        "This document",
+        query=NoQuery,
+        answers={200: Says("OpenAPI 3.1", media_type=JSON)},
+    )
+    encoded = msgspec.json.encode(document([*table, own]))
+    return own
+
+
+def document(table: Sequence[Operation[Any]]) -> dict[str, Any]:
+    """The whole document."""
+    kinds = [problems.Document, *(kind for row in table for kind in _kinds(row))]
+    schemas = msgspec.json.schema_components(list(dict.fromkeys(kinds)), ref_template=REF)[1]
+    paths: dict[str, dict[str, Any]] = {}
+    for row in table:
+        paths.setdefault(row.path, {})[row.method.lower()] = _operation(row, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "raftq",
+            "version": "1",
+            "description": "A durable queue on a replicated log. Times in requests are seconds, "
+            "timestamps are RFC 3339. Every answer says in Raftq-* headers who gave it and how "
+            "fresh it is. A write that is answered 504, or not at all, may have happened.",
+        },
+        "paths": paths,
+        "components": {"schemas": {n: s for n, s in schemas.items() if n not in _queries(table)}},
+    }
+
+
+def _kinds(row: Operation[Any]) -> list[Any]:
+    answered = [says.kind for says in row.answers.values() if says.kind is not None]
+    return [*row.body_kinds, *answered, row.query]
+
+
+def _queries(table: Sequence[Operation[Any]]) -> set[str]:
+    """Queries are documented as parameters, not as objects."""
+    return {row.query.__name__ for row in table}
+
+
+def _operation(row: Operation[Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "operationId": row.id,
+        "summary": row.summary,
+        "tags": [_tag(row.path)],
+        "parameters": _parameters(row, schemas),
+        "responses": _responses(row),
+    }
+    if content := _content(row):
+        found["requestBody"] = {"content": content, "required": not row.body_optional}
+    return found
+
+
+def _tag(path: str) -> str:
+    nouns = [part for part in path.split("/") if part and not part.startswith("{")]
+    if nouns[0] != "v1":
+        return "node"
+    words = [noun for noun in nouns if noun in ("messages", "claims", "queues")]
+    return words[-1] if words else "accounts"
+
+
+def _parameters(row: Operation[Any], schemas: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": PATH_PARAMETERS[name]}
+        for name in re.findall(r"{(\w+)}", row.path)
+    ]
+    query = schemas[row.query.__name__]["properties"]
+    found += [{"name": name, "in": "query", "schema": _set(query[name])} for name in query]
+    found += READ_HEADERS if row.reads else []
+    found += [KEY_HEADER] if row.proposes else []
+    return found
+
+
+def _set(schema: dict[str, Any]) -> dict[str, Any]:
+    """A query parameter cannot be null: it is absent instead."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if not kinds:
+        if None in schema.get("enum", ()):
+            return {"enum": [value for value in schema["enum"] if value is not None]}
+        return schema
+    return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+
+
+def _content(row: Operation[Any]) -> dict[str, Any]:
+    refs = [{"$ref": REF.format(name=kind.__name__)} for kind in row.body_kinds]
+    content: dict[str, Any] = {}
+    if refs:
+        content[JSON] = {"schema": refs[0] if len(refs) == 1 else {"oneOf": refs}}
+    if row.raw_body:
+        content["*/*"] = RAW
+    return content
+
+
+def _responses(row: Operation[Any]) -> dict[str, Any]:
+    found = {str(status): _says(says) for status, says in row.answers.items()}
+    by_status: dict[int, list[str]] = {}
+    for reason in row.refusals:
+        by_status.setdefault(problems.KINDS[reason].status, []).append(reason)
+    for status, reasons in sorted(by_status.items()):
+        found[str(status)] = _problem(" or ".join(f"`{reason}`" for reason in reasons))
+    found["default"] = _problem("Any other error")
+    return found
+
+
+def _says(says: Says) -> dict[str, Any]:
+    found: dict[str, Any] = {"description": says.meaning}
+    if says.kind is not None:
+        schema = {"$ref": REF.format(name=says.kind.__name__)}
+        found["content"] = {JSON: {"schema": schema}}
+    for media_type in filter(None, says.media_type.split(",")):
+        found.setdefault("content", {})[media_type] = {}
+    return found
+
+
+def _problem(description: str) -> dict[str, Any]:
+    schema = {"$ref": REF.format(name=problems.Document.__name__)}
+    return {"description": description, "content": {problems.MEDIA_TYPE: {"schema": schema}}}

@@ -1,0 +1,138 @@
+"""The route table's rows, and the one ASGI endpoint that serves them.
+
+An ``Operation`` declares all that is known about a request before any handler runs.
+Routing, validation, errors and the OpenAPI document are derived from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Receive, Scope, Send
+
+from api import problems
+from api.edge import send_problem
+from api.ports import OutcomeUnknown, Service, Unavailable
+from api.problems import Problem
+from api.rest import parameters, reads
+from api.rest.answers import BODILESS, Answer
+from api.rest.requests import Call, Disconnected, JsonBody
+
+Q = TypeVar("Q", bound=msgspec.Struct)
+_NO_MATCH: tuple[Match, Scope] = (Match.NONE, {})
+
+
+class Says(msgspec.Struct, frozen=True):
+    """One successful answer: what it means, and its JSON type or other media type."""
+
+    meaning: str
+    kind: Any = None  # A struct, or None for no JSON body.
+    media_type: str = ""
+
+
+class Operation(Generic[Q]):
+    """One method on one path."""
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        handler: Callable[[Call, Q], Awaitable[Answer]],
+        summary: str,
+        *,
+        query: type[Q],
+        answers: dict[int, Says],
+        body: JsonBody[Any] | None = None,
+        body_kinds: tuple[Any, ...] = (),
+        raw_body: bool = False,
+        refusals: tuple[str, ...] = (),
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.handler = handler
+        self.summary = summary
+        self.query = query
+        self.answers = answers
+        self.body_kinds = (body.kind,) if body else body_kinds
+        self.body_optional = body is not None and body.optional
+        self.raw_body = raw_body
+        self.refusals = refusals
+        self.reads = issubclass(query, reads.ReadQuery)
+        self.proposes = method != "GET"
+        self._defaults = query()
+
+    @property
+    def id(self) -> str:
+        """A name that is unique in the table."""
+        return self.handler.__name__
+
+    def parsed(self, query_string: bytes) -> Q:
+        """The checked query."""
+        if not query_string:
+            return self._defaults
+        return parameters.query(query_string, self.query)
+
+
+def routes(table: Sequence[Operation[Any]], service: Service) -> list[BaseRoute]:
+    """One Starlette route for each path, in the table's order: put busy paths first."""
+    by_path: dict[str, dict[str, Operation[Any]]] = {}
+    for operation in table:
+        methods = by_path.setdefault(operation.path, {})
+        assert operation.method not in methods, f"{operation.id} is not the first of its kind"
+        methods[operation.method] = operation
+        if operation.method == "GET":
+            methods["HEAD"] = operation
+    return [LeanRoute(path, Endpoint(methods, service)) for path, methods in by_path.items()]
+
+
+class LeanRoute(Route):
+    """A route of all methods whose parameters are all text: no conversion, no copies."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """See Starlette."""
+        if scope["type"] != "http" or scope.get("root_path"):
+            return super().matches(scope)
+        match = self.path_regex.match(scope["path"])
+        if match is None:
+            return _NO_MATCH
+        return Match.FULL, {"endpoint": self.endpoint, "path_params": match.groupdict()}
+
+
+class Endpoint:
+    """The ASGI endpoint of one path."""
+
+    def __init__(self, methods: dict[str, Operation[Any]], service: Service) -> None:
+        self._methods = methods
+        self._service = service
+        self._home = ""
+        self._allow = (("Allow", ", ".join(sorted(methods))),)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; whatever goes wrong becomes a problem."""
+        method = scope["method"]
+        try:
+            operation = self._methods.get(method)
+            if operation is None:
+                detail = f"{method} does nothing here"
+                raise Problem("method_not_allowed", detail, headers=self._allow)
+            # Asked for once, and not before the node runs: a node's zone does not change.
+            home = self._home = self._home or self._service.status().zone
+            call = Call(scope, receive, self._service, home)
+            query = operation.parsed(scope["query_string"])
+            if operation.reads:
+                await reads.settle(call, query)
+            answer = await operation.handler(call, query)
+        except Problem as problem:
+            await send_problem(problem, send)
+        except Unavailable as error:
+            await send_problem(problems.unavailable(error), send)
+        except OutcomeUnknown as error:
+            await send_problem(problems.outcome_unknown(error), send)
+        except Disconnected:
+            pass  # Nobody is left to answer.
+        else:
+            await send(answer.start)
+            await send(answer.end if method != "HEAD" else BODILESS)

@@ -1,0 +1,29 @@
+"""Lists come in pages: ``limit`` and ``marker`` in, a ``marker`` and a ``Link`` header out."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, urlencode
+
+from api.ports import Limits
+from api.rest.answers import Header
+from api.rest.parameters import in_range
+from api.rest.requests import Call
+
+LIMIT_DEFAULT = 100
+
+
+def limit(asked: int | None, limits: Limits) -> int:
+    """How many items a page may have."""
+    if asked is None:
+        return min(LIMIT_DEFAULT, limits.page_max)
+    return in_range(asked, 1, limits.page_max, "limit")
+
+
+def link(call: Call, marker: str | None) -> list[Header]:
+    """The header that leads to the next page, if there is one."""
+    if marker is None:
+        return []
+    query = parse_qsl(call.scope["query_string"].decode("ascii"), keep_blank_values=True)
+    kept = [(key, value) for key, value in query if key != "marker"]
+    target = f"{call.scope['path']}?{urlencode([*kept, ('marker', marker)])}"
+    return [(b"link", f'<{target}>; rel="next"'.encode())]

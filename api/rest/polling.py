@@ -1,0 +1,132 @@
+"""Claiming with patience: propose, park until something is ready, propose again.
+
+Rules: a client that has gone away must not hold messages; a cluster without a leader
+for a moment is something to wait out; a parked request costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+from starlette.types import Receive
+
+from api.ports import OutcomeUnknown, Unavailable
+from api.rest.requests import Call, Disconnected
+from statemachine import queries
+from statemachine.commands import Claim, Release
+from statemachine.outcomes import Claimed
+
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MAX_S = 1.0
+
+T = TypeVar("T")
+
+
+class Presence:
+    """Whether the client is still there, once its whole request has been read."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.gone = False
+        self._scope: anyio.CancelScope | None = None
+        self._watch = asyncio.ensure_future(self._wait_for_disconnect(receive))
+
+    async def during(self, waiting: Callable[[], Awaitable[T]]) -> T:
+        """What ``waiting`` answers, unless the client leaves first: then Disconnected.
+
+        ``waiting`` runs in this task at once, so that what it registers is in place
+        before anything else happens.
+        """
+        if not self.gone:
+            with anyio.CancelScope() as self._scope:
+                return await waiting()
+        raise Disconnected
+
+    async def close(self) -> None:
+        """Stop watching."""
+        self._watch.cancel()
+        await asyncio.wait([self._watch])
+
+    async def _wait_for_disconnect(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+
+async def claim_within(call: Call, command: Claim, wait_s: float) -> Claimed:
+    """The first claim that is not empty, or the empty one at the end of the wait."""
+    presence = Presence(call.receive)
+    try:
+        return await _claim_while_present(call, command, wait_s, presence)
+    finally:
+        await presence.close()
+
+
+async def _claim_while_present(
+    call: Call, command: Claim, wait_s: float, presence: Presence
+) -> Claimed:
+    clock = asyncio.get_running_loop().time
+    deadline_s = clock() + wait_s
+    backoff_s = 0.0
+    while True:
+        if presence.gone:
+            raise Disconnected
+        try:
+            claimed = await call.propose(command, Claimed)
+        except Unavailable as error:
+            left_s = deadline_s - clock()
+            if error.reason != "no_leader" or left_s <= 0:
+                raise
+            backoff_s = _next(backoff_s)
+            pause_s = min(backoff_s, left_s)
+            await presence.during(lambda: asyncio.sleep(pause_s))  # noqa: B023 - awaited here.
+            continue
+        if claimed.messages:
+            await _give_back_if_gone(call, command, claimed, presence)
+            return claimed
+        left_s = deadline_s - clock()
+        if left_s <= 0:
+            return claimed
+        backoff_s = await _park(call, command, left_s, backoff_s, presence)
+
+
+async def _park(
+    call: Call, command: Claim, left_s: float, backoff_s: float, presence: Presence
+) -> float:
+    """Wait until another claim may find something; the backoff from now on.
+
+    Something may have become ready between the empty claim and now, unseen by a waiter
+    that had not registered yet: then there is no wait. But the count of ready messages
+    includes some that no claim can get (they have expired and are not swept yet), so
+    that a second such round waits a little.
+    """
+    if not queries.has_ready(call.service.reader(), command.account, command.queue):
+        backoff_s, timeout_s = 0.0, left_s
+    else:
+        timeout_s = min(backoff_s, left_s)
+        backoff_s = _next(backoff_s)
+    if timeout_s > 0:
+        await presence.during(
+            lambda: call.service.wait_ready(command.account, command.queue, timeout_s)
+        )
+    return backoff_s
+
+
+async def _give_back_if_gone(
+    call: Call, command: Claim, claimed: Claimed, presence: Presence
+) -> None:
+    if not presence.gone:
+        return
+    # If this fails the lease runs out by itself; nobody is there to be told.
+    with contextlib.suppress(Unavailable, OutcomeUnknown):
+        await call.service.propose(Release(command.account, command.queue, claimed.claim))
+    raise Disconnected
+
+
+def _next(backoff_s: float) -> float:
+    return min(max(backoff_s * 2, BACKOFF_FIRST_S), BACKOFF_MAX_S)

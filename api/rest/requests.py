@@ -1,0 +1,208 @@
+"""One request on its way through: the parts that every handler needs, parsed once.
+
+Lighter than Starlette's ``Request``, because enqueue, claim and ack go through it
+too: one class of request for all routes, so that nobody has to learn two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Generic, TypeVar
+
+import msgspec
+from starlette.types import Receive, Scope
+
+from api.ports import Service
+from api.problems import Problem, refused
+from api.rest import parameters
+from statemachine.commands import Barrier, Once, QueueCommand
+from statemachine.outcomes import Outcome, Refused
+
+JSON = "application/json"
+IDEMPOTENCY_KEY = b"idempotency-key"
+KEY_LENGTH_MAX = 255
+
+T = TypeVar("T")
+B = TypeVar("B", bound=msgspec.Struct)
+O = TypeVar("O", bound=Outcome)  # noqa: E741 - it is one outcome
+
+
+class Disconnected(Exception):
+    """The client went away; nobody is left to answer."""
+
+
+class Call:
+    """A request and the service it is for."""
+
+    __slots__ = ("_body", "headers", "home", "path", "receive", "scope", "service")
+
+    def __init__(self, scope: Scope, receive: Receive, service: Service, home: str) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.service = service
+        self.home = home  # The zone of the node that was asked.
+        self.path: dict[str, str] = scope["path_params"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._body: bytes | None = None
+
+    @property
+    def account(self) -> str:
+        """The account of the path."""
+        return parameters.name(self.path["account"], "account")
+
+    @property
+    def queue(self) -> str:
+        """The queue of the path."""
+        return parameters.name(self.path["queue"], "queue")
+
+    def header(self, name: bytes) -> str | None:
+        """A header's value; ``name`` in lower case."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def content_type(self) -> str:
+        """The content type as given, or nothing."""
+        return self.headers.get(b"content-type", b"").decode("latin-1")
+
+    async def body(self) -> bytes:
+        """The whole body; refused as soon as it is known to be too large."""
+        if self._body is not None:
+            return self._body
+        most = self.service.limits.request_bytes_max
+        headers = self.headers
+        if b"content-encoding" in headers and headers[b"content-encoding"] != b"identity":
+            raise Problem("unsupported_media_type", "content encodings are not supported")
+        length = headers.get(b"content-length")
+        if length is not None and (not length.isdigit() or int(length) > most):
+            raise _request_too_large(most)
+        message = await self.receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        body: bytes = message.get("body", b"")
+        if message.get("more_body", False) and len(body) <= most:
+            body = await self._rest(body, most)
+        if len(body) > most:
+            raise _request_too_large(most)
+        self._body = body
+        return body
+
+    async def propose(self, command: QueueCommand, expected: type[O]) -> O:
+        """The command's outcome; a refusal ends the request."""
+        if IDEMPOTENCY_KEY in self.headers:
+            outcome = await self.service.propose(await self._once(command))
+        else:
+            outcome = await self.service.propose(command)
+        if isinstance(outcome, expected):
+            return outcome
+        if isinstance(outcome, Refused):
+            raise refused(outcome)
+        raise AssertionError(f"{command!r} cannot answer {outcome!r}")
+
+    async def barrier(self) -> None:
+        """Return when this replica has seen all that was committed before the request."""
+        await self.service.propose(Barrier())
+
+    async def _rest(self, first: bytes, most: int) -> bytes:
+        parts, size, more = [first], len(first), True
+        while more and size <= most:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+    async def _once(self, command: QueueCommand) -> Once:
+        """The command under the client's ``Idempotency-Key``."""
+        key = self.headers[IDEMPOTENCY_KEY].decode("latin-1")
+        if not 1 <= len(key) <= KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
+            raise Problem(
+                "invalid_header",
+                f"Idempotency-Key must be 1 to {KEY_LENGTH_MAX} printable ASCII characters",
+                field="Idempotency-Key",
+                limit=KEY_LENGTH_MAX,
+            )
+        return Once(
+            account=self.account,
+            key=key,
+            fingerprint=await self._fingerprint(),
+            window_ms=self.service.limits.idempotency_window_ms,
+            command=command,
+        )
+
+    async def _fingerprint(self) -> bytes:
+        """What makes two requests the same request."""
+        digest = blake2b(digest_size=16)
+        for part in (
+            self.scope["method"].encode(),
+            self.scope["path"].encode(),
+            self.scope["query_string"],
+            self.content_type.encode(),
+            await self.body(),
+        ):
+            # Length first, so that no two lists of parts run together the same way.
+            digest.update(b"%d:" % len(part))
+            digest.update(part)
+        return digest.digest()
+
+
+class JsonBody(Generic[B]):
+    """A JSON request body of one type; declared once for the handler and for the document.
+
+    ``optional``: an absent body means all defaults.
+    """
+
+    def __init__(self, kind: type[B], *, optional: bool = False) -> None:
+        self.kind = kind
+        self.optional = optional
+        self._decode = msgspec.json.Decoder(kind).decode
+
+    async def read(self, call: Call) -> B:
+        """The body of ``call``."""
+        data = await call.body()
+        if not data and self.optional:
+            return self.kind()
+        if not is_json(call.content_type):
+            raise Problem("unsupported_media_type", f"send this as {JSON}")
+        return decode(self._decode, data)
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a request's body is JSON for us to read."""
+    if content_type == JSON:
+        return True
+    if ";" not in content_type:
+        return content_type.lower() == JSON
+    essence, _, rest = content_type.partition(";")
+    if essence.strip().lower() != JSON:
+        return False
+    charset = rest.strip().lower().replace('"', "")
+    return charset in ("", "charset=utf-8")
+
+
+def decode(decoder: Callable[[bytes], T], data: bytes) -> T:
+    """``decoder(data)``, with errors in our words."""
+    try:
+        # The decoder does not look into strings that it only slices out.
+        if not data.isascii():
+            data.decode()
+        return decoder(data)
+    except msgspec.ValidationError as error:
+        raise parameters.invalid(error, "field") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Problem("invalid_request", f"the body is not JSON: {error}") from error
+    except RecursionError as error:
+        raise Problem("invalid_request", "the body is nested too deeply") from error
+
+
+def _request_too_large(most: int) -> Problem:
+    return Problem(
+        "request_too_large",
+        f"a request may have at most {most} bytes",
+        limit=most,
+        # What is left of the body would be taken for the next request.
+        headers=(("Connection", "close"),),
+    )

@@ -1,0 +1,244 @@
+"""The document is derived from the table; the answers must be as the document says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.testclient import TestClient
+
+from api import problems
+from api.app import Application
+from api.rest.table import TABLE
+from local_service import LocalService
+
+ACCOUNT = "/v1/shop"
+QUEUE = f"{ACCOUNT}/queues/orders"
+ABSENT_ID = "0" * 20
+ABSENT_CLAIM = "0" * 16
+
+Prepare = Callable[[TestClient, LocalService], dict[str, str]]
+
+
+def nothing(client: TestClient, service: LocalService) -> dict[str, str]:
+    return {}
+
+
+def a_queue(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.put(QUEUE, json={"ttl": 60, "metadata": {"a": 1}})
+    return {}
+
+
+def a_message(client: TestClient, service: LocalService) -> dict[str, str]:
+    answer = client.post(f"{QUEUE}/messages", json={"body": {"n": 1}, "headers": {"a": "b"}})
+    return {"message": answer.json()["ids"][0]}
+
+
+def a_text(client: TestClient, service: LocalService) -> dict[str, str]:
+    answer = client.post(f"{QUEUE}/messages", content=b"x", headers={"Content-Type": "text/plain"})
+    return {"message": answer.json()["ids"][0]}
+
+
+def a_claim(client: TestClient, service: LocalService) -> dict[str, str]:
+    found = a_message(client, service)
+    return found | {"claim": client.post(f"{QUEUE}/claims").json()["claim"]}
+
+
+def an_account(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.put(ACCOUNT, json={"defaults": {"ttl": 60}})
+    return {}
+
+
+def not_ready(client: TestClient, service: LocalService) -> dict[str, str]:
+    service.not_ready = "it is catching up"
+    return {}
+
+
+class Case(NamedTuple):
+    """A request, and how it is answered."""
+
+    operation: str
+    status: int
+    prepare: Prepare = nothing
+    json: Any = None
+    content: bytes | None = None
+    query: str = ""
+
+
+CASES = [
+    Case("put_messages", 201, json={"body": None}),
+    Case("put_messages", 201, json={"messages": [{"body": 1, "ttl": 5}, {"body": "x"}]}),
+    Case("put_messages", 201, content=b"raw", query="?delay=1"),
+    Case("put_messages", 413, content=b"x" * 1_048_577),
+    Case("put_messages", 431, json={"body": 1, "headers": {str(n): "" for n in range(65)}}),
+    Case("put_messages", 400, json={"boddy": 1}),
+    Case("browse_messages", 200, a_message),
+    Case("browse_messages", 200, a_claim, query="?include_claimed=true&limit=1&zone=north"),
+    Case("browse_messages", 200, a_text, query="?consistency=linearizable"),
+    Case("browse_messages", 400, a_message, query="?limit=0"),
+    Case("delete_messages", 200, a_message),
+    Case("delete_messages", 200, a_message, query=f"?ids={ABSENT_ID}"),
+    Case("delete_messages", 404),
+    Case("get_message", 200, a_message),
+    Case("get_message", 200, a_text),
+    Case("get_message", 200, a_text, query="?raw=true"),
+    Case("get_message", 404, a_queue),
+    Case("delete_message", 204, a_message),
+    Case("delete_message", 404, a_queue),
+    Case("claim_messages", 201, a_message, json={"limit": 5, "lease": 1.5, "zone": "south"}),
+    Case("claim_messages", 201, a_text),
+    Case("claim_messages", 204),
+    Case("claim_messages", 400, json={"limit": 0}),
+    Case("inspect_claim", 200, a_claim),
+    Case("inspect_claim", 404, a_message),
+    Case("extend_claim", 200, a_claim, json={"lease": 5}),
+    Case("extend_claim", 200, a_claim),
+    Case("extend_claim", 404, a_message),
+    Case("release_claim", 200, a_claim, query="?delay=5"),
+    Case("release_claim", 404, a_message),
+    Case("release_claim", 409, a_claim, query=f"?ids={ABSENT_ID}"),
+    Case("ack_messages", 200, a_claim),
+    Case("ack_messages", 404, a_message),
+    Case("ack_messages", 409, a_claim, json={"ids": [ABSENT_ID]}),
+    Case("list_queues", 200, a_message, query="?limit=1&prefix=o"),
+    Case("list_queues", 404),
+    Case("put_queue", 201, json={"ttl": 60}),
+    Case("put_queue", 200, a_queue),
+    Case("get_queue", 200, a_queue),
+    Case("get_queue", 404),
+    Case("patch_queue", 200, a_queue, json={"lease": 5, "metadata": None}),
+    Case("patch_queue", 404, json={"lease": 5}),
+    Case("delete_queue", 204, a_queue),
+    Case("delete_queue", 404),
+    Case("queue_stats", 200, a_message),
+    Case("queue_stats", 404),
+    Case("list_accounts", 200, an_account),
+    Case("put_account", 201, json={"defaults": {"lease": 5}}),
+    Case("put_account", 200, an_account),
+    Case("get_account", 200, an_account),
+    Case("get_account", 404),
+    Case("patch_account", 200, an_account, json={"defaults": {"ttl": None}}),
+    Case("patch_account", 404, json={"defaults": {"ttl": 1}}),
+    Case("delete_account", 204, an_account),
+    Case("delete_account", 404),
+    Case("delete_account", 409, a_queue),
+    Case("show_cluster", 200),
+    Case("list_members", 200),
+    Case("live", 200),
+    Case("ready", 200),
+    Case("ready", 503, not_ready),
+    Case("show_metrics", 200),
+    Case("show_console", 200),
+    Case("show_openapi", 200),
+]
+
+
+@pytest.fixture
+def document(client: TestClient) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/openapi.json").json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def test_the_document_is_valid(document: dict[str, Any]) -> None:
+    OpenAPIV31SpecValidator(document).validate()
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+def test_every_route_is_in_the_table(app: Application, document: dict[str, Any]) -> None:
+    documented = {(path, method.upper()) for path, method, _ in operations(document)}
+    assert documented == {(row.path, row.method) for row in TABLE}
+    assert {route.path for route in app.routes} == {path for path, _ in documented}  # type: ignore[attr-defined]  # All are routes.
+
+
+def test_every_answer_declared_has_a_case(document: dict[str, Any]) -> None:
+    declared = {
+        (operation["operationId"], status)
+        for _, _, operation in operations(document)
+        for status in operation["responses"]
+        if status != "default"
+    }
+    assert declared - {(case.operation, str(case.status)) for case in CASES} == set()
+
+
+def test_every_declared_refusal_has_a_kind() -> None:
+    assert {reason for row in TABLE for reason in row.refusals} <= problems.KINDS.keys()
+
+
+def _validator(document: dict[str, Any], schema: dict[str, Any]) -> Draft202012Validator:
+    return Draft202012Validator(schema | {"components": document["components"]})
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.operation}-{case.status}")
+def test_an_operation_answers_as_it_says(
+    client: TestClient, service: LocalService, document: dict[str, Any], case: Case
+) -> None:
+    [(path, method, operation)] = [
+        found for found in operations(document) if found[2]["operationId"] == case.operation
+    ]
+    ids = case.prepare(client, service)
+    values = {"account": "shop", "queue": "orders", "message": ABSENT_ID, "claim": ABSENT_CLAIM}
+    target = re.sub(r"{(\w+)}", lambda name: (values | ids)[name.group(1)], path)
+    _check_request(document, operation, case)
+    more = {key: value for key, value in [("json", case.json), ("content", case.content)] if value}
+    answer = client.request(method, target + case.query, **more)
+    assert answer.status_code == case.status, answer.text
+    said = operation["responses"].get(str(case.status), operation["responses"]["default"])
+    _check_answer(document, said, answer)
+
+
+def _check_request(document: dict[str, Any], operation: dict[str, Any], case: Case) -> None:
+    parameters = {item["name"] for item in operation["parameters"] if item["in"] == "query"}
+    assert set(re.findall(r"[?&](\w+)=", case.query)) <= parameters
+    if case.json is None or case.status == 400:
+        return
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    _validator(document, schema).validate(case.json)
+
+
+def _check_answer(document: dict[str, Any], said: dict[str, Any], answer: Any) -> None:
+    if "content" not in said:
+        assert answer.content == b""
+        assert "Content-Type" not in answer.headers
+        return
+    media_type = answer.headers["Content-Type"].partition(";")[0]
+    content = said["content"]
+    assert media_type in content or "*/*" in content
+    schema = content.get(media_type, {}).get("schema")
+    if schema is not None:
+        _validator(document, schema).validate(answer.json())
+
+
+def test_answers_have_no_fields_that_the_document_does_not_know(
+    client: TestClient, service: LocalService, document: dict[str, Any]
+) -> None:
+    a_claim(client, service)
+    message = client.get(f"{QUEUE}/messages?include_claimed=1").json()["messages"][0]
+    known = document["components"]["schemas"]["Message"]["properties"]
+    assert message.keys() <= known.keys()
+
+
+def test_wrong_fields_are_wrong_in_the_document_too(document: dict[str, Any]) -> None:
+    for name in ("MessageToPut", "BatchToPut", "ClaimToMake", "Ids", "Lease", "Settings"):
+        assert document["components"]["schemas"][name]["additionalProperties"] is False, name
+
+
+def test_every_write_takes_an_idempotency_key_and_every_read_a_consistency(
+    document: dict[str, Any],
+) -> None:
+    for path, method, operation in operations(document):
+        names = {parameter["name"] for parameter in operation["parameters"]}
+        if path.startswith("/v1"):
+            assert ("Idempotency-Key" in names) is (method != "get"), path
+            assert ("Raftq-Min-Index" in names) is (method == "get"), path
+            assert ("consistency" in names) is (method == "get"), path

@@ -1,0 +1,194 @@
+"""Long polls: clients that wait, clients that leave, leaders that go away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from api.app import Application
+from api.ports import OutcomeUnknown, Unavailable
+from asgi_client import Exchange, Reply, request
+from local_service import LocalService
+from statemachine.commands import Claim, Release
+from statemachine.outcomes import Claimed
+
+pytestmark = pytest.mark.anyio
+
+QUEUE = "/v1/shop/queues/orders"
+PATIENT = {"wait": 30}
+DEADLINE_S = 5
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not holds():  # noqa: ASYNC110 - what is awaited has no event of its own.
+            await asyncio.sleep(0.001)
+
+
+def poll(app: Application, **body: object) -> tuple[Exchange, asyncio.Task[Reply]]:
+    exchange = Exchange(app, "POST", f"{QUEUE}/claims", body=PATIENT | body)
+    return exchange, asyncio.create_task(exchange.run())
+
+
+async def put(app: Application) -> None:
+    reply = await request(app, "POST", f"{QUEUE}/messages", body={"body": 1})
+    assert reply.status == 201
+
+
+async def done(task: asyncio.Task[Reply]) -> Reply:
+    async with asyncio.timeout(DEADLINE_S):
+        return await task
+
+
+async def test_a_parked_claim_is_answered_when_a_message_comes(
+    app: Application, service: LocalService
+) -> None:
+    _, task = poll(app)
+    await until(lambda: service.parked("shop", "orders") == 1)
+    await put(app)
+    reply = await done(task)
+    assert reply.status == 201
+    assert len(reply.json()["messages"]) == 1
+
+
+async def test_a_parked_claim_proposes_nothing(app: Application, service: LocalService) -> None:
+    exchange, task = poll(app)
+    await until(lambda: service.parked("shop", "orders") == 1)
+    proposed = len(service.proposed)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(service.proposed) == proposed
+    exchange.left.set()
+    await done(task)
+
+
+async def test_an_empty_queue_answers_no_content_at_the_end_of_the_wait(app: Application) -> None:
+    _, task = poll(app, wait=0.02)
+    assert (await done(task)).status == 204
+
+
+async def test_who_waited_first_is_served_first(app: Application, service: LocalService) -> None:
+    tasks = []
+    for count in range(3):
+        tasks.append(poll(app)[1])
+        await until(lambda want=count + 1: service.parked("shop", "orders") == want)  # type: ignore[misc]  # Bound now.
+    for task in tasks:
+        await put(app)
+        assert (await done(task)).status == 201
+
+
+async def test_a_message_that_comes_between_claim_and_park_is_not_missed(
+    app: Application, service: LocalService
+) -> None:
+    original = service.propose
+
+    async def propose_then_put(command):  # type: ignore[no-untyped-def]  # As original.
+        outcome = await original(command)
+        if isinstance(outcome, Claimed) and not outcome.messages:
+            service.propose = original  # type: ignore[method-assign]  # Once only.
+            await put(app)
+        return outcome
+
+    service.propose = propose_then_put  # type: ignore[method-assign]  # That is the test.
+    _, task = poll(app)
+    assert (await done(task)).status == 201
+
+
+async def test_a_client_that_left_while_parked_claims_nothing(
+    app: Application, service: LocalService
+) -> None:
+    exchange, task = poll(app)
+    await until(lambda: service.parked("shop", "orders") == 1)
+    exchange.left.set()
+    assert (await done(task)).status == 0
+    assert service.parked("shop", "orders") == 0
+    await put(app)
+    stats = await request(app, "GET", f"{QUEUE}/stats")
+    assert stats.json()["messages"] == {"ready": 1, "delayed": 0, "claimed": 0}
+    assert service.observed[0][2] == 499
+
+
+async def test_a_client_that_left_before_the_second_claim_makes_none(
+    app: Application, service: LocalService
+) -> None:
+    exchange, task = poll(app)
+    original = service.propose
+
+    async def propose_then_put_and_leave(command):  # type: ignore[no-untyped-def]  # As original.
+        outcome = await original(command)
+        service.propose = original  # type: ignore[method-assign]  # Once only.
+        await put(app)
+        exchange.left.set()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return outcome
+
+    service.propose = propose_then_put_and_leave  # type: ignore[method-assign]  # The test.
+    assert (await done(task)).status == 0
+    assert sum(isinstance(command, Claim) for command in service.proposed) == 1
+
+
+async def test_a_client_that_left_during_the_claim_holds_nothing(
+    app: Application, service: LocalService
+) -> None:
+    await put(app)
+    exchange, task = poll(app)
+    original = service.propose
+
+    async def leave_then_propose(command):  # type: ignore[no-untyped-def]  # As original.
+        exchange.left.set()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return await original(command)
+
+    service.propose = leave_then_propose  # type: ignore[method-assign]  # That is the test.
+    assert (await done(task)).status == 0
+    assert isinstance(service.proposed[-1], Release)
+    stats = await request(app, "GET", f"{QUEUE}/stats")
+    assert stats.json()["messages"]["ready"] == 1
+
+
+async def test_a_lost_leader_is_waited_out(app: Application, service: LocalService) -> None:
+    await put(app)
+    service.failures.extend([Unavailable("no_leader", "an election is under way")] * 2)
+    _, task = poll(app)
+    assert (await done(task)).status == 201
+
+
+async def test_a_leader_that_stays_lost_ends_the_wait(
+    app: Application, service: LocalService
+) -> None:
+    service.failures.extend([Unavailable("no_leader", "no majority")] * 100)
+    _, task = poll(app, wait=0.1)
+    reply = await done(task)
+    assert (reply.status, reply.json()["reason"]) == (503, "no_leader")
+    assert reply.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [(Unavailable("overloaded", "too many"), 503), (OutcomeUnknown("the leader is gone."), 504)],
+)
+async def test_other_failures_are_not_waited_out(
+    app: Application, service: LocalService, failure: Exception, status: int
+) -> None:
+    service.failures.append(failure)
+    _, task = poll(app)
+    assert (await done(task)).status == status
+
+
+async def test_without_patience_nothing_is_waited_out(
+    app: Application, service: LocalService
+) -> None:
+    service.failures.append(Unavailable("no_leader", "an election is under way"))
+    reply = await request(app, "POST", f"{QUEUE}/claims", body={})
+    assert reply.status == 503
+
+
+async def test_a_wait_and_an_idempotency_key_exclude_each_other(app: Application) -> None:
+    reply = await request(
+        app, "POST", f"{QUEUE}/claims", body=PATIENT, headers={"Idempotency-Key": "k"}
+    )
+    assert (reply.status, reply.json()["field"]) == (400, "wait")
