@@ -1,0 +1,59 @@
+"""All commands in one tree, and the one place where a failure becomes an exit code."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed_version
+from typing import Annotated
+
+import typer
+
+from raftq.cli import cluster, config, dev, offline, queue, serve
+from raftq.cli.failure import Exit, Failure
+
+EPILOG = (
+    "Exit codes: 0 done; 1 refused, damaged or failed; 2 wrong usage or configuration; "
+    "3 no replica could be reached; 4 the outcome is unknown; 5 there was nothing to get."
+)
+
+app = typer.Typer(
+    name="raftq",
+    help="A durable, multi-tenant, zone-aware REST queue on a replicated log.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("serve")(serve.serve)
+app.command("dev")(dev.dev)
+app.add_typer(queue.app, name="queue")
+app.add_typer(cluster.app, name="cluster")
+app.add_typer(config.app, name="config")
+app.add_typer(offline.journal_app, name="journal")
+app.add_typer(offline.store_app, name="store")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(installed_version("raftq"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    try:
+        app(args=arguments, prog_name="raftq")
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else Exit.DONE
+    except Failure as failure:
+        typer.secho(f"raftq: {failure}", err=True, fg="red")
+        return failure.code
+    return Exit.DONE

@@ -1,0 +1,252 @@
+"""``raftq queue``: what is in the queues, and the work of a producer and of a worker."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from raftq.cli import messages, output, put
+from raftq.cli.failure import Exit, Failure
+from raftq.cli.options import (
+    JSON_HEADERS,
+    Account,
+    Json,
+    Queue,
+    Timeout,
+    Urls,
+    account_path,
+    connect,
+    queue_path,
+)
+
+if TYPE_CHECKING:
+    from raftq.cli.http import Client
+
+app = typer.Typer(help="Put, claim, ack; look at queues.", no_args_is_help=True)
+app.command("put")(put.put)
+
+PAGE_MAX = 500
+
+Ndjson = Annotated[bool, typer.Option("--ndjson", help="One JSON message per line.")]
+Claim = Annotated[str, typer.Argument(metavar="CLAIM", help="As claim printed it.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Without any, all.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+@app.command("ls")
+def list_queues(
+    prefix: Annotated[str, typer.Option(help="Only names that start so.")] = "",
+    as_json: Json = False,
+    url: Urls = None,
+    account: Account = "default",
+    timeout: Timeout = 10.0,
+) -> None:
+    """List the queues of an account with their counts."""
+    with connect(url, timeout) as client:
+        query = {"prefix": prefix} if prefix else {}
+        queues = list(_pages(client, f"{account_path(account)}/queues", "queues", query))
+    if as_json:
+        output.print_json(queues)
+        return
+    states = ("ready", "delayed", "claimed")
+    rows = [[q["name"], *(q["messages"][state] for state in states), q["bytes"]] for q in queues]
+    output.print_table(("queue", *states, "bytes"), rows)
+
+
+@app.command()
+def stats(
+    queue: Queue,
+    as_json: Json = False,
+    url: Urls = None,
+    account: Account = "default",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Show the counts of one queue."""
+    with connect(url, timeout) as client:
+        path = f"{queue_path(account, queue)}/stats"
+        found = client.request("GET", path, repeatable=True).json()
+    if as_json:
+        output.print_json(found)
+        return
+    flat = {**found.pop("messages", {}), **found}
+    output.print_table(("what", "value"), list(flat.items()))
+
+
+@app.command()
+def peek(
+    queue: Queue,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 10,
+    include_claimed: Annotated[bool, typer.Option(help="Those at work as well.")] = False,
+    ndjson: Ndjson = False,
+    url: Urls = None,
+    account: Account = "default",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Look at messages without claiming them. Exits 5 when there is none."""
+    with connect(url, timeout) as client:
+        query = {"include_claimed": "true"} if include_claimed else {}
+        path = f"{queue_path(account, queue)}/messages"
+        found = list(islice(_pages(client, path, "messages", query, limit), limit))
+    _print_messages(found, ndjson)
+    _exit_if_empty(found)
+
+
+@app.command()
+def claim(
+    queue: Queue,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 1,
+    lease: Annotated[float | None, typer.Option(help="Seconds; else as the queue says.")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a message.")] = 0.0,
+    zone: Annotated[str | None, typer.Option(help="Where the work will be done.")] = None,
+    ack: Annotated[bool, typer.Option("--ack", help="Ack at once, after printing.")] = False,
+    ndjson: Ndjson = False,
+    url: Urls = None,
+    account: Account = "default",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Take messages under a lease. Exits 5 when there was none."""
+    asked = {"limit": limit, "lease": lease, "wait": wait, "zone": zone}
+    body = messages.encode({key: value for key, value in asked.items() if value})
+    with connect(url, timeout) as client:
+        path = f"{queue_path(account, queue)}/claims"
+        answer = client.request("POST", path, body=body, headers=JSON_HEADERS, wait_s=wait)
+        if answer.status == 204:
+            _exit_if_empty([])
+        claimed = answer.json()
+        if not ndjson:
+            typer.echo(f"claim {claimed['claim']} until {claimed['lease_until']}")
+        held = claimed["messages"]
+        _print_messages([{"claim": claimed["claim"], **message} for message in held], ndjson)
+        if ack:
+            # What was printed must have reached its reader before it is gone from the queue.
+            sys.stdout.flush()
+            _write(client, "POST", f"{path}/{claimed['claim']}/ack")
+
+
+@app.command()
+def ack(
+    queue: Queue,
+    claim: Claim,
+    ids: Ids = None,
+    url: Urls = None,
+    account: Account = "default",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Delete messages whose work is done."""
+    body = messages.encode({"ids": ids}) if ids else None
+    with connect(url, timeout) as client:
+        path = f"{queue_path(account, queue)}/claims/{claim}/ack"
+        settled = _write(client, "POST", path, body=body)
+    _report(settled["acked"], "acked", settled["stale"])
+
+
+@app.command()
+def release(
+    queue: Queue,
+    claim: Claim,
+    ids: Ids = None,
+    delay: Annotated[float, typer.Option(min=0, help="Seconds until they are ready.")] = 0.0,
+    url: Urls = None,
+    account: Account = "default",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Give messages back."""
+    query = {"ids": ",".join(ids)} if ids else {}
+    if delay:
+        query["delay"] = str(delay)
+    with connect(url, timeout) as client:
+        path = f"{queue_path(account, queue)}/claims/{claim}"
+        settled = _write(client, "DELETE", path, query=query)
+    _report(settled["released"], "released", settled["stale"])
+
+
+@app.command()
+def purge(
+    queue: Queue,
+    yes: Yes = False,
+    url: Urls = None,
+    account: Account = "default",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Delete all messages of a queue, claimed ones too."""
+    _confirm(f"Delete all messages of {account}/{queue}?", yes)
+    with connect(url, timeout) as client:
+        deleted = _write(client, "DELETE", f"{queue_path(account, queue)}/messages")
+    typer.echo(f"{deleted['deleted']:,} deleted")
+
+
+@app.command("rm")
+def remove(
+    queue: Queue,
+    yes: Yes = False,
+    url: Urls = None,
+    account: Account = "default",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Delete a queue with everything in it."""
+    _confirm(f"Delete the queue {account}/{queue} with all its messages?", yes)
+    with connect(url, timeout) as client:
+        _write(client, "DELETE", queue_path(account, queue))
+    typer.echo(f"{queue} deleted")
+
+
+def _pages(
+    client: Client, path: str, items: str, query: dict[str, str], limit: int = PAGE_MAX
+) -> Iterator[Any]:
+    """All items of a list, page by page."""
+    marker: str | None = ""
+    while marker is not None:
+        page = {**query, "limit": str(min(limit, PAGE_MAX))}
+        if marker:
+            page["marker"] = marker
+        found = client.request("GET", path, query=page, repeatable=True).json()
+        yield from found[items]
+        marker = found["marker"]
+
+
+def _write(
+    client: Client,
+    method: str,
+    path: str,
+    *,
+    query: dict[str, str] | None = None,
+    body: bytes | None = None,
+) -> Any:
+    """A change that is safe to repeat, as it carries a key; its answer, if it has a body."""
+    headers = {"idempotency-key": uuid.uuid4().hex}
+    if body is not None:
+        headers |= JSON_HEADERS
+    answer = client.request(method, path, query=query, body=body, headers=headers, repeatable=True)
+    return answer.json() if answer.body else None
+
+
+def _print_messages(found: list[Any], ndjson: bool) -> None:
+    for message in found:
+        if ndjson:
+            output.print_line(message)
+        else:
+            typer.echo(f"{message['id']}  {output.printable(messages.body_text(message))}")
+
+
+def _report(count: int, done: str, stale: list[str]) -> None:
+    typer.echo(f"{count:,} {done}")
+    if stale:
+        raise Failure(f"not held by this claim: {', '.join(stale)}")
+
+
+def _confirm(question: str, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Failure("nobody to ask; give --yes", Exit.USAGE)
+    typer.confirm(question, abort=True, err=True)
+
+
+def _exit_if_empty(found: list[Any]) -> None:
+    if not found:
+        raise typer.Exit(Exit.EMPTY)

@@ -1,0 +1,155 @@
+"""What must hold between keys. Every broken rule is reported: one restart should be enough.
+
+A rule names the keys it reads, so that it stays silent when one of those has a
+problem of its own already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from raftq.config.schema import Config, MemberConfig, split_address
+
+SECRET_BYTES_MIN = 16
+
+
+class Problem(NamedTuple):
+    """A reason, told under the first of the keys it depends on."""
+
+    keys: tuple[str, ...]
+    reason: str
+    origin: str = ""  # Where the value came from, if that is not where its key is set.
+
+
+def problems(config: Config) -> Iterator[Problem]:
+    """Every broken rule of a configuration whose values have the right types."""
+    yield from _node(config)
+    yield from _members(config)
+    yield from _secret(config)
+    yield from _raft(config)
+    yield from _limits(config)
+    if not config.api.frontends:
+        yield Problem(("api.frontends",), "name at least one, or the node serves nobody")
+
+
+def _node(config: Config) -> Iterator[Problem]:
+    node = config.node
+    yield from _address("node.api_listen", node.api_listen)
+    yield from _address("node.peer_listen", node.peer_listen)
+    if node.api_listen == node.peer_listen:
+        yield Problem(("node.peer_listen", "node.api_listen"), "is the same as node.api_listen")
+    if node.api_url:
+        yield from _url("node.api_url", node.api_url)
+    if not node.data_dir:
+        yield Problem(("node.data_dir",), "must not be empty")
+
+
+def _members(config: Config) -> Iterator[Problem]:
+    members, node = config.cluster.members, config.node
+    for position, member in enumerate(members):
+        key = f"cluster.members[{position}]"
+        yield from _address(f"{key}.peer", member.peer)
+        yield from _url(f"{key}.api_url", member.api_url)
+        for field in ("name", "peer", "api_url"):
+            value = getattr(member, field)
+            if value in [getattr(other, field) for other in members[:position]]:
+                yield Problem((f"{key}.{field}", "cluster.members"), f'"{value}" is there twice')
+    if not members:
+        return
+    me = [member for member in members if member.name == node.name]
+    if not me:
+        names = ", ".join(member.name for member in members)
+        reason = f'"{node.name}" is not in cluster.members ({names})'
+        yield Problem(("node.name", "cluster.members"), reason)
+    for member in me[:1]:
+        yield from _agrees(config, member)
+
+
+def _agrees(config: Config, member: MemberConfig) -> Iterator[Problem]:
+    """The node may leave these to ``cluster.members``, but not contradict it."""
+    for field in ("zone", "api_url"):
+        mine, theirs = getattr(config.node, field), getattr(member, field)
+        if mine and mine != theirs:
+            reason = f'"{mine}", but cluster.members says "{theirs}" for {member.name}'
+            yield Problem((f"node.{field}", "node.name", "cluster.members"), reason)
+
+
+def _secret(config: Config) -> Iterator[Problem]:
+    cluster = config.cluster
+    if cluster.secret and cluster.secret_file:
+        yield Problem(("cluster.secret", "cluster.secret_file"), "give secret or secret_file")
+    elif len(cluster.members) > 1 and not cluster.secret and not cluster.secret_file:
+        reason = "needed with more than one member: at least 16 random bytes, the same on each node"
+        yield Problem(("cluster.secret_file", "cluster.secret", "cluster.members"), reason)
+    if cluster.secret and len(cluster.secret.encode()) < SECRET_BYTES_MIN:
+        yield Problem(("cluster.secret",), f"shorter than {SECRET_BYTES_MIN} bytes")
+
+
+def _raft(config: Config) -> Iterator[Problem]:
+    raft, storage = config.raft, config.storage
+    bounds = {
+        ("raft.election_timeout_min_ms", "raft.heartbeat_ms"): (
+            raft.election_timeout_min_ms >= 3 * raft.heartbeat_ms,
+            f"must be at least 3 x raft.heartbeat_ms ({3 * raft.heartbeat_ms})",
+        ),
+        ("raft.election_timeout_max_ms", "raft.election_timeout_min_ms"): (
+            raft.election_timeout_max_ms > raft.election_timeout_min_ms,
+            f"must be above raft.election_timeout_min_ms ({raft.election_timeout_min_ms})",
+        ),
+        ("raft.leader_fallback_ms", "raft.heartbeat_ms"): (
+            raft.leader_fallback_ms >= 3 * raft.heartbeat_ms,
+            f"must be at least 3 x raft.heartbeat_ms ({3 * raft.heartbeat_ms})",
+        ),
+        ("raft.request_timeout_ms", "raft.election_timeout_max_ms"): (
+            raft.request_timeout_ms > raft.election_timeout_max_ms,
+            f"must be above raft.election_timeout_max_ms ({raft.election_timeout_max_ms})",
+        ),
+        ("raft.peer_window_bytes", "raft.entry_bytes_max"): (
+            raft.peer_window_bytes >= raft.entry_bytes_max,
+            f"must be at least raft.entry_bytes_max ({raft.entry_bytes_max})",
+        ),
+        ("storage.segment_bytes", "raft.entry_bytes_max"): (
+            storage.segment_bytes >= 2 * raft.entry_bytes_max,
+            f"must be at least 2 x raft.entry_bytes_max ({2 * raft.entry_bytes_max})",
+        ),
+    }
+    for keys, (holds, reason) in bounds.items():
+        if not holds:
+            yield Problem(keys, reason)
+
+
+def _limits(config: Config) -> Iterator[Problem]:
+    limits, raft = config.limits, config.raft
+    for name, value in msgspec.structs.asdict(limits).items():
+        if value < 1:
+            yield Problem((f"limits.{name}",), "must be at least 1")
+    if limits.body_bytes_max > limits.request_bytes_max:
+        reason = f"must not be above limits.request_bytes_max ({limits.request_bytes_max})"
+        yield Problem(("limits.body_bytes_max", "limits.request_bytes_max"), reason)
+    # A request becomes part of one entry, which holds more than the bodies alone.
+    if 2 * limits.request_bytes_max > raft.entry_bytes_max:
+        reason = f"must not be above half of raft.entry_bytes_max ({raft.entry_bytes_max // 2})"
+        yield Problem(("limits.request_bytes_max", "raft.entry_bytes_max"), reason)
+
+
+def _address(key: str, text: str) -> Iterator[Problem]:
+    try:
+        split_address(text)
+    except ValueError as error:
+        yield Problem((key,), str(error))
+
+
+def _url(key: str, text: str) -> Iterator[Problem]:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or text.endswith("/"):
+        yield Problem(
+            (key,), f'"{text}" is not "http://host:port" (https too, no slash at the end)'
+        )

@@ -1,0 +1,47 @@
+"""TOML out of a configuration: for ``raftq config show`` and for generated files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TypeGuard
+
+import msgspec
+
+from raftq.config.schema import Config
+
+MASK = "********"
+
+
+def masked(config: Config) -> Config:
+    """The same without the secret, for people to look at."""
+    if not config.cluster.secret:
+        return config
+    cluster = msgspec.structs.replace(config.cluster, secret=MASK)
+    return msgspec.structs.replace(config, cluster=cluster)
+
+
+def render(sections: Mapping[str, Mapping[str, object]]) -> str:
+    """The file with these sections; lists of tables come last in theirs, as TOML asks."""
+    blocks = []
+    for section, keys in sections.items():
+        blocks.append(_table(f"[{section}]", keys))
+        for key, value in keys.items():
+            if _is_tables(value):
+                blocks += [_table(f"[[{section}.{key}]]", item) for item in value]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table(head: str, keys: Mapping[str, object]) -> str:
+    plain = [f"{key} = {_value(value)}" for key, value in keys.items() if not _is_tables(value)]
+    return "\n".join([head, *plain])
+
+
+def _is_tables(value: object) -> TypeGuard[Sequence[Mapping[str, object]]]:
+    return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], Mapping)
+
+
+def _value(value: object) -> str:
+    # What is left are strings, numbers, booleans and lists of them, which TOML writes as
+    # JSON does; except that it allows no DEL in a string.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

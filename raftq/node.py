@@ -1,0 +1,186 @@
+"""One node as a process: the replica, its transport and its HTTP server on one loop.
+
+``run`` is what ``raftq serve`` calls. Whatever goes wrong inside the replica ends the
+process at once (``Fatal``): a node that has failed once must not go on answering.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+import api.app
+from api.problems import Problem
+from raftq import logs
+from raftq.clock import AsyncioRuntime
+from raftq.config import Config, split_address
+from raftq.disk import OsDisk
+from raftq.metrics import Metrics
+from raftq.replica.replica import Replica
+from raftq.service import NodeService
+from raftq.stores.home import Home
+from raftq.transport import configured
+from raftq.workers import Workers
+
+EXIT_FATAL = 70  # EX_SOFTWARE
+EXIT_START = 78  # EX_CONFIG: it never ran
+GRACE_S = 5.0
+GC_ALLOCATIONS = 50_000
+HEAD_BYTES_MAX = 65_536
+_HEAD_PROBLEM = Problem(
+    "headers_too_large", f"The request line and the headers are over {HEAD_BYTES_MAX} bytes."
+).body()
+HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"
+    b"content-type: application/problem+json\r\ncontent-length: %d\r\n\r\n%b"
+    % (len(_HEAD_PROBLEM), _HEAD_PROBLEM)
+)
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn on our loop, under our signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The node stops the server, in its own order."""
+        yield
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """HTTP whose request line and headers cannot grow without end: uvicorn sets no limit."""
+
+    head_bytes = 0
+    in_head = False
+
+    def data_received(self, data: bytes) -> None:
+        """Count what comes before the headers are complete, but for the piece they begin in."""
+        if self.in_head:
+            self.head_bytes += len(data)
+        super().data_received(data)
+        if self.in_head and self.head_bytes > HEAD_BYTES_MAX:
+            self.in_head = False
+            self.transport.write(HEAD_TOO_LARGE)
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self.head_bytes, self.in_head = 0, True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """From here on the limits of the request itself hold."""
+        self.in_head = False
+        super().on_headers_complete()
+
+
+def run(config: Config, *, bootstrap: bool = False) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status."""
+    logs.configure(config.log.level, config.log.format, config.node.name)
+    return uvloop.run(_serve(config, bootstrap=bootstrap))
+
+
+async def _serve(config: Config, *, bootstrap: bool) -> int:
+    log = logs.logger("node")
+    loop = asyncio.get_running_loop()
+    metrics = Metrics(node=config.node.name, zone=config.node.zone)
+
+    def fatal(error: BaseException) -> None:
+        log.critical("fatal: this node stops at once", error=repr(error), exc_info=error)
+        os._exit(EXIT_FATAL)
+
+    workers = Workers("raftq")
+    runtime = AsyncioRuntime(loop, workers, fatal=fatal)
+    try:
+        listener = _listen(config.node.api_listen)
+        disk = OsDisk()
+        network = configured.network(
+            config, runtime=runtime, fatal=fatal, log=logs.logger("transport"), meter=metrics
+        )
+        replica = Replica(
+            config,
+            runtime=runtime,
+            disk=disk,
+            network=network,
+            home=Home(disk, config.node.data_dir, config.storage.engine),
+            meter=metrics,
+            log=logs.logger("replica"),
+            bootstrap=bootstrap,
+        )
+        service = NodeService(replica, config, metrics, runtime)
+        server = HttpServer(_http_config(config, service))
+        replica.start()
+    except Exception as error:
+        log.critical("cannot start", error=str(error), kind=type(error).__name__)
+        log.debug("cannot start", exc_info=error)
+        return EXIT_START
+    serving = loop.create_task(server.serve(sockets=[listener]))
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    _settle_garbage_collector()
+    log.info("serving", api=config.node.api_url, peers=config.node.peer_listen)
+    await stop.wait()
+    log.info("stopping")
+    stopped = asyncio.Event()
+    replica.stop(stopped.set)
+    await stopped.wait()
+    server.should_exit = True
+    await serving
+    network.close()
+    await network.wait_closed()
+    runtime.close()
+    workers.shutdown()
+    replica.close()
+    log.info("stopped")
+    return 0
+
+
+def _settle_garbage_collector() -> None:
+    """Do not walk what lives as long as the process; collect young garbage in larger lots.
+
+    Requests in flight survive many small collections, and each of these costs as much as
+    answering several requests.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, 20, 50)
+
+
+def _http_config(config: Config, service: NodeService) -> uvicorn.Config:
+    return uvicorn.Config(
+        api.app.create(service, names=config.api.frontends),
+        loop="none",
+        http=BoundedHttp,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        limit_concurrency=config.api.connections_max,
+        timeout_keep_alive=config.api.keep_alive_s,
+        timeout_graceful_shutdown=int(GRACE_S),
+        backlog=4096,
+    )
+
+
+def _listen(address: str) -> socket.socket:
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(4096)
+    listener.setblocking(False)
+    return listener

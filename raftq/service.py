@@ -1,0 +1,237 @@
+"""The queue service that front ends see (``api.ports.Service``), over one replica."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from api.ports import Cluster, Limits, Member, OutcomeUnknown, Status, Unavailable
+from raftq.config import Config
+from raftq.metrics import Metrics
+from raftq.replica.replica import Replica
+from raftq.replica.submitter import Answer, NotSubmitted, Unknown
+from raftq.runtime import Runtime
+from statemachine import queries
+from statemachine.commands import Barrier, Enqueue, Once, QueueCommand
+from statemachine.kv import Reader
+from statemachine.outcomes import Outcome
+
+COMMAND_BYTES = 64  # What a command weighs besides its bodies, roughly.
+REACH_TIMEOUT_S = 5.0
+STALE_FOR_EVER_S = 1e9
+
+REASONS = {
+    "no_leader": "no leader is known here, or it did not take the request; nothing was done",
+    "overloaded": "too many requests are waiting on this node; nothing was done",
+    "stopping": "this node is stopping; nothing was done",
+}
+
+
+class NodeService:
+    """See ``api.ports.Service``."""
+
+    def __init__(
+        self, replica: Replica, config: Config, metrics: Metrics, runtime: Runtime
+    ) -> None:
+        self.limits: Limits = config.limits
+        self._replica = replica
+        self._config = config
+        self._metrics = metrics
+        self._runtime = runtime
+        self._loop = asyncio.get_running_loop()
+        self._status_of: tuple[int, float] | None = None
+        self._status: Status
+        metrics.before_render(self._measure)
+
+    async def propose(self, command: QueueCommand | Once | Barrier) -> Outcome:
+        """See ``api.ports.Service``."""
+        future: asyncio.Future[Answer] = self._loop.create_future()
+
+        def done(answer: Answer) -> None:
+            if not future.done():
+                future.set_result(answer)
+
+        self._replica.submit(command, _weight(command), done)
+        answer = await future
+        match answer:
+            case NotSubmitted(reason):
+                self._metrics.requests_refused += 1
+                raise Unavailable(reason, REASONS[reason])
+            case Unknown(detail):
+                raise OutcomeUnknown(detail)
+            case outcome:
+                return outcome
+
+    def reader(self) -> Reader:
+        """See ``api.ports.Service``."""
+        return self._replica.reader()
+
+    def now_ms(self) -> int:
+        """See ``api.ports.Service``."""
+        return max(self._replica.stamps.now_ms(), self._replica.machine.stamp_ms)
+
+    def monotonic(self) -> float:
+        """See ``api.ports.Service``."""
+        return self._runtime.monotonic()
+
+    async def reach(self, index: int) -> None:
+        """See ``api.ports.Service``."""
+        if index <= self._replica.machine.applied_index:
+            return
+        reached = asyncio.Event()
+        forget = self._replica.waiters.when_applied(index, reached.set)
+        try:
+            async with asyncio.timeout(REACH_TIMEOUT_S):
+                await reached.wait()
+        except TimeoutError:
+            applied = self._replica.machine.applied_index
+            raise Unavailable(
+                "behind", f"this replica has applied {applied}, not yet {index}"
+            ) from None
+        finally:
+            forget()
+
+    async def wait_ready(self, account: str, queue: str, timeout_s: float) -> bool:
+        """See ``api.ports.Service``."""
+        woken: asyncio.Future[bool] = self._loop.create_future()
+        forget = self._replica.waiters.when_ready((account, queue), _setter(woken, True))
+        timer = self._loop.call_later(timeout_s, _setter(woken, False))
+        try:
+            return await woken
+        except asyncio.CancelledError:
+            if woken.done() and not woken.cancelled() and woken.result():
+                # Woken and gone in the same turn: the message is still there for the next.
+                self._replica.waiters.wake({(account, queue): 1}, 0)
+            raise
+        finally:
+            timer.cancel()
+            forget()
+
+    def status(self) -> Status:
+        """See ``api.ports.Service``. One look per turn of the loop serves all its requests."""
+        applied_index, turn = self._replica.machine.applied_index, self._loop.time()
+        if self._status_of != (applied_index, turn):
+            self._status_of = (applied_index, turn)
+            staleness_s = self._replica.consensus.staleness_s()
+            self._status = Status(
+                node=self._replica.name,
+                zone=self._config.node.zone,
+                role=self._replica.role,
+                applied_index=applied_index,
+                # A node that has heard no leader yet does not know how stale it is.
+                staleness_ms=int(min(staleness_s, STALE_FOR_EVER_S) * 1000),
+            )
+        return self._status
+
+    def cluster(self) -> Cluster:
+        """See ``api.ports.Service``."""
+        replica = self._replica
+        commit = replica.consensus.commit_index
+        seen = [p.state.applied_index for p in replica.links.peers.by_name.values() if p.state]
+        highest = max([commit, *seen])
+        return Cluster(
+            cluster_id=replica.cluster_id,
+            leader=replica.leader,
+            term=replica.consensus.term,
+            commit_index=commit,
+            members=tuple(self._members(highest)),
+        )
+
+    def _members(self, highest: int) -> list[Member]:
+        replica = self._replica
+        members = []
+        for configured in self._config.cluster.members:
+            zone, url = configured.zone, configured.api_url
+            if configured.name == replica.name:
+                role, term = replica.role, replica.consensus.term
+                applied = replica.machine.applied_index
+            else:
+                peer = replica.links.peers.by_name[configured.name]
+                state = peer.state
+                role = state.role if state else "unknown" if peer.hello else "unreachable"
+                term, applied = (state.term, state.applied_index) if state else (0, 0)
+                if role == "leader" and configured.name != replica.leader:
+                    role = "follower"  # Its gossip is older than what the log has told us.
+                if configured.name == replica.leader and role == "follower":
+                    role = "leader"
+                if peer.hello is not None:
+                    zone, url = peer.hello.zone, peer.hello.api_url
+            members.append(
+                Member(
+                    node=configured.name,
+                    zone=zone,
+                    api_url=url,
+                    role=role,
+                    term=term,
+                    applied_index=applied,
+                    lag=max(0, highest - applied),
+                )
+            )
+        return members
+
+    def ready(self) -> str | None:
+        """See ``api.ports.Service``."""
+        replica = self._replica
+        if replica.stopping:
+            return "stopping"
+        if not replica.formed:
+            return "not yet a member of a cluster"
+        if replica.leader is None:
+            return "no leader"
+        if not replica.submitter.has_session:
+            return "no session with the leader yet"
+        return None
+
+    def metrics(self) -> bytes:
+        """See ``api.ports.Service``."""
+        return self._metrics.render()
+
+    def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """See ``api.ports.Service``."""
+        self._metrics.observe_request(route, method, status, seconds)
+
+    def _measure(self) -> None:
+        """Bring the gauges up to date; called at each scrape."""
+        replica, metrics = self._replica, self._metrics
+        consensus, journal = replica.consensus, replica.journal
+        metrics.term = consensus.term
+        metrics.is_leader = int(consensus.is_leader)
+        metrics.elections_started = consensus.elections.stood
+        metrics.pre_votes = consensus.elections.asked
+        metrics.durable_index = journal.durable_index
+        metrics.commit_index = consensus.commit_index
+        metrics.applied_index = replica.machine.applied_index
+        metrics.journal_bytes = journal.size_bytes
+        metrics.journal_segments = len(journal.segments())
+        metrics.peers_connected = sum(
+            p.hello is not None for p in replica.links.peers.by_name.values()
+        )
+        metrics.snapshots_installed = replica.snapshots_installed
+        metrics.snapshots_sent = replica.snapshots_sent
+        metrics.parked_polls = replica.waiters.parked
+        metrics.pending_requests = replica.submitter.pending
+        totals = queries.totals(replica.reader())
+        metrics.accounts, metrics.queues = totals.accounts, totals.queues
+        metrics.message_bytes = totals.bytes
+        metrics.messages_by_state = {
+            "ready": totals.ready,
+            "delayed": totals.delayed,
+            "claimed": totals.claimed,
+        }
+
+
+def _weight(command: QueueCommand | Once | Barrier) -> int:
+    inner = command.command if isinstance(command, Once) else command
+    if isinstance(inner, Enqueue):
+        return sum(len(message.body) + COMMAND_BYTES for message in inner.messages)
+    return COMMAND_BYTES
+
+
+def _setter(future: asyncio.Future[bool], value: bool) -> Callable[[], bool]:
+    def set_result() -> bool:
+        waiting = not future.done()
+        if waiting:
+            future.set_result(value)
+        return waiting
+
+    return set_result

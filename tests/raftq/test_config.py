@@ -1,0 +1,296 @@
+"""The configuration: one file, three ways to override it, and every fault told at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from raftq.config import Config, ConfigError, load, masked, render
+
+ROOT = Path(__file__).parents[2]
+SECRET = "0123456789abcdef"
+MEMBERS = """
+[[cluster.members]]
+name = "n1"
+zone = "a"
+peer = "10.0.0.1:9001"
+api_url = "http://10.0.0.1:8001"
+[[cluster.members]]
+name = "n2"
+zone = "b"
+peer = "10.0.0.2:9001"
+api_url = "http://10.0.0.2:8001"
+"""
+
+
+def written(directory: Path, text: str) -> Path:
+    path = directory / "node.toml"
+    path.write_text(text)
+    return path
+
+
+def faults(path: Path | None, environ: dict[str, str] | None = None, *sets: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(path, environ, sets)
+    return list(caught.value.problems)
+
+
+def test_the_example_file_has_every_key_with_its_default() -> None:
+    example = tomllib.loads((ROOT / "conf/node.toml").read_text())
+    defaults = json.loads(msgspec.json.encode(Config()))
+    assert example == defaults
+    assert json.dumps(example) == json.dumps(defaults), "the order differs"
+
+
+def test_the_example_file_explains_every_key() -> None:
+    lines = (ROOT / "conf/node.toml").read_text().splitlines()
+    keys = [(above, line) for above, line in pairwise(lines) if re.match(r"\w+ = ", line)]
+    assert len(keys) > 30
+    assert [line for above, line in keys if not above.startswith("# ")] == []
+
+
+def test_the_example_file_is_valid_and_means_the_defaults(tmp_path: Path) -> None:
+    example = load(written(tmp_path, (ROOT / "conf/node.toml").read_text()))
+    assert example == load(written(tmp_path, ""))
+
+
+@pytest.mark.parametrize("name", ["n1", "n2", "n3"])
+def test_the_files_for_three_nodes_agree(name: str, tmp_path: Path) -> None:
+    for file in (ROOT / "conf/cluster-3").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    secret = tmp_path / "cluster.secret"
+    secret.touch(mode=0o600)
+    secret.write_text(SECRET)
+    config, first = load(tmp_path / f"{name}.toml"), load(tmp_path / "n1.toml")
+    assert config.node.name == name
+    assert config.fingerprint() == first.fingerprint()
+    listed = {member.name: member for member in config.cluster.members}[name]
+    assert (listed.peer, listed.zone) == (config.node.peer_listen, config.node.zone)
+    assert listed.api_url == config.node.api_url == f"http://{config.node.api_listen}"
+
+
+def test_file_environment_and_flag_override_each_other_in_this_order(tmp_path: Path) -> None:
+    path = written(tmp_path, '[node]\nname = "file"\nzone = "file"\ndata_dir = "/file"\n')
+    environ = {"RAFTQ_NODE__ZONE": "env", "RAFTQ_NODE__DATA_DIR": "/env", "RAFTQ_URL": "x"}
+    node = load(path, environ, ["node.data_dir=/flag"]).node
+    assert (node.name, node.zone, node.data_dir) == ("file", "env", "/flag")
+
+
+@pytest.mark.parametrize(
+    ("text", "section", "key", "value"),
+    [
+        ("raft.heartbeat_ms=50", "raft", "heartbeat_ms", 50),
+        ("raft.heartbeat_ms = 50", "raft", "heartbeat_ms", 50),
+        ('api.frontends=["rest", "sqs"]', "api", "frontends", ("rest", "sqs")),
+        ("node.name=007", "node", "name", "007"),
+        ("log.format=json", "log", "format", "json"),
+        ("limits.page_max=7", "limits", "page_max", 7),
+        ("node.zone=a=b", "node", "zone", None),
+    ],
+)
+def test_values_outside_the_file_are_strings_toml_or_json(
+    text: str, section: str, key: str, value: object
+) -> None:
+    if value is None:
+        assert len(faults(None, None, text)) == 1
+        return
+    assert getattr(getattr(load(None, None, [text]), section), key) == value
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        '[{"name": "n1", "peer": "h:1", "api_url": "http://h:2"}]',
+        '[{name = "n1", peer = "h:1", api_url = "http://h:2"}]',
+    ],
+)
+def test_members_may_come_from_the_environment(members: str) -> None:
+    config = load(None, {"RAFTQ_CLUSTER__MEMBERS": members})
+    assert config.cluster.members[0].peer == "h:1"
+    assert config.node.api_url == "http://h:2"
+
+
+def test_every_fault_is_told_with_its_key_and_origin(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        '[node]\nzome = "a"\napi_listen = "nowhere"\n[raft]\nheartbeat_ms = "fast"\n'
+        "[limits]\nbody_bytes_max = -1\npages = 1\n[nodes]\n"
+        '[[cluster.members]]\nname = "n2"\npeer = 5\napi_urll = "x"\n',
+    )
+    found = faults(path, {"RAFTQ_LOG__LEVEL": "loud", "RAFTQ_LOG__COLOR": "1"}, "api.pending_max=0")
+    told = {problem.partition(":")[0]: problem for problem in found}
+    assert sorted(told) == [
+        "api.pending_max",
+        "cluster.members[0].api_url",
+        "cluster.members[0].api_urll",
+        "cluster.members[0].peer",
+        "limits.body_bytes_max",
+        "limits.pages",
+        "log.color",
+        "log.level",
+        "node.api_listen",
+        "node.zome",
+        "nodes",
+        "raft.heartbeat_ms",
+    ]
+    assert 'did you mean "node.zone"?' in told["node.zome"]
+    assert str(path) in told["raft.heartbeat_ms"]
+    assert "RAFTQ_LOG__LEVEL" in told["log.level"]
+    assert "debug, info, warning, error" in told["log.level"]
+
+
+@pytest.mark.parametrize(
+    ("sets", "key"),
+    [
+        (["raft.election_timeout_min_ms=299"], "raft.election_timeout_min_ms"),
+        (["raft.election_timeout_max_ms=500"], "raft.election_timeout_max_ms"),
+        (["raft.leader_fallback_ms=299"], "raft.leader_fallback_ms"),
+        (["raft.request_timeout_ms=1000"], "raft.request_timeout_ms"),
+        (["raft.peer_window_bytes=8388607"], "raft.peer_window_bytes"),
+        (["storage.segment_bytes=16777215"], "storage.segment_bytes"),
+        (["limits.request_bytes_max=4194305"], "limits.request_bytes_max"),
+        (["limits.body_bytes_max=4194305"], "limits.body_bytes_max"),
+        (["limits.page_max=0"], "limits.page_max"),
+        (["node.peer_listen=127.0.0.1:8001"], "node.peer_listen"),
+        (["node.peer_listen=127.0.0.1"], "node.peer_listen"),
+        (["node.peer_listen=::1:9001"], "node.peer_listen"),
+        (["node.api_listen=127.0.0.1:65536"], "node.api_listen"),
+        (["node.api_listen=127.0.0.1:0"], "node.api_listen"),
+        (["node.api_url=ftp://host"], "node.api_url"),
+        (["node.api_url=http://host/"], "node.api_url"),
+        (["node.name=.hidden"], "node.name"),
+        (["node.name="], "node.name"),
+        (["node.data_dir="], "node.data_dir"),
+        (["api.frontends=[]"], "api.frontends"),
+        (["cluster.secret=fifteen-bytes-x"], "cluster.secret"),
+        ([f"cluster.secret={SECRET}", "cluster.secret_file=x"], "cluster.secret"),
+        (["cluster.secret_file=/does/not/exist"], "cluster.secret_file"),
+        (["no.such=1"], "no"),
+        (["node"], "--set node"),
+    ],
+)
+def test_a_broken_rule_is_told_under_its_key(sets: list[str], key: str) -> None:
+    assert [problem.split(": ")[0] for problem in faults(None, None, *sets)] == [key]
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["raft.election_timeout_min_ms=300"],
+        ["raft.election_timeout_max_ms=501"],
+        ["storage.segment_bytes=16777216"],
+        ["limits.request_bytes_max=4194304"],
+        ["node.peer_listen=[::1]:9001"],
+        ["node.api_url=https://queue.example"],
+        ["cluster.secret=sixteen-bytes-xx"],
+    ],
+)
+def test_the_edges_of_the_rules_are_allowed(sets: list[str]) -> None:
+    load(None, None, sets)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (("", ""), "cluster.secret_file"),
+        (("n2", "n1"), "cluster.members[1].name"),
+        (("10.0.0.2:9001", "10.0.0.1:9001"), "cluster.members[1].peer"),
+        (("http://10.0.0.2:8001", "http://10.0.0.1:8001"), "cluster.members[1].api_url"),
+        (('peer = "10.0.0.2:9001"\n', ""), "cluster.members[1].peer"),
+        (('name = "n1"', 'name = "n0"'), "node.name"),
+        (("[[cluster", '[node]\nzone = "b"\n[[cluster'), "node.zone"),
+        (("[[cluster", '[node]\napi_url = "http://x"\n[[cluster'), "node.api_url"),
+    ],
+)
+def test_members_must_fit_together(change: tuple[str, str], key: str, tmp_path: Path) -> None:
+    secret = () if key == "cluster.secret_file" else (f"cluster.secret={SECRET}",)
+    path = written(tmp_path, MEMBERS.replace(*change, 1) if change[0] else MEMBERS)
+    assert [problem.split(": ")[0] for problem in faults(path, None, *secret)] == [key]
+
+
+def test_what_is_left_out_is_filled_in_from_the_members(tmp_path: Path) -> None:
+    config = load(written(tmp_path, MEMBERS), None, ["node.name=n2", f"cluster.secret={SECRET}"])
+    assert (config.node.zone, config.node.api_url) == ("b", "http://10.0.0.2:8001")
+    assert config.node.data_dir == str(tmp_path / "data")
+
+
+def test_a_node_without_members_is_a_cluster_of_one() -> None:
+    config = load(None)
+    (me,) = config.cluster.members
+    assert (me.name, me.peer, me.zone) == ("n1", "127.0.0.1:9001", "default")
+    assert config.node.data_dir == os.path.abspath("data")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400])
+def test_the_secret_is_read_from_a_private_file(mode: int, tmp_path: Path) -> None:
+    (tmp_path / "s").write_text(f"{SECRET}\n")
+    (tmp_path / "s").chmod(mode)
+    config = load(written(tmp_path, '[cluster]\nsecret_file = "s"\n'))
+    assert config.cluster.secret == SECRET
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "why"),
+    [
+        (0o604, SECRET, "mode 0604"),
+        (0o660, SECRET, "mode 0660"),
+        (0o600, "short", "less than 16 bytes"),
+    ],
+)
+def test_a_secret_others_can_get_at_is_refused(
+    mode: int, text: str, why: str, tmp_path: Path
+) -> None:
+    (tmp_path / "s").write_text(text)
+    (tmp_path / "s").chmod(mode)
+    (problem,) = faults(written(tmp_path, '[cluster]\nsecret_file = "s"\n'))
+    assert why in problem
+
+
+def test_the_secret_is_never_shown() -> None:
+    config = load(None, None, [f"cluster.secret={SECRET}"])
+    assert SECRET not in repr(config)
+    assert SECRET not in render(msgspec.to_builtins(masked(config)))
+    assert SECRET not in str(faults(None, None, f"cluster.secret={SECRET}", "node.name=."))
+
+
+def test_the_fingerprint_covers_what_nodes_share_and_nothing_else() -> None:
+    members = '[{"name": "n1", "peer": "h:1", "api_url": "http://h:2"}]'
+    base = [f"cluster.members={members}"]
+    mine = load(None, None, base).fingerprint()
+    for same in ("node.data_dir=/x", "storage.engine=memory", "log.level=debug"):
+        assert load(None, None, [*base, same]).fingerprint() == mine
+    secret = f"cluster.secret={SECRET}"
+    assert load(None, None, [*base, secret]).fingerprint() == mine
+    for other in ("cluster.name=x", "raft.heartbeat_ms=99", "limits.page_max=9"):
+        assert load(None, None, [*base, other]).fingerprint() != mine
+
+
+def test_the_order_of_members_does_not_matter(tmp_path: Path) -> None:
+    first, second = MEMBERS.split("[[")[1:]
+    there = load(written(tmp_path, f"[[{first}[[{second}"), None, [f"cluster.secret={SECRET}"])
+    back = load(written(tmp_path, f"[[{second}[[{first}"), None, [f"cluster.secret={SECRET}"])
+    assert there.fingerprint() == back.fingerprint()
+
+
+def test_what_is_shown_can_be_loaded_again(tmp_path: Path) -> None:
+    awkward = tmp_path / 'a "b" \\ \u00e9 \U0001f600 \x7f'
+    sets = [f"cluster.secret={SECRET}", f"node.data_dir={awkward}"]
+    config = load(written(tmp_path, MEMBERS), None, sets)
+    again = load(written(tmp_path, render(msgspec.to_builtins(config))))
+    assert again == config
+
+
+@pytest.mark.parametrize("text", ["[node", "node = 1\n", "[node]\nname = 1\n"])
+def test_rubbish_is_a_readable_fault(text: str, tmp_path: Path) -> None:
+    assert len(faults(written(tmp_path, text))) == 1
+
+
+def test_a_missing_file_is_a_readable_fault(tmp_path: Path) -> None:
+    assert faults(tmp_path / "none.toml") == [f"{tmp_path / 'none.toml'}: no such file"]
