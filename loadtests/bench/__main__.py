@@ -1,0 +1,73 @@
+"""Runs a plan: JSON lines on stdout and in a file, a table on stderr, 1 if anything failed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from loadtests import REPORTS, ROOT, leave_in_order
+from loadtests.bench import backlog, machine
+from loadtests.bench.plan import PLANS, Plan
+from loadtests.bench.records import Records, medians, show
+from loadtests.bench.service import Service
+
+SYNC_SHARE = 0.5
+SIZES = {"quick": "about 90 seconds", "slice": "a few seconds, to see that it works"}
+
+
+def main() -> int:
+    """The exit code."""
+    asked = _arguments()
+    leave_in_order()
+    plan = PLANS[asked.plan]
+    name = f"bench-{plan.name}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
+    records = Records(asked.out or REPORTS / name, sys.stdout)
+    with tempfile.TemporaryDirectory(prefix="raftq-bench-", dir=asked.dir) as directory:
+        _run(plan, Path(directory), records)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+    show(records.kept, console)
+    console.print(f"{records.path}")
+    if errors := records.errors():
+        console.print(f"[red]{errors} requests failed[/red]")
+    return 1 if errors else 0
+
+
+def _run(plan: Plan, directory: Path, records: Records) -> None:
+    records.add({"kind": "run", "plan": plan._asdict(), **machine.describe(ROOT)})
+    started_s = time.monotonic()
+    with Service(directory / "cluster") as service:
+        for repetition in range(plan.repetitions):
+            records.add(
+                {
+                    "kind": "sync_loop",
+                    "repetition": repetition,
+                    **machine.sync_loop(directory, plan.measure_s * SYNC_SHARE),
+                }
+            )
+            for cell in plan.cells():
+                records.add(service.measure(cell, plan, repetition))
+        for record in backlog.records(service, plan):
+            records.add(record)
+    for record in medians(records.kept):
+        records.add(record)
+    records.add({"kind": "end", "seconds": round(time.monotonic() - started_s, 1)})
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
+    sizes = parser.add_mutually_exclusive_group()
+    for name, meaning in SIZES.items():
+        sizes.add_argument(f"--{name}", dest="plan", action="store_const", const=name, help=meaning)
+    parser.set_defaults(plan="full")
+    parser.add_argument("--out", type=Path, help="the JSON lines; default: a file in reports/")
+    parser.add_argument("--dir", type=Path, help="a directory on the disk to measure")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,186 @@
+"""Closed-loop load from one process: each connection sends when it has been answered.
+
+Requests are prebuilt bytes and answers are only looked at as far as the next request
+needs it, so that the client does not become what is measured; its own CPU time is
+reported all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import perf_counter
+from typing import Protocol, cast
+
+HEAD_END = b"\r\n\r\n"
+LENGTH = b"content-length:"
+ERRORS_MAX = 100
+
+
+class Exchange(Protocol):
+    """What one connection says: an operation is one request or several."""
+
+    finished: int
+    """Messages that the answer just given to ``next`` has completed; 0 within an operation."""
+
+    def first(self) -> bytes:
+        """The request that begins an operation."""
+        ...
+
+    def next(self, status: int, body: bytes) -> bytes | None:
+        """The next request; None: no more. ``BadAnswer`` begins a new operation."""
+        ...
+
+
+class BadAnswer(Exception):
+    """The operation failed."""
+
+
+class TooManyErrors(Exception):
+    """What is measured is not the service but its failing."""
+
+
+class Measured:
+    """What all connections did while ``open`` was true."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self.messages = 0
+        self.requests = 0
+        self.errors: list[str] = []
+        self.latencies_s = array("d")
+        self.seconds = 0.0
+
+
+class Load:
+    """Some connections to some ports, all saying the same kind of thing."""
+
+    def __init__(
+        self, ports: Sequence[int], connections: int, make: Callable[[], Exchange]
+    ) -> None:
+        self.measured = Measured()
+        self._ports = ports
+        self._wires = [_Wire(make(), self.measured) for _ in range(connections)]
+
+    async def connect(self) -> None:
+        """Connect all; connection n goes to port n modulo their number."""
+        loop = asyncio.get_running_loop()
+        for place, wire in enumerate(self._wires):
+            port = self._ports[place % len(self._ports)]
+            await loop.create_connection(partial(_Wire.itself, wire), "127.0.0.1", port)
+
+    async def run(self, warmup_s: float, measure_s: float, marked: Callable[[], None]) -> Measured:
+        """Warm up, measure, hang up; ``marked`` is called as the window opens and closes."""
+        await self.connect()
+        for wire in self._wires:
+            wire.start()
+        await self._healthy(warmup_s)
+        marked()
+        self.measured.open = True
+        started_s = perf_counter()
+        await self._healthy(measure_s)
+        self.measured.open = False
+        self.measured.seconds = perf_counter() - started_s
+        marked()
+        for wire in self._wires:
+            wire.stop()
+        await asyncio.wait([wire.ended for wire in self._wires], timeout=10)
+        return self.measured
+
+    async def run_out(self) -> Measured:
+        """Go on until every exchange has no more to say."""
+        await self.connect()
+        self.measured.open = True
+        started_s = perf_counter()
+        for wire in self._wires:
+            wire.start()
+        while not all(wire.ended.done() for wire in self._wires):
+            await self._healthy(0.01)
+        self.measured.seconds = perf_counter() - started_s
+        return self.measured
+
+    async def _healthy(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if len(self.measured.errors) > ERRORS_MAX:
+            raise TooManyErrors(self.measured.errors[-1])
+
+
+class _Wire(asyncio.Protocol):
+    def __init__(self, exchange: Exchange, measured: Measured) -> None:
+        self._exchange = exchange
+        self._measured = measured
+        self._buffer = b""
+        self._began_s = 0.0
+        self._stopping = False
+        self._transport: asyncio.Transport | None = None
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def itself(self) -> _Wire:
+        """As a factory: a wire exists before its connection does."""
+        return self
+
+    def start(self) -> None:
+        assert self._transport is not None
+        self._began_s = perf_counter()
+        self._transport.write(self._exchange.first())
+
+    def stop(self) -> None:
+        """End with the operation that is under way."""
+        self._stopping = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has no such base.
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.ended.done():
+            self._measured.errors.extend([f"hung up: {error}"] * ERRORS_MAX)
+            self.ended.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+        end = data.find(HEAD_END)
+        if end < 0:
+            self._buffer = data
+            return
+        body = data[end + 4 :]
+        if len(body) < _length(data[:end]):
+            self._buffer = data
+            return
+        self._buffer = b""
+        self._answered(int(data[9:12]), body)
+
+    def _answered(self, status: int, body: bytes) -> None:
+        measured = self._measured
+        exchange = self._exchange
+        try:
+            request = exchange.next(status, body)
+            finished = exchange.finished
+        except BadAnswer:
+            measured.errors.append(f"{status} {body[:300]!r}")
+            request, finished = exchange.first(), 0
+            self._began_s = perf_counter()
+        if measured.open:
+            measured.requests += 1
+            measured.messages += finished
+        if finished:
+            now_s = perf_counter()
+            if measured.open:
+                measured.latencies_s.append(now_s - self._began_s)
+            self._began_s = now_s
+        assert self._transport is not None
+        if request is None or (self._stopping and finished):
+            self.ended.set_result(None)
+            self._transport.close()
+        else:
+            self._transport.write(request)
+
+
+def _length(head: bytes) -> int:
+    at = head.lower().find(LENGTH)
+    if at < 0:
+        return 0
+    end = head.find(b"\r", at)
+    return int(head[at + len(LENGTH) : end if end > 0 else None])

@@ -1,0 +1,143 @@
+"""What the connections say: put, or put, claim and ack, by ones or in batches."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from loadtests.bench.client import BadAnswer
+
+ACCOUNT = "bench"
+LEASE_S = 600
+
+_CLAIM = re.compile(rb'"claim":\s*"([0-9a-f]+)"')
+_ACKED = re.compile(rb'"acked":\s*(\d+)')
+
+
+def request(method: str, path: str, body: bytes = b"") -> bytes:
+    """The bytes of a request."""
+    kind = "Content-Type: application/json\r\n" if body else ""
+    head = f"{method} {path} HTTP/1.1\r\nHost: raftq\r\n{kind}Content-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def queue_path(queue: str) -> str:
+    """Where a queue lives."""
+    return f"/v1/{ACCOUNT}/queues/{queue}"
+
+
+def put_request(queue: str, batch: int, body_bytes: int) -> bytes:
+    """``batch`` messages of JSON; one goes as a bare message."""
+    message = {"body": {"padding": "x" * max(0, body_bytes - len('{"padding":""}'))}}
+    sent = message if batch == 1 else {"messages": [message] * batch}
+    body = json.dumps(sent, separators=(",", ":")).encode()
+    return request("POST", f"{queue_path(queue)}/messages", body)
+
+
+def claim_request(queue: str, limit: int) -> bytes:
+    """Up to ``limit`` messages, under a lease that no run outlives."""
+    body = json.dumps({"limit": limit, "lease": LEASE_S}).encode()
+    return request("POST", f"{queue_path(queue)}/claims", body)
+
+
+def ack_request(queue: str, claimed: bytes) -> bytes:
+    """Everything that the claim in this answer holds."""
+    found = _CLAIM.search(claimed)
+    if found is None:
+        raise BadAnswer
+    claim = found.group(1).decode()
+    return request("POST", f"{queue_path(queue)}/claims/{claim}/ack")
+
+
+class Puts:
+    """Puts, for ever or ``operations`` times."""
+
+    def __init__(
+        self, queue: str, batch: int, body_bytes: int, operations: float = float("inf")
+    ) -> None:
+        self.finished = batch
+        self._put = put_request(queue, batch, body_bytes)
+        self._left = operations
+
+    def first(self) -> bytes:
+        """See ``Exchange``."""
+        return self._put
+
+    def next(self, status: int, body: bytes) -> bytes | None:
+        """See ``Exchange``."""
+        if status != 201:
+            raise BadAnswer
+        self._left -= 1
+        return self._put if self._left > 0 else None
+
+
+class Lifecycles:
+    """Put, claim as many, ack them.
+
+    All connections share a queue. As each claims only after it has put, there is always
+    enough for everybody.
+    """
+
+    def __init__(self, queue: str, batch: int, body_bytes: int) -> None:
+        self.finished = 0
+        self._queue = queue
+        self._batch = batch
+        self._put = put_request(queue, batch, body_bytes)
+        self._claim = claim_request(queue, batch)
+        self._ack = b""
+        self._stage = 0
+
+    def first(self) -> bytes:
+        """See ``Exchange``."""
+        self._stage = 0
+        self.finished = 0
+        return self._put
+
+    def next(self, status: int, body: bytes) -> bytes | None:
+        """See ``Exchange``."""
+        stage, self._stage = self._stage, (self._stage + 1) % 3
+        self.finished = 0
+        if status != (201, 201, 200)[stage]:
+            raise BadAnswer
+        if stage == 0:
+            return self._claim
+        if stage == 1:
+            return ack_request(self._queue, body)
+        acked = _ACKED.search(body)
+        if acked is None or int(acked.group(1)) != self._batch:
+            raise BadAnswer
+        self.finished = self._batch
+        return self._put
+
+
+class Drains:
+    """Claims and acks until the queue is empty."""
+
+    def __init__(self, queue: str, batch: int) -> None:
+        self.finished = 0
+        self._queue = queue
+        self._claim = claim_request(queue, batch)
+        self._claiming = True
+
+    def first(self) -> bytes:
+        """See ``Exchange``."""
+        self._claiming = True
+        self.finished = 0
+        return self._claim
+
+    def next(self, status: int, body: bytes) -> bytes | None:
+        """See ``Exchange``."""
+        self.finished = 0
+        if not self._claiming:
+            acked = _ACKED.search(body)
+            if status != 200 or acked is None:
+                raise BadAnswer
+            self._claiming = True
+            self.finished = int(acked.group(1))
+            return self._claim
+        if status == 204:
+            return None
+        if status != 201:
+            raise BadAnswer
+        self._claiming = False
+        return ack_request(self._queue, body)

@@ -1,0 +1,88 @@
+"""The machine under the figures: its name, its disk, and what processes take of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median, quantiles
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+APPEND_BYTES = 1024
+MIB = 1 << 20
+
+
+def describe(root: Path) -> dict[str, object]:
+    """What a reader must know to compare figures."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "commit": _commit(root),
+        "load_1min": round(os.getloadavg()[0], 2),
+    }
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process with all its threads."""
+    # The second field is the name, in parentheses, and may hold anything.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+def total_cpu_s(pids: Iterable[int]) -> float:
+    """Of some processes together."""
+    return sum(cpu_s(pid) for pid in pids)
+
+
+def rss_mib(pid: int) -> float:
+    """Resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / MIB, 1)
+
+
+def sync_loop(directory: Path, seconds: float) -> dict[str, float]:
+    """Appends of 1 KiB, each with its own fdatasync: what the disk alone would do."""
+    path = directory / "sync-loop"
+    data = b"x" * APPEND_BYTES
+    latencies_s = []
+    file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    try:
+        end_s = time.perf_counter() + seconds
+        while (started_s := time.perf_counter()) < end_s:
+            os.write(file, data)
+            os.fdatasync(file)
+            latencies_s.append(time.perf_counter() - started_s)
+    finally:
+        os.close(file)
+        path.unlink()
+    return {"syncs_per_s": round(len(latencies_s) / seconds, 1), **percentiles(latencies_s)}
+
+
+def percentiles(latencies_s: Iterable[float]) -> dict[str, float]:
+    """p50 and p99 in milliseconds."""
+    values = list(latencies_s)
+    if len(values) < 2:
+        values = [*values, *values] or [0.0, 0.0]
+    return {
+        "p50_ms": round(median(values) * 1000, 3),
+        "p99_ms": round(quantiles(values, n=100, method="inclusive")[98] * 1000, 3),
+    }
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _commit(root: Path) -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,134 @@
+"""What comes out: a JSON line for each thing measured, and medians over the repetitions."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtests.bench.plan import NULL, Cell
+
+Record = dict[str, Any]
+FIGURES = (
+    "messages_per_s",
+    "requests_per_s",
+    "p50_ms",
+    "p99_ms",
+    "server_cpu_s_per_10k",
+    "client_cpu_s_per_10k",
+    "client_cpu_share",
+)
+
+
+class Records:
+    """Keeps what was measured, and writes each record down at once."""
+
+    def __init__(self, path: Path, also: TextIO) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.kept: list[Record] = []
+        self._also = also
+
+    def add(self, record: Record) -> None:
+        """Keep and write."""
+        self.kept.append(record)
+        line = json.dumps(record)
+        print(line, file=self._also, flush=True)
+        with self.path.open("a") as file:
+            file.write(line + "\n")
+
+    def errors(self) -> int:
+        """Requests that were not answered as they should."""
+        return sum(int(record.get("errors", 0)) for record in self.kept)
+
+
+def medians(records: Iterable[Record]) -> Iterator[Record]:
+    """One record for each cell: medians, and the ratio to the baseline beside it.
+
+    The ratio is taken within a repetition and its median over them, so that a machine that
+    is slower for a while does not decide it.
+    """
+    found: dict[Cell, list[Record]] = defaultdict(list)
+    for record in records:
+        if record["kind"] == "cell":
+            found[_cell(record)].append(record)
+    for cell, repetitions in found.items():
+        summary: Record = {"kind": "median", **cell._asdict(), "repetitions": len(repetitions)}
+        for figure in FIGURES:
+            summary[figure] = round(median(one[figure] for one in repetitions), 3)
+        baselines = {one["repetition"]: one for one in found.get(cell.baseline, [])}
+        if cell.scenario != NULL and baselines:
+            summary["ratio_to_null"] = round(_ratio(repetitions, baselines), 3)
+        if rss := [size for one in repetitions for size in one.get("rss_mib", {}).values()]:
+            summary["rss_mib_max"] = max(rss)
+        yield summary
+
+
+def _cell(record: Record) -> Cell:
+    return Cell(*(record[name] for name in Cell._fields))
+
+
+def _ratio(repetitions: list[Record], baselines: dict[int, Record]) -> float:
+    """Requests against requests: one of raftq's may carry many messages."""
+    ratios: list[float] = [
+        one["requests_per_s"] / max(baselines[one["repetition"]]["requests_per_s"], 1e-9)
+        for one in repetitions
+    ]
+    return median(ratios)
+
+
+def show(records: Iterable[Record], console: Console) -> None:
+    """The summary for people."""
+    kept = list(records)
+    console.print(_cells_table([one for one in kept if one["kind"] == "median"]))
+    table = Table(title="claim latency on one connection", title_justify="left")
+    for column in ("queue", "messages", "p50 ms", "p99 ms"):
+        table.add_column(column, justify="right")
+    for one in kept:
+        if one["kind"] == "claim_latency":
+            texts = (one["state"], f"{one['messages']:,}", f"{one['p50_ms']}", f"{one['p99_ms']}")
+            table.add_row(*texts)
+        elif one["kind"] == "sync_loop":
+            console.print(
+                f"fdatasync after each 1 KiB: {one['syncs_per_s']:,.0f}/s, p50 {one['p50_ms']} ms"
+            )
+    console.print(table)
+
+
+def _cells_table(summaries: list[Record]) -> Table:
+    table = Table(title="medians", title_justify="left")
+    for column in (
+        "scenario",
+        "to",
+        "clients",
+        "batch",
+        "messages/s",
+        "x null",
+        "p50 ms",
+        "p99 ms",
+        "server CPU s/10k",
+        "client CPU s/10k",
+        "RSS MiB",
+    ):
+        table.add_column(column, justify="right")
+    for one in summaries:
+        table.add_row(
+            one["scenario"],
+            one["target"],
+            f"{one['connections']}",
+            f"{one['batch']}",
+            f"{one['messages_per_s']:,.0f}",
+            f"{one['ratio_to_null']:.2f}" if "ratio_to_null" in one else "",
+            f"{one['p50_ms']:.2f}",
+            f"{one['p99_ms']:.2f}",
+            f"{one['server_cpu_s_per_10k']:.2f}",
+            f"{one['client_cpu_s_per_10k']:.2f}",
+            f"{one['rss_mib_max']:.0f}" if "rss_mib_max" in one else "",
+        )
+    return table

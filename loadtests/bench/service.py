@@ -1,0 +1,152 @@
+"""What is measured: three nodes as real processes, and the empty handler as a fourth."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import uvloop
+
+from cluster import Cluster, NotInTime, free_ports, until
+from loadtests import ROOT
+from loadtests.bench import exchanges, machine
+from loadtests.bench.client import Exchange, Load, Measured
+from loadtests.bench.exchanges import Lifecycles, Puts
+from loadtests.bench.plan import ALL, LIFECYCLE, NULL, Cell, Plan
+
+READY_S = 60.0
+DELETE_S = 60.0
+CPU_UNIT = 10_000
+
+
+class Service:
+    """A context manager: all processes run while it is open."""
+
+    def __init__(self, directory: Path) -> None:
+        self._cluster = Cluster(directory)
+        (self._null_port,) = free_ports(1)
+        self._null: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._null = subprocess.Popen(
+                [sys.executable, "-m", "loadtests.bench.null_server", str(self._null_port)],
+                cwd=ROOT,
+            )
+            until(self._null_answers, "the empty handler answers")
+            self._cluster.start().wait_ready(deadline_s=READY_S)
+        except BaseException:
+            print(self._cluster.logs(), file=sys.stderr)
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            print(self._cluster.logs(), file=sys.stderr)
+        self._stop()
+
+    @property
+    def follower_port(self) -> int:
+        """A node that does not lead, now."""
+        return self._cluster.follower().api_port
+
+    def measure(self, cell: Cell, plan: Plan, repetition: int) -> dict[str, object]:
+        """One cell's record."""
+        queue = f"{cell.scenario}-{cell.target}-{cell.connections}-{cell.batch}-{repetition}"
+        ports = self._ports(cell)
+        pids = [node.pid for node in self._cluster] if cell.scenario != NULL else [self._null_pid]
+        marks: list[tuple[float, float]] = []
+
+        def mark() -> None:
+            marks.append((machine.total_cpu_s(pids), machine.cpu_s(os.getpid())))
+
+        def make() -> Exchange:
+            kind = Lifecycles if cell.scenario == LIFECYCLE else Puts
+            return kind(queue, cell.batch, plan.body_bytes)
+
+        async def load() -> Measured:
+            running = Load(ports, cell.connections, make)
+            return await running.run(plan.warmup_s, plan.measure_s, mark)
+
+        measured = _in_loop(load())
+        record: dict[str, object] = {"kind": "cell", **cell._asdict(), "repetition": repetition}
+        record |= _figures(measured, marks)
+        if cell.scenario != NULL:
+            record["rss_mib"] = {node.name: machine.rss_mib(node.pid) for node in self._cluster}
+            self._forget(queue)
+        return record
+
+    def _ports(self, cell: Cell) -> list[int]:
+        if cell.scenario == NULL:
+            return [self._null_port]
+        if cell.target == ALL:
+            return [node.api_port for node in self._cluster]
+        return [self.follower_port]
+
+    def _forget(self, queue: str) -> None:
+        """What a cell leaves behind must not burden the next."""
+        node = self._cluster.follower()
+        answer = node.request("DELETE", exchanges.queue_path(queue), timeout_s=DELETE_S)
+        assert answer.status in (200, 204), answer
+
+    @property
+    def _null_pid(self) -> int:
+        assert self._null is not None
+        return self._null.pid
+
+    def _null_answers(self) -> bool:
+        assert self._null is not None
+        if self._null.poll() is not None:
+            raise NotInTime(f"the empty handler has ended with {self._null.returncode}")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._null_port)) == 0
+
+    def _stop(self) -> None:
+        self._cluster.close()
+        if self._null is not None:
+            self._null.terminate()
+            self._null.wait(10)
+
+
+def run_out(make: Callable[[], Load]) -> Measured:
+    """Run a load until its exchanges have no more to say."""
+
+    async def load() -> Measured:
+        return await make().run_out()
+
+    return _in_loop(load())
+
+
+def _in_loop(work: Coroutine[Any, Any, Measured]) -> Measured:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def _figures(measured: Measured, marks: list[tuple[float, float]]) -> dict[str, object]:
+    (servers_before_s, client_before_s), (servers_s, client_s) = marks
+    unit = max(measured.messages, 1) / CPU_UNIT
+    figures: dict[str, object] = {
+        "messages_per_s": round(measured.messages / measured.seconds, 1),
+        "requests_per_s": round(measured.requests / measured.seconds, 1),
+        **machine.percentiles(measured.latencies_s),
+        "server_cpu_s_per_10k": round((servers_s - servers_before_s) / unit, 3),
+        "client_cpu_s_per_10k": round((client_s - client_before_s) / unit, 3),
+        "client_cpu_share": round((client_s - client_before_s) / measured.seconds, 2),
+        "errors": len(measured.errors),
+    }
+    if measured.errors:
+        figures["first_error"] = measured.errors[0]
+    return figures

@@ -1,0 +1,277 @@
+"""A disk in memory that loses and tears what was not synced, by a seeded choice.
+
+At ``crash`` each 512-byte sector written since its file's last sync keeps any one of the
+contents it had, each changed size is the old or the new one, and each change of a name
+since its directory's last sync happened or did not. Earlier handles then refuse work, as
+a dead process would. ``kill`` ends the process only: what was written stays.
+
+Failures are asked for by the number of further changes (writes, syncs, names) that are
+still to succeed: ``power_fails_after`` raises PowerLoss there, ``fails_after`` an OSError. A
+write that fails is half done; what a failed sync did not write looks clean from then on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Callable
+
+SECTOR_BYTES = 512
+_BLANK = bytes(SECTOR_BYTES)
+
+
+class PowerLoss(BaseException):
+    """The machine is gone; nothing may catch this but the test."""
+
+
+class _Inode:
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.durable = b""
+        self.versions: dict[int, list[bytes]] = {}
+        self.sizes: list[int] = []
+        self.lost: set[int] = set()  # Sectors that seem clean and never reached the disk.
+
+    def sector(self, data: bytes | bytearray, number: int) -> bytes:
+        part = bytes(data[number * SECTOR_BYTES : (number + 1) * SECTOR_BYTES])
+        return part.ljust(SECTOR_BYTES, b"\0")
+
+    def write(self, data: bytes, offset: int) -> None:
+        end = offset + len(data)
+        if end > len(self.data):
+            self.resize(end)
+        self.data[offset:end] = data
+        self.touch(offset, end)
+
+    def resize(self, size: int) -> None:
+        before = len(self.data)
+        if size < before:
+            del self.data[size:]
+        else:
+            self.data.extend(bytes(size - before))
+        self.sizes.append(size)
+        self.touch(min(before, size), max(before, size))
+
+    def touch(self, start: int, end: int) -> None:
+        for number in range(start // SECTOR_BYTES, -(-end // SECTOR_BYTES)):
+            self.versions.setdefault(number, []).append(self.sector(self.data, number))
+            self.lost.discard(number)
+
+    def sync(self) -> None:
+        before = self.durable
+        durable = bytearray(self.data)
+        for number in self.lost:
+            start = number * SECTOR_BYTES
+            durable[start : start + SECTOR_BYTES] = self.sector(before, number)
+        self.durable = bytes(durable[: len(self.data)])
+        self.versions.clear()
+        self.sizes.clear()
+
+    def fail_sync(self) -> None:
+        """As kernels do: the pages count as clean afterwards, and the next sync succeeds."""
+        self.lost.update(self.versions)
+        self.versions.clear()
+
+    def crash(self, chance: random.Random) -> None:
+        size = chance.choice([len(self.durable), *self.sizes])
+        data = bytearray(self.durable.ljust(size, b"\0")[:size])
+        for number, versions in self.versions.items():
+            start = number * SECTOR_BYTES
+            if start < size:
+                kept = chance.choice([self.sector(self.durable, number), *versions])
+                data[start : min(start + SECTOR_BYTES, size)] = kept[: size - start]
+        self.data = data
+        self.lost.clear()
+        self.sync()
+
+
+class FaultyFile:
+    """See ``raftq.disk.File``."""
+
+    def __init__(self, disk: FaultyDisk, inode: _Inode) -> None:
+        self._disk = disk
+        self._inode = inode
+        self._epoch = disk.epoch
+        self._open = True
+        disk.open_files += 1
+
+    def pread(self, count: int, offset: int) -> bytes:
+        self._alive()
+        return bytes(self._inode.data[offset : offset + count])
+
+    def pwrite(self, data: bytes, offset: int) -> None:
+        self._alive()
+        part = self._disk.chance.randrange(len(data) + 1)
+        self._disk.change("write", lambda: self._inode.write(data[:part], offset))
+        self._inode.write(data, offset)
+
+    def size(self) -> int:
+        self._alive()
+        return len(self._inode.data)
+
+    def truncate(self, size: int) -> None:
+        self._alive()
+        self._disk.change("write")
+        self._inode.resize(size)
+
+    def sync(self) -> None:
+        self._alive()
+        self._disk.change("sync", self._inode.fail_sync)
+        self._inode.sync()
+
+    def close(self) -> None:
+        assert self._open, "closed twice"
+        self._open = False
+        self._disk.open_files -= 1
+
+    def _alive(self) -> None:
+        assert self._open, "used after close"
+        assert self._epoch == self._disk.epoch, "used after a crash"
+
+
+class FaultyDisk:
+    """See ``raftq.disk.Disk``."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.chance = random.Random(seed)
+        self.epoch = 0
+        self.changes: dict[str, int] = {"write": 0, "sync": 0, "name": 0}
+        self.open_files = 0
+        self.fails_after: int | None = None
+        self.fails_with = errno.EIO
+        self.fails_on: tuple[str, ...] = ("write", "sync", "name")
+        self.power_fails_after: int | None = None
+        self._directories: set[str] = {"/"}
+        self._names: dict[str, _Inode] = {}
+        self._durable_names: dict[str, _Inode] = {}
+        # Per change: the names it sets (None: removes), applied as one, and whose sync it awaits.
+        self._pending: list[tuple[dict[str, _Inode | None], set[str]]] = []
+
+    def open(self, path: str, *, create: bool = False) -> FaultyFile:
+        inode = self._names.get(path)
+        if inode is None:
+            if not create or os.path.dirname(path) not in self._directories:
+                raise FileNotFoundError(errno.ENOENT, "no such file", path)
+            self.change("name")
+            inode = _Inode()
+            self._rename({path: inode})
+        return FaultyFile(self, inode)
+
+    def exists(self, path: str) -> bool:
+        return path in self._names or path in self._directories
+
+    def list(self, path: str) -> list[str]:
+        if path not in self._directories:
+            raise FileNotFoundError(errno.ENOENT, "no such directory", path)
+        known = [*self._names, *self._directories]
+        return sorted(os.path.basename(name) for name in known if os.path.dirname(name) == path)
+
+    def make_directory(self, path: str) -> None:
+        while path not in self._directories:
+            self._directories.add(path)
+            path = os.path.dirname(path)
+
+    def rename(self, source: str, target: str) -> None:
+        if source in self._directories:
+            self._rename_directory(source, target)
+            return
+        inode = self._existing(source)
+        self.change("name")
+        self._rename({source: None, target: inode})
+
+    def unlink(self, path: str) -> None:
+        self._existing(path)
+        self.change("name")
+        self._rename({path: None})
+
+    def remove_tree(self, path: str) -> None:
+        inside = path + "/"
+        for name in [name for name in self._names if name.startswith(inside)]:
+            self.unlink(name)
+        self._directories = {
+            name for name in self._directories if name != path and not name.startswith(inside)
+        }
+
+    def sync_directory(self, path: str) -> None:
+        self.change("sync")
+        kept = []
+        for change, awaits in self._pending:
+            if path in awaits:
+                _apply(change, self._durable_names)
+            else:
+                kept.append((change, awaits))
+        self._pending = kept
+
+    def crash(self) -> None:
+        """Lose power, and come back with one of the states that may then be found."""
+        self._restart()
+        for change, _ in self._pending:
+            if self.chance.random() < 0.5:
+                _apply(change, self._durable_names)
+        self._pending = []
+        self._names = dict(self._durable_names)
+        for name in self._names:
+            self.make_directory(os.path.dirname(name))
+        for inode in self._names.values():
+            inode.crash(self.chance)
+
+    def kill(self) -> None:
+        """End the process; the operating system keeps what was written."""
+        self._restart()
+
+    def bytes_of(self, path: str) -> bytearray:
+        """The file's content, to look at or to damage."""
+        return self._existing(path).data
+
+    def change(self, kind: str, half: Callable[[], None] | None = None) -> None:
+        """Count a change, or fail in its place, leaving ``half`` of it behind."""
+        self.changes[kind] += 1
+        if self.power_fails_after is not None:
+            self.power_fails_after -= 1
+            if self.power_fails_after < 0:
+                if half is not None:
+                    half()
+                raise PowerLoss
+        if self.fails_after is not None and kind in self.fails_on:
+            self.fails_after -= 1
+            if self.fails_after < 0:
+                if half is not None:
+                    half()
+                raise OSError(self.fails_with, os.strerror(self.fails_with))
+
+    def _restart(self) -> None:
+        self.epoch += 1
+        self.open_files = 0
+        self.fails_after = None
+        self.power_fails_after = None
+
+    def _rename(self, change: dict[str, _Inode | None], awaits: set[str] | None = None) -> None:
+        _apply(change, self._names)
+        self._pending.append((change, awaits or {os.path.dirname(name) for name in change}))
+
+    def _rename_directory(self, source: str, target: str) -> None:
+        """As one change: all files in it, or none, are found under the new name after a crash."""
+        self.change("name")
+        inside = source + "/"
+        change: dict[str, _Inode | None] = {}
+        for name in [name for name in self._names if name.startswith(inside)]:
+            change[target + "/" + name.removeprefix(inside)] = self._names[name]
+            change[name] = None
+        moved = [d for d in self._directories if d == source or d.startswith(inside)]
+        self._directories -= set(moved)
+        self._directories |= {target + directory.removeprefix(source) for directory in moved}
+        self._rename(change, {os.path.dirname(source), os.path.dirname(target)})
+
+    def _existing(self, path: str) -> _Inode:
+        if path not in self._names:
+            raise FileNotFoundError(errno.ENOENT, "no such file", path)
+        return self._names[path]
+
+
+def _apply(change: dict[str, _Inode | None], names: dict[str, _Inode]) -> None:
+    for name, inode in change.items():
+        if inode is None:
+            names.pop(name, None)
+        else:
+            names[name] = inode

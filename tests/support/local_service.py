@@ -1,0 +1,157 @@
+"""A queue service in one process: the real state machine, a memory store, a clock of the test's.
+
+It keeps the promises of ``api.ports.Service`` without consensus or disk, fails when
+it is told to, and remembers what was proposed and observed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict, deque
+
+from api.ports import Cluster, Limits, Member, Status, Unavailable
+from memory_kv import MemoryKV
+from statemachine.commands import Barrier, Batch, Command, Entry, Once, QueueCommand, Sweep
+from statemachine.kv import Reader
+from statemachine.machine import Machine
+from statemachine.outcomes import Outcome, Swept
+
+START_MS = 1_767_225_600_000  # The first of January 2026.
+SWEEP_LIMIT = 1_000
+
+
+class LocalService:
+    """A cluster of one that never loses its leader unless told so."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.clock_ms = START_MS
+        self.failures: deque[Exception | None] = deque()
+        """What the next proposals raise, in order; None lets one through."""
+        self.not_ready: str | None = None
+        self.staleness_ms = 0
+        self.proposed: list[Command] = []
+        self.observed: list[tuple[str, str, int]] = []
+        self._kv = MemoryKV()
+        self._machine = Machine(self._kv)
+        self._waiting: dict[tuple[str, str], deque[asyncio.Future[None]]] = defaultdict(deque)
+
+    # The test's side.
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; everything that is due by then happens."""
+        self.clock_ms += round(seconds * 1000)
+        self._sweep()
+
+    def parked(self, account: str, queue: str) -> int:
+        """How many callers wait for the queue."""
+        return len(self._waiting[account, queue])
+
+    # The port.
+
+    async def propose(self, command: QueueCommand | Once | Barrier) -> Outcome:
+        """See ``Service``."""
+        await asyncio.sleep(0)  # Nothing that goes through a log answers at once.
+        if self.failures:
+            failure = self.failures.popleft()
+            if failure is not None:
+                raise failure
+        self._sweep()
+        self.proposed.append(command)
+        return self._apply(command)
+
+    def reader(self) -> Reader:
+        """See ``Service``."""
+        return self._kv
+
+    def now_ms(self) -> int:
+        """See ``Service``."""
+        return max(self.clock_ms, self._machine.stamp_ms)
+
+    def monotonic(self) -> float:
+        """See ``Service``."""
+        return time.monotonic()
+
+    async def reach(self, index: int) -> None:
+        """See ``Service``."""
+        if index > self._machine.applied_index:
+            raise Unavailable("behind", f"this replica has not applied {index} yet")
+
+    async def wait_ready(self, account: str, queue: str, timeout_s: float) -> bool:
+        """See ``Service``."""
+        waiting = self._waiting[account, queue]
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.append(woken)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await woken
+        except TimeoutError:
+            return False
+        finally:
+            if woken in waiting:
+                waiting.remove(woken)
+        return True
+
+    def status(self) -> Status:
+        """See ``Service``."""
+        return Status(
+            node="n1",
+            zone="north",
+            role="leader",
+            applied_index=self._machine.applied_index,
+            staleness_ms=self.staleness_ms,
+        )
+
+    def cluster(self) -> Cluster:
+        """See ``Service``."""
+        index = self._machine.applied_index
+        member = Member(
+            node="n1",
+            zone="north",
+            api_url="http://127.0.0.1:8001",
+            role="leader",
+            term=1,
+            applied_index=index,
+            lag=0,
+        )
+        return Cluster(
+            cluster_id="local", leader="n1", term=1, commit_index=index, members=(member,)
+        )
+
+    def ready(self) -> str | None:
+        """See ``Service``."""
+        return self.not_ready
+
+    def metrics(self) -> bytes:
+        """See ``Service``."""
+        return b"# TYPE raftq_up gauge\nraftq_up 1\n"
+
+    def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """See ``Service``."""
+        assert seconds >= 0
+        self.observed.append((route, method, status))
+
+    def _sweep(self) -> None:
+        due_ms = self._machine.next_due_ms()
+        while due_ms is not None and due_ms <= self.clock_ms:
+            swept = self._apply(Sweep(SWEEP_LIMIT))
+            assert isinstance(swept, Swept)
+            due_ms = self._machine.next_due_ms()
+
+    def _apply(self, command: Command) -> Outcome:
+        index = self._machine.applied_index + 1
+        entry = Entry(1, self.clock_ms, (Batch(0, 0, 0, (command,)),))
+        [result] = self._machine.apply(index, 1, entry)
+        self._machine.end_round()
+        for (account, queue), count in self._machine.take_woken().items():
+            self._wake(account, queue, count)
+        return result.outcomes[0]
+
+    def _wake(self, account: str, queue: str, count: int) -> None:
+        waiting = self._waiting[account, queue]
+        while count > 0 and waiting:
+            woken = waiting.popleft()
+            if not woken.done():
+                woken.set_result(None)
+                count -= 1
