@@ -9,7 +9,7 @@ import heapq
 import random
 from collections.abc import Callable
 
-from faulty_disk import FaultyDisk
+from simulation.disk import FaultyDisk
 from raftq.config.schema import RaftConfig
 from raftq.consensus.consensus import Consensus
 from raftq.consensus.guard import Intervention

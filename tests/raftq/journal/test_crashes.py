@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from faulty_disk import FaultyDisk, PowerLoss
+from simulation.disk import FaultyDisk, PowerLoss
 from raftq.journal import Journal, SyncWork
 
 DIRECTORY = "/data/log"

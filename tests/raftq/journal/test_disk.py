@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from faulty_disk import FaultyDisk
+from simulation.disk import FaultyDisk
 from raftq.disk import Disk, OsDisk
 
 

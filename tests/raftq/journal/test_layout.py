@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from faulty_disk import FaultyDisk
+from simulation.disk import FaultyDisk
 from raftq.journal import Journal, TermFile, layout
 
 HEADER = (

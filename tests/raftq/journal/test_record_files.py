@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from faulty_disk import FaultyDisk, PowerLoss
+from simulation.disk import FaultyDisk, PowerLoss
 from raftq.disk import OsDisk
 from raftq.journal import Corruption, TermFile, record_file
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from faulty_disk import FaultyDisk
+from simulation.disk import FaultyDisk
 from raftq.journal import Corruption, Journal, LogEntry, layout
 
 DIRECTORY = "/log"

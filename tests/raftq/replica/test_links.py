@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from fake_runtime import ListLog
-from faulty_disk import FaultyDisk
+from simulation.disk import FaultyDisk
 from raftq import snapshots
 from raftq.config import Config, MemberConfig
 from raftq.config.schema import ClusterConfig, NodeConfig

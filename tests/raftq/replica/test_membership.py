@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from faulty_disk import FaultyDisk
+from simulation.disk import FaultyDisk
 from raftq.consensus.messages import Kind, MembershipChange, membership_payload
 from raftq.journal import Journal, LogEntry
 from raftq.replica import membership

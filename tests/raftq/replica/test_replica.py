@@ -8,7 +8,7 @@ from raftq.replica.submitter import Answer, NotSubmitted, Unknown
 from statemachine import queries
 from statemachine.commands import Ack, Claim, Enqueue, NewMessage
 from statemachine.outcomes import Claimed, Enqueued, Settled
-from world import Node, World
+from simulation.world import Node, World
 
 
 def put(text: str, queue: str = "q") -> Enqueue:

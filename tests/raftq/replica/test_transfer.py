@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from fake_runtime import FakeRuntime
-from faulty_disk import FaultyDisk
+from simulation.disk import FaultyDisk
 from raftq import snapshots
 from raftq.replica import transfer
 from raftq.replica.transfer import Fetching, Serving
