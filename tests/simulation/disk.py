@@ -8,6 +8,7 @@ a dead process would. ``kill`` ends the process only: what was written stays.
 Failures are asked for by the number of further changes (writes, syncs, names) that are
 still to succeed: ``power_fails_after`` raises PowerLoss there, ``fails_after`` an OSError. A
 write that fails is half done; what a failed sync did not write looks clean from then on.
+While the disk is ``full``, no file grows and none is made.
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ class FaultyFile:
 
     def pwrite(self, data: bytes, offset: int) -> None:
         self._alive()
+        if offset + len(data) > len(self._inode.data):
+            self._disk.need_room()
         part = self._disk.chance.randrange(len(data) + 1)
         self._disk.change("write", lambda: self._inode.write(data[:part], offset))
         self._inode.write(data, offset)
@@ -112,6 +115,8 @@ class FaultyFile:
 
     def truncate(self, size: int) -> None:
         self._alive()
+        if size > len(self._inode.data):
+            self._disk.need_room()
         self._disk.change("write")
         self._inode.resize(size)
 
@@ -142,6 +147,7 @@ class FaultyDisk:
         self.fails_with = errno.EIO
         self.fails_on: tuple[str, ...] = ("write", "sync", "name")
         self.power_fails_after: int | None = None
+        self.full = False
         self._directories: set[str] = {"/"}
         self._names: dict[str, _Inode] = {}
         self._durable_names: dict[str, _Inode] = {}
@@ -153,6 +159,7 @@ class FaultyDisk:
         if inode is None:
             if not create or os.path.dirname(path) not in self._directories:
                 raise FileNotFoundError(errno.ENOENT, "no such file", path)
+            self.need_room()
             self.change("name")
             inode = _Inode()
             self._rename({path: inode})
@@ -219,6 +226,36 @@ class FaultyDisk:
     def kill(self) -> None:
         """End the process; the operating system keeps what was written."""
         self._restart()
+
+    def need_room(self) -> None:
+        """Something is about to grow: OSError if the disk is full."""
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def at_worst(self) -> FaultyDisk:
+        """A copy as it would be found if power failed now and nothing survived but what must."""
+        copy = FaultyDisk()
+        for name, inode in self._durable_names.items():
+            kept = _Inode()
+            kept.data = bytearray(inode.durable)
+            kept.sync()
+            copy._names[name] = copy._durable_names[name] = kept
+            copy.make_directory(os.path.dirname(name))
+        return copy
+
+    def files(self) -> list[str]:
+        """Every file there is."""
+        return sorted(self._names)
+
+    def flip(self, path: str, bit: int) -> None:
+        """Rot: one bit of a file is another than was written, also on the platter."""
+        inode = self._existing(path)
+        at, mask = bit // 8, 1 << bit % 8
+        inode.data[at] ^= mask
+        if at < len(inode.durable):
+            durable = bytearray(inode.durable)
+            durable[at] ^= mask
+            inode.durable = bytes(durable)
 
     def bytes_of(self, path: str) -> bytearray:
         """The file's content, to look at or to damage."""

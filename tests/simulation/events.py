@@ -1,0 +1,53 @@
+"""Virtual time: a queue of what will happen, one thing after the other."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+
+class Timer:
+    """Something that will happen unless cancelled."""
+
+    __slots__ = ("cancelled",)
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Events:
+    """The queue. What is due at the same time happens in the order in which it was asked for."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.count_run = 0
+        self._queue: list[tuple[float, int, Timer, Callable[[], None]]] = []
+        self._number = 0
+
+    def at(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        """Call back after ``delay_s`` virtual seconds."""
+        timer = Timer()
+        self._number += 1
+        due_at = self.now + delay_s if delay_s > 0.0 else self.now
+        heapq.heappush(self._queue, (due_at, self._number, timer, callback))
+        return timer
+
+    def step(self) -> bool:
+        """Let the next thing happen; False when nothing ever will."""
+        while self._queue:
+            due_at, _, timer, callback = heapq.heappop(self._queue)
+            if not timer.cancelled:
+                self.now = due_at
+                self.count_run += 1
+                callback()
+                return True
+        return False
+
+    def next_at(self) -> float | None:
+        """When the next thing is due."""
+        while self._queue and self._queue[0][2].cancelled:
+            heapq.heappop(self._queue)
+        return self._queue[0][0] if self._queue else None

@@ -1,0 +1,193 @@
+"""One run, written down: cluster, tuning, workload and faults, all drawn from a seed.
+
+Swarm testing (Groce et al., ISSTA 2012): each seed switches a random subset of fault kinds
+and of operations on, with random weights, so that rare operations meet rare faults that
+a mix of everything would drown. A plan is data: it can be saved, shrunk and run again.
+"""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+
+LEADER = "leader"  # Whoever leads when the fault strikes.
+
+
+class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that goes wrong ``at_s``, and is over after ``seconds``."""
+
+    at_s: float
+    kind: str
+    node: str = LEADER
+    other: str = ""
+    seconds: float = 1.0
+    amount: float = 0.0  # What it means depends on the kind.
+
+
+class Workload(msgspec.Struct, frozen=True):
+    """Who asks for what, and how fast."""
+
+    clients: int
+    think_s: float  # On average, between an answer and the next request.
+    queues: int
+    body_bytes_max: int
+    operations: dict[str, float]  # Kind to weight.
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    """Small files and short intervals, so that what is rare in production is frequent here."""
+
+    segment_bytes: int
+    journal_keep_bytes: int
+    flush_interval_ms: int
+    digest_interval_ms: int
+    chunk_bytes: int
+
+
+class Clock(msgspec.Struct, frozen=True):
+    """How one node's clocks are off from the start."""
+
+    rate: float
+    origin_s: float
+    wall_skew_ms: int
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """See the module."""
+
+    seed: int
+    nodes: int
+    seconds: float
+    tuning: Tuning
+    workload: Workload
+    clocks: tuple[Clock, ...]
+    faults: tuple[Fault, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The nodes."""
+        return tuple(f"n{number}" for number in range(1, self.nodes + 1))
+
+
+# To the longest time it lasts, in seconds.
+FAULTS: dict[str, float] = {
+    "cut": 4.0,  # ``node`` to ``other``, one way.
+    "cut both": 4.0,
+    "deaf": 5.0,  # Nothing reaches the node.
+    "mute": 5.0,  # Nothing of it gets out.
+    "isolate": 6.0,
+    "split": 5.0,  # Into two halves; ``amount`` says which.
+    "reset": 0.0,  # One connection.
+    "slow link": 4.0,
+    "slow node": 4.0,
+    "ghosts": 5.0,  # Frames arrive twice, and late on another connection.
+    "kill": 3.0,
+    "power": 3.0,
+    "kill all": 2.0,
+    "power all": 2.0,
+    "power most": 3.0,
+    "power at": 2.0,  # At one of its next changes to its disk.
+    "long death": 9.0,  # Long enough to need a snapshot.
+    "pause": 3.0,
+    "slow disk": 4.0,
+    "full disk": 3.0,
+    "failing disk": 2.0,
+    "wall step": 0.0,
+    "rot": 1.0,
+    "wipe": 1.0,
+    "transfer": 0.0,
+    "stop": 1.0,  # As SIGTERM does.
+    "spoil install": 1.0,  # Power fails while a snapshot is received or installed.
+}
+OPERATIONS = {
+    "put": 10.0,
+    "put once": 4.0,
+    "put later": 2.0,
+    "put mortal": 2.0,
+    "claim": 8.0,
+    "ack": 7.0,
+    "ack some": 2.0,
+    "extend": 2.0,
+    "release": 2.0,
+    "delete": 1.0,
+    "purge": 0.2,
+    "put queue": 0.4,
+    "patch queue": 0.4,
+    "delete queue": 0.15,
+    "read": 2.0,
+    "read locally": 2.0,
+}
+ALWAYS = ("put", "claim", "ack", "read", "read locally")
+
+
+def make(seed: int, nodes: int | None = None) -> Plan:
+    """The plan of a seed; one in four has five nodes."""
+    chance = random.Random(f"plan {seed}")
+    drawn = 5 if chance.random() < 0.25 else 3
+    count = nodes or drawn
+    names = [f"n{number}" for number in range(1, count + 1)]
+    seconds = chance.choice((6.0, 10.0, 10.0, 16.0))
+    return Plan(
+        seed=seed,
+        nodes=count,
+        seconds=seconds,
+        tuning=_tuning(chance),
+        workload=_workload(chance),
+        clocks=tuple(_clock(chance) for _ in names),
+        faults=_faults(chance, names, seconds),
+    )
+
+
+def _tuning(chance: random.Random) -> Tuning:
+    return Tuning(
+        segment_bytes=chance.choice((4_096, 8_192, 32_768)),
+        journal_keep_bytes=chance.choice((0, 0, 4_096, 1 << 20)),
+        flush_interval_ms=chance.choice((300, 1_000, 3_000)),
+        digest_interval_ms=chance.choice((500, 2_000, 60_000)),
+        chunk_bytes=chance.choice((256, 1_024, 1 << 20)),
+    )
+
+
+def _clock(chance: random.Random) -> Clock:
+    return Clock(
+        rate=chance.choice((1.0, 1.0, 0.98, 1.02, 1.0 + chance.uniform(-0.05, 0.05))),
+        origin_s=chance.choice((0.0, chance.uniform(0, 1e6))),
+        wall_skew_ms=chance.choice((0, 0, chance.randint(-500, 500), chance.randint(-10**6, 10**6))),
+    )
+
+
+def _workload(chance: random.Random) -> Workload:
+    operations = {}
+    for name, weight in OPERATIONS.items():
+        if name in ALWAYS or chance.random() < 0.5:
+            operations[name] = weight * chance.choice((0.3, 1.0, 1.0, 3.0))
+    return Workload(
+        clients=chance.choice((2, 4, 6, 10)),
+        think_s=chance.choice((0.1, 0.2, 0.4)),
+        queues=chance.choice((1, 1, 2, 4)),
+        body_bytes_max=chance.choice((10, 200, 200, 3_000)),
+        operations=operations,
+    )
+
+
+def _faults(chance: random.Random, names: list[str], seconds: float) -> tuple[Fault, ...]:
+    kinds = [kind for kind in FAULTS if chance.random() < 0.3] or [chance.choice([*FAULTS])]
+    weights = [chance.choice((0.3, 1.0, 3.0)) for _ in kinds]
+    count = chance.choice((0, 2, 4, 6, 10, 16))
+    faults = []
+    for _ in range(count):
+        (kind,) = chance.choices(kinds, weights)
+        node = chance.choice([LEADER, *names])
+        others = [name for name in names if name != node]
+        faults.append(
+            Fault(
+                at_s=round(chance.uniform(0.0, seconds), 4),
+                kind=kind,
+                node=node,
+                other=chance.choice(others),
+                seconds=round(chance.uniform(0.05, 1.0) * FAULTS[kind], 4),
+                amount=round(chance.random(), 6),
+            )
+        )
+    return tuple(sorted(faults, key=lambda fault: fault.at_s))
