@@ -103,7 +103,11 @@ class Replication:
             progress.heard(held)
             progress.probe = None
             self._count(sender, progress)
-        elif progress.probe is None or message.next_index < progress.probe:
+        elif (
+            progress.probe is None
+            or message.next_index < progress.probe
+            or self._can_go_on(sender, message.next_index)
+        ):
             progress.restart()
             progress.probe = message.next_index
             self._core.deliver(
@@ -111,6 +115,10 @@ class Replication:
             )
             self.due = True
         # Otherwise it answers an append that was under way before the probe.
+
+    def _can_go_on(self, member: str, wanted: int) -> bool:
+        """It was taken to need a snapshot, but what it wants next is in the log."""
+        return self._core.next_index(member) <= self._seen.base_index < wanted
 
     def _count(self, member: str, progress: Progress) -> None:
         core = self._core

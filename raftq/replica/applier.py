@@ -62,6 +62,7 @@ class Applier:
     def follow_time(self, stamps: Stamps, live_after: int) -> None:
         """Show ``stamps`` every entry; those after ``live_after`` are written in our lifetime."""
         self._stamps, self._live_after = stamps, live_after
+        stamps.observe(self.machine.stamp_ms, live=False)
 
     def next_due_ms(self) -> int | None:
         """When a sweep would find something; log time."""

@@ -12,6 +12,7 @@ from statemachine.commands import Sweep
 
 SWEEP_LIMIT = 1_000
 GAP_S = 0.01  # What becomes due together is swept together, however many queues it is in.
+LOOK_AGAIN_S = 1.0  # Log time can leap ahead of what a timer was set by.
 
 
 class Leading(Protocol):
@@ -54,7 +55,8 @@ class Sweeps:
             if self._timer[0] <= due_ms:
                 return
             self._timer[1].cancel()
-        delay_s = max(GAP_S, (due_ms - self._stamps.now_ms()) / 1000)
+        delay_s = (due_ms - self._stamps.now_ms()) / 1000
+        delay_s = min(max(GAP_S, delay_s), LOOK_AGAIN_S)
         self._timer = (due_ms, self._runtime.call_later(delay_s, self._propose))
 
     def _propose(self) -> None:

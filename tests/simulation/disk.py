@@ -55,11 +55,18 @@ class _Inode:
         self.touch(min(before, size), max(before, size))
 
     def touch(self, start: int, end: int) -> None:
-        for number in range(start // SECTOR_BYTES, -(-end // SECTOR_BYTES)):
-            self.versions.setdefault(number, []).append(self.sector(self.data, number))
-            self.lost.discard(number)
+        numbers = range(start // SECTOR_BYTES, -(-end // SECTOR_BYTES))
+        blank = len(numbers) > 1 and not any(self.data[start:end])
+        for number in numbers:
+            whole = blank and start <= number * SECTOR_BYTES <= end - SECTOR_BYTES
+            content = _BLANK if whole else self.sector(self.data, number)
+            self.versions.setdefault(number, []).append(content)
+        if self.lost:
+            self.lost.difference_update(numbers)
 
     def sync(self) -> None:
+        if not (self.versions or self.sizes or self.lost):
+            return
         before = self.durable
         durable = bytearray(self.data)
         for number in self.lost:
@@ -232,13 +239,14 @@ class FaultyDisk:
         if self.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def at_worst(self) -> FaultyDisk:
-        """A copy as it would be found if power failed now and nothing survived but what must."""
+    def at_worst(self, directory: str) -> FaultyDisk:
+        """A copy of a directory, as power failing now might leave it: only what it must keep."""
         copy = FaultyDisk()
         for name, inode in self._durable_names.items():
+            if not name.startswith(directory + "/"):
+                continue
             kept = _Inode()
-            kept.data = bytearray(inode.durable)
-            kept.sync()
+            kept.data, kept.durable = bytearray(inode.durable), inode.durable
             copy._names[name] = copy._durable_names[name] = kept
             copy.make_directory(os.path.dirname(name))
         return copy

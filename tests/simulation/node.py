@@ -25,8 +25,12 @@ DATA = "data"
 COMMAND_BYTES = 100
 
 
-class Failed(Exception):
-    """A node stopped itself, and nobody had asked for a reason to."""
+class Violation(AssertionError):
+    """Something that must never happen has happened."""
+
+
+class Failed(Violation):
+    """A node stopped itself without a reason to."""
 
 
 class Node:
@@ -76,7 +80,9 @@ class Node:
             self.replica = replica
             replica.start()
         except PowerLoss:
-            self.crash(power=True)
+            self._lost_power()
+        except Violation:
+            raise
         except Exception as error:
             self._failed(error)
         else:
@@ -97,6 +103,8 @@ class Node:
     def crash(self, *, power: bool = False) -> None:
         """Kill the process; with ``power`` what was not synced is lost or torn."""
         self.world.note("crash", self.name, "power" if power else "")
+        if self.replica is not None:
+            self.world.dying(self)
         self.life += 1
         self.replica = None
         self.paused = False
@@ -140,14 +148,18 @@ class Node:
         try:
             callback()
         except PowerLoss:
-            self.crash(power=True)
-        except Failed:
+            self._lost_power()
+        except Violation:
             raise
         except Exception as error:
             self._failed(error)
         else:
             if life == self.life:
                 self.world.watched(self)
+
+    def _lost_power(self) -> None:
+        self.crash(power=True)
+        self.world.lost_power(self)
 
     def _failed(self, error: Exception) -> None:
         self.world.note("failed", self.name, repr(error))

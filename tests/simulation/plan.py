@@ -153,7 +153,9 @@ def _clock(chance: random.Random) -> Clock:
     return Clock(
         rate=chance.choice((1.0, 1.0, 0.98, 1.02, 1.0 + chance.uniform(-0.05, 0.05))),
         origin_s=chance.choice((0.0, chance.uniform(0, 1e6))),
-        wall_skew_ms=chance.choice((0, 0, chance.randint(-500, 500), chance.randint(-10**6, 10**6))),
+        wall_skew_ms=chance.choice(
+            (0, 0, chance.randint(-500, 500), chance.randint(-(10**6), 10**6))
+        ),
     )
 
 
@@ -163,8 +165,8 @@ def _workload(chance: random.Random) -> Workload:
         if name in ALWAYS or chance.random() < 0.5:
             operations[name] = weight * chance.choice((0.3, 1.0, 1.0, 3.0))
     return Workload(
-        clients=chance.choice((2, 4, 6, 10)),
-        think_s=chance.choice((0.1, 0.2, 0.4)),
+        clients=chance.choice((2, 3, 5, 8)),
+        think_s=chance.choice((0.15, 0.3, 0.5)),
         queues=chance.choice((1, 1, 2, 4)),
         body_bytes_max=chance.choice((10, 200, 200, 3_000)),
         operations=operations,

@@ -14,10 +14,10 @@ from typing import Protocol
 
 from simulation.events import Events, Timer
 from simulation.network import Links
-from simulation.node import Failed, Node
+from simulation.node import Failed, Node, Violation
 from simulation.trace import Trace
 
-__all__ = ["Failed", "Node", "Watcher", "World"]
+__all__ = ["Failed", "Node", "Violation", "Watcher", "World"]
 
 
 class Watcher(Protocol):
@@ -27,8 +27,16 @@ class Watcher(Protocol):
         """Something happened on a running node."""
         ...
 
+    def dying(self, node: Node) -> None:
+        """A node's process is about to end."""
+        ...
+
     def died(self, node: Node) -> None:
         """A node's process has ended."""
+        ...
+
+    def lost_power(self, node: Node) -> None:
+        """Power failed at a change to the node's disk."""
         ...
 
     def failed(self, node: Node, error: Exception) -> bool:
@@ -156,10 +164,20 @@ class World:
         if self.watcher is not None:
             self.watcher.watched(node)
 
+    def dying(self, node: Node) -> None:
+        """A process is about to end."""
+        if self.watcher is not None:
+            self.watcher.dying(node)
+
     def died(self, node: Node) -> None:
         """A process has ended."""
         if self.watcher is not None:
             self.watcher.died(node)
+
+    def lost_power(self, node: Node) -> None:
+        """Power failed at a change to the node's disk."""
+        if self.watcher is not None:
+            self.watcher.lost_power(node)
 
     def failed(self, node: Node, error: Exception) -> None:
         """A node stopped itself; raises ``Failed`` unless it had a reason."""

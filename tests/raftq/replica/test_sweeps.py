@@ -75,12 +75,21 @@ def test_one_sweep_is_under_way_at_a_time() -> None:
 
 def test_what_is_due_earlier_moves_the_timer_and_what_is_due_later_does_not() -> None:
     node = Node()
-    node.due_in(50)
-    node.due_in(60)
-    assert node.runtime.timers == [50]
-    node.due_in(5)
-    assert node.runtime.timers == [5]
-    node.runtime.pass_time(6)
+    node.due_in(0.5)
+    node.due_in(0.6)
+    assert node.runtime.timers == pytest.approx([0.5])
+    node.due_in(0.05)
+    assert node.runtime.timers == pytest.approx([0.05])
+    node.runtime.pass_time(0.06)
+    assert len(node.proposed) == 1
+
+
+def test_log_time_that_leaps_ahead_is_noticed() -> None:
+    """A leader whose wall clock is far behind learns of the log's time only after it has armed."""
+    node = Node()
+    node.due_in(800)
+    node.stamps.observe(node.stamps.now_ms() + 900_000, live=True)
+    node.runtime.pass_time(1.1)
     assert len(node.proposed) == 1
 
 
@@ -111,10 +120,10 @@ def test_it_goes_by_log_time_which_a_step_of_the_wall_does_not_move() -> None:
     node.runtime.pass_time(80)
     assert node.proposed == []
     node.runtime.wall -= 2 * HOUR_MS
-    # Log time is a tenth slow now: the timer comes too early, and is set again.
-    node.runtime.pass_time(25)
+    # Log time was a tenth fast, and is a tenth slow now.
+    node.runtime.pass_time(12)
     assert node.proposed == []
-    node.runtime.pass_time(8)
+    node.runtime.pass_time(3)
     assert len(node.proposed) == 1
 
 

@@ -1,0 +1,266 @@
+"""What must hold after every step, whatever has gone wrong (Raft, figure 3, and more).
+
+A check sees the product from outside: what a node's log holds and claims is compared with
+what every node has ever claimed; what must be on disk is looked up on the disk itself, as
+it would be found if power failed now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from zlib import crc32
+
+from raftq.consensus.core import LEADER
+from raftq.journal import Journal
+from raftq.journal.faults import Corruption
+from raftq.replica.identity import node_of
+from simulation.moments import begun, interrupted, leads, leads_no_more
+from simulation.node import DATA, Node, Violation
+from simulation.oracle import Oracle
+from simulation.world import World
+from statemachine.commands import Entry
+from statemachine.digest import digest
+from statemachine.machine import BatchResult, Machine
+
+__all__ = ["Checks", "Violation"]
+
+JOURNAL = f"{DATA}/journal"
+DIGEST_EVERY = 32  # Entries.
+DISK_EVERY = 40
+
+
+class Seen:
+    """What a node looked like when it was last looked at, in one life."""
+
+    def __init__(self, life: int) -> None:
+        self.life = life
+        self.state = -1
+        self.term = 0
+        self.commit = 0
+        self.applied = 0
+        self.last = 0
+        self.last_term = 0
+        self.machine: Machine | None = None
+
+
+class Checks:
+    """The watcher of a world; ``Violation`` comes out of the step that broke something."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.oracle = Oracle(world.sometimes)
+        self.committed: list[tuple[int, int]] = [(0, 0)]  # By index: term, checksum.
+        self.leaders: dict[int, str] = {}
+        self._seen: dict[str, Seen] = {}
+        self._entries: dict[tuple[int, int], tuple[int, int]] = {}  # To checksum, term before.
+        self._votes: dict[tuple[str, int], str] = {}
+        self._terms: dict[str, int] = {}  # Of each member, over its lives.
+        self._results: dict[int, list[BatchResult]] = {}
+        self._digests: dict[int, tuple[bytes, str]] = {}
+        self.died: Callable[[Node], None] = lambda _node: None
+        self.lost_power: Callable[[Node], None] = lambda _node: None
+        self.failed: Callable[[Node, Exception], bool] = lambda _node, _error: False
+        world.watcher = self
+
+    # ``world.Watcher``.
+
+    def logged(self, node: Node, event: str, fields: dict[str, object]) -> None:
+        """See ``Watcher``."""
+        self.world.sometimes(f"log: {event}")
+        seen = self._seen.get(node.name)
+        if event == "snapshot installed" and seen is not None and seen.applied:
+            self.world.sometimes("a snapshot came to a node that had a log")
+
+    def dying(self, node: Node) -> None:
+        """See ``Watcher``: which interesting moment is being interrupted."""
+        interrupted(self.world, node)
+
+    def appended(self, node: Node, commands: int) -> None:
+        """See ``Watcher``."""
+        if commands > 1:
+            self.world.sometimes("commands shared an entry")
+
+    def watched(self, node: Node) -> None:
+        """See ``Watcher``."""
+        replica = node.running
+        seen = self._seen.get(node.name)
+        if seen is None or seen.life != node.life:
+            seen = self._seen[node.name] = Seen(node.life)
+            begun(self.world, node)
+        machine = replica.machine
+        if machine is not seen.machine:
+            seen.machine = machine
+            self._listen(node, machine)
+        core, journal = replica.consensus.core, replica.journal
+        last, last_term = journal.last_index, journal.last_term
+        if last != seen.last or last_term != seen.last_term:
+            self._log_changed(node, journal, seen)
+            seen.last, seen.last_term = last, last_term
+        state, term = core.state, core.term
+        if state != seen.state or term != seen.term:
+            self._role_changed(node, seen)
+            if seen.state == LEADER:
+                leads_no_more(self.world, node, same_term=term == seen.term)
+            seen.state, seen.term = state, term
+        if core.commit_index != seen.commit:
+            self._commit_moved(node, seen, core.commit_index)
+        if machine.applied_index != seen.applied:
+            self._applied_moved(node, seen, machine.applied_index)
+
+    # The log.
+
+    def _log_changed(self, node: Node, journal: Journal, seen: Seen) -> None:
+        """Log matching: the same index and term, the same entry and the same before it."""
+        first = seen.last
+        while first > journal.base_index and (
+            first > journal.last_index or not self._is_known(journal, first)
+        ):
+            first -= 1
+        if first < seen.last:
+            self.world.sometimes("a log's uncommitted tail was cut")
+        first = max(first, journal.base_index)
+        if first >= journal.last_index:
+            return
+        before = journal.term_at(first) or 0
+        for entry in journal.slice(first + 1, journal.last_index):
+            fact = (crc32(entry.payload), before)
+            known = self._entries.setdefault((entry.index, entry.term), fact)
+            if known != fact:
+                self._broken(node, f"log matching: entry {entry.index} of term {entry.term}")
+            before = entry.term
+
+    def _is_known(self, journal: Journal, index: int) -> bool:
+        return (index, journal.term_at(index) or 0) in self._entries
+
+    # Terms, votes and leaders.
+
+    def _role_changed(self, node: Node, seen: Seen) -> None:
+        replica = node.running
+        member, core = replica.self_id, replica.consensus.core
+        if core.term < self._terms.get(member, 0):
+            self._broken(node, f"term {core.term} after {self._terms[member]}")
+        self._terms[member] = core.term
+        vote = core.voted_for
+        if vote is not None and self._votes.setdefault((member, core.term), vote) != vote:
+            self._broken(node, f"two votes in term {core.term}")
+        if core.state == LEADER:
+            self._leads(node)
+
+    def _leads(self, node: Node) -> None:
+        replica = node.running
+        term, journal = replica.consensus.term, replica.journal
+        leads(self.world, node)
+        if self.leaders.setdefault(term, replica.self_id) != replica.self_id:
+            self._broken(node, f"two leaders in term {term}")
+        last = len(self.committed) - 1
+        if journal.last_index < last:
+            self._broken(node, f"leader completeness: leads without entry {last}")
+        if last > journal.base_index and journal.term_at(last) != self.committed[last][0]:
+            self._broken(node, f"leader completeness: leads with another entry {last}")
+
+    # Commits.
+
+    def _commit_moved(self, node: Node, seen: Seen, commit: int) -> None:
+        if commit < seen.commit:
+            self._broken(node, f"the commit index fell from {seen.commit} to {commit}")
+        journal = node.running.journal
+        if commit > journal.last_index:
+            self._broken(node, f"commits {commit}, beyond its log")
+        first = max(seen.commit, journal.base_index) + 1
+        if first > len(self.committed):
+            self._broken(node, f"commits from {first} on what nobody knows of")
+        if commit >= first:
+            for entry in journal.slice(first, commit):
+                self._commits(node, entry.index, entry.term, crc32(entry.payload))
+        elif commit >= len(self.committed):
+            self._broken(node, f"commits {commit}, which nobody knows of")
+        seen.commit = commit
+
+    def _commits(self, node: Node, index: int, term: int, checksum: int) -> None:
+        if index < len(self.committed):
+            if self.committed[index] != (term, checksum):
+                self._broken(node, f"state machine safety: entry {index} was committed otherwise")
+            return
+        self.committed.append((term, checksum))
+        if term < node.running.consensus.term and node.running.consensus.is_leader:
+            self.world.sometimes("an entry of an older term was committed by a later leader")
+        if index % DISK_EVERY == 0:
+            self._on_most_disks(node, index, term)
+
+    def _on_most_disks(self, node: Node, index: int, term: int) -> None:
+        """A committed entry would be found on a majority's disks if power failed now."""
+        members = sorted(node.running.consensus.members)
+        holders: list[str] = []
+        for member in members:
+            if self._on_disk(member, index, term):
+                holders.append(member)
+                if 2 * len(holders) > len(members):
+                    return
+        self._broken(node, f"entry {index} is committed, on disk with {holders} of {members}")
+
+    def _on_disk(self, member: str, index: int, term: int) -> bool:
+        node = self.world.nodes[node_of(member)]
+        if node.is_up and node.running.self_id != member:
+            return False
+        try:
+            # A journal that is not there is a new one, of one small segment.
+            disk, path = node.disk.at_worst(JOURNAL), JOURNAL
+            journal = Journal.open(disk, path, segment_bytes=node.storage.segment_bytes)
+        except Corruption:
+            return False
+        return journal.base_index >= index or journal.term_at(index) == term
+
+    # Applying.
+
+    def _listen(self, node: Node, machine: Machine) -> None:
+        honest = machine.apply
+
+        def apply(index: int, term: int, entry: Entry | None) -> list[BatchResult]:
+            results = honest(index, term, entry)
+            self._applies(node, index, entry, results)
+            return results
+
+        replaced: Any = machine
+        replaced.apply = apply
+
+    def _applies(
+        self, node: Node, index: int, entry: Entry | None, results: list[BatchResult]
+    ) -> None:
+        if index > self.oracle.index:
+            self._results[index] = results
+            try:
+                self.oracle.applied(index, entry, results)
+            except AssertionError as error:
+                self._broken(node, f"entry {index} means something else: {error!r} {results}")
+        elif self._results[index] != results:
+            self._broken(node, f"entry {index} has two outcomes: {results}")
+
+    def _applied_moved(self, node: Node, seen: Seen, applied: int) -> None:
+        if applied < seen.applied:
+            self._broken(node, f"the state went back from {seen.applied} to {applied}")
+        if applied >= len(self.committed):
+            self._broken(node, f"applied {applied}, which is not committed")
+        replica = node.running
+        if applied > replica.journal.last_index:
+            self._broken(node, f"applied {applied}, beyond its log")
+        seen.applied = applied
+        if applied % DISK_EVERY == 1 and not self._on_disk(
+            replica.self_id, applied, self.committed[applied][0]
+        ):
+            self._broken(node, f"applied {applied}, which is not on its disk")
+        if applied % DIGEST_EVERY == 0:
+            self.digest(node)
+
+    def digest(self, node: Node) -> None:
+        """Equal state at equal index."""
+        replica = node.running
+        index = replica.machine.applied_index
+        mine = digest(replica.reader())
+        known, whose = self._digests.setdefault(index, (mine, node.name))
+        if known != mine:
+            self._broken(node, f"the state at {index} is another than that of {whose}")
+
+    def _broken(self, node: Node, what: str) -> None:
+        self.world.note("violation", node.name, what)
+        raise Violation(f"{self.world.now:.4f} {node.name}: {what}")

@@ -1,0 +1,216 @@
+"""One plan run to its end: faults and clients, then peace, then the verdict."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from raftq.replica import transfer
+from simulation.checks import Checks, Violation
+from simulation.clients import ACCOUNT, Client, History
+from simulation.faults import Faults
+from simulation.node import Node
+from simulation.plan import Plan
+from simulation.trace import Record
+from simulation.verdict import Verdict
+from simulation.world import World
+from statemachine import commands as c
+from statemachine.outcomes import Claimed, Settled
+
+LEADER_WITHIN_S = 15.0
+"""Ten of the longest election timeouts, and what a lost disk or a snapshot takes."""
+CONVERGED_WITHIN_S = 60.0
+ANSWERED_WITHIN_S = 15.0
+DRAIN_ROUNDS_MAX = 400
+
+
+class Result(NamedTuple):
+    """What came of a run."""
+
+    plan: Plan
+    violation: str | None
+    hash: str
+    seconds: float  # Virtual.
+    events: int
+    requests: int
+    entries: int
+    reached: Counter[str]
+    records: list[Record]
+
+
+def run(plan: Plan, *, keep_trace: bool = False) -> Result:
+    """Run a plan. A broken promise is told in the result; any other exception is a bug here."""
+    world = World(plan.seed, plan.names, keep_trace=keep_trace)
+    story = Story(world, plan)
+    violation = None
+    with _chunks_of(plan.tuning.chunk_bytes):
+        try:
+            story.tell()
+        except Violation as error:
+            violation = f"{error} (at {world.now:.4f} s)"
+    return Result(
+        plan=plan,
+        violation=violation,
+        hash=world.trace.hexdigest(),
+        seconds=world.now,
+        events=world.events.count_run,
+        requests=len(story.history.requests),
+        entries=story.checks.oracle.index,
+        reached=world.reached,
+        records=world.trace.records,
+    )
+
+
+@contextmanager
+def _chunks_of(size: int) -> Iterator[None]:
+    """Small snapshots in many pieces, so that they can be interrupted anywhere."""
+    before = transfer.CHUNK_BYTES
+    transfer.CHUNK_BYTES = size
+    try:
+        yield
+    finally:
+        transfer.CHUNK_BYTES = before
+
+
+class Story:
+    """The phases of a run."""
+
+    def __init__(self, world: World, plan: Plan) -> None:
+        self.world, self.plan = world, plan
+        self.checks = Checks(world)
+        self.history = History()
+        self.faults = Faults(world, random.Random(f"faults {plan.seed}"))
+        self.clients = [
+            Client(
+                world, random.Random(f"client {number} {plan.seed}"), plan.workload, self.history
+            )
+            for number in range(plan.workload.clients)
+        ]
+        self.checks.died = self._died
+        self.checks.lost_power = self._lost_power
+        self.checks.failed = self._failed
+        for node, clock in zip(world.nodes.values(), plan.clocks, strict=True):
+            node.clock_rate, node.clock_origin = clock.rate, clock.origin_s
+            node.wall_skew_ms = clock.wall_skew_ms
+            node.tune(
+                segment_bytes=plan.tuning.segment_bytes,
+                journal_keep_bytes=plan.tuning.journal_keep_bytes,
+                flush_interval_ms=plan.tuning.flush_interval_ms,
+                digest_interval_ms=plan.tuning.digest_interval_ms,
+            )
+
+    def tell(self) -> None:
+        """Begin, suffer, heal, and be judged."""
+        world, plan = self.world, self.plan
+        self.faults.schedule(plan.faults)
+        world.start()
+        for client in self.clients:
+            client.start()
+        self._watch_disks()
+        world.run(plan.seconds)
+        self.faults.end()
+        for client in self.clients:
+            client.stopped = True
+        self._until(self._has_leader, LEADER_WITHIN_S, "a leader after healing")
+        self._until(self._answered, ANSWERED_WITHIN_S, "an answer to every request")
+        self._until(self._recovered, CONVERGED_WITHIN_S, "all nodes to be members and equal")
+        for node in world.alive:
+            self.checks.digest(node)
+        Verdict(self.history, self.checks.oracle).check()
+        self._drain()
+
+    def _until(self, condition: object, seconds: float, what: str) -> None:
+        assert callable(condition)
+        try:
+            self.world.until(condition, seconds, what)
+        except Violation:
+            raise
+        except AssertionError as error:
+            raise Violation(f"liveness: {error}") from error
+
+    # What it waits for.
+
+    def _has_leader(self) -> bool:
+        leader = self.world.leader()
+        return leader is not None and all(
+            node.running.leader == leader.name
+            for node in self.world.alive
+            if node.running.consensus.is_member
+        )
+
+    def _answered(self) -> bool:
+        return all(client.waiting is None for client in self.clients)
+
+    def _recovered(self) -> bool:
+        world = self.world
+        return (
+            all(node.is_up and node.running.consensus.is_member for node in world.nodes.values())
+            and world.settled()
+            and world.converged()
+        )
+
+    # What happens meanwhile.
+
+    def _died(self, node: Node) -> None:
+        for client in self.clients:
+            client.node_died(node)
+
+    def _lost_power(self, node: Node) -> None:
+        self.world.sometimes("power failed at a change to the disk")
+        self.faults.lost_power(node)
+
+    def _failed(self, node: Node, error: Exception) -> bool:
+        if not self.faults.excused(node, error):
+            return False
+        self.faults.failed(node, error)
+        return True
+
+    def _watch_disks(self) -> None:
+        """Now and then, see whether a replaced disk holds everything again."""
+        world = self.world
+        leader = world.leader()
+        for node in world.alive:
+            if not self.faults.is_damaged(node) or leader is None or not node.running.formed:
+                continue
+            consensus = node.running.consensus
+            if (
+                consensus.is_member
+                and node.running.self_id in leader.running.consensus.members
+                and consensus.commit_index >= len(self.checks.committed) - 1
+            ):
+                self.faults.rejoined(node)
+        world.at(0.1, self._watch_disks)
+
+    # The end.
+
+    def _drain(self) -> None:
+        """Everything that is still there can be had, and then nothing is there."""
+        node = self.world.alive[0]
+        model = self.checks.oracle.model
+        for names in sorted(model.queues):
+            for _ in range(DRAIN_ROUNDS_MAX):
+                if not model.queues[names].messages:
+                    break
+                self._take(node, names[1])
+            else:
+                raise Violation(f"{names} cannot be drained: {model.queues[names].messages}")
+        self._until(self.world.converged, CONVERGED_WITHIN_S, "all nodes to be equal at the end")
+        for one in self.world.alive:
+            self.checks.digest(one)
+
+    def _take(self, node: Node, queue: str) -> None:
+        claimed = self._ask(node, c.Claim(ACCOUNT, queue, 100, 60_000))
+        if isinstance(claimed, Claimed) and claimed.messages:
+            settled = self._ask(node, c.Ack(ACCOUNT, queue, claimed.claim))
+            if settled != Settled(len(claimed.messages)):
+                raise Violation(f"an ack of {claimed} was answered {settled}")
+        else:
+            self.world.run(1.0)  # For leases and delays to end.
+
+    def _ask(self, node: Node, command: c.Command) -> object:
+        answers = node.submit(command)
+        self._until(lambda: bool(answers), ANSWERED_WITHIN_S, f"an answer to {command}")
+        return answers[0]
