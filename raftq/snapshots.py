@@ -86,7 +86,7 @@ def decode(data: bytes) -> Manifest:
     """Inverse of ``encode``; Damaged if it is not a manifest that can be followed safely."""
     try:
         manifest = msgspec.msgpack.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Damaged("manifest", str(error)) from error
     if len(manifest.files) > FILES_MAX:
         raise Damaged("manifest", f"{len(manifest.files)} files")
@@ -207,6 +207,8 @@ class Sink:
         if self.complete or (file_number, offset) != self.position:
             raise Damaged("stream", f"{(file_number, offset)} came instead of {self.position}")
         spec = self._specs[file_number]
+        if not data:
+            raise Damaged(spec.name, f"shorter than {spec.size_bytes} bytes")
         if offset + len(data) > spec.size_bytes:
             raise Damaged(spec.name, f"longer than {spec.size_bytes} bytes")
         self._open[file_number].pwrite(data, offset)

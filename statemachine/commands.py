@@ -11,7 +11,11 @@ Times are whole milliseconds; ``None`` means "as the queue says".
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
+
+T = TypeVar("T")
 
 ENTRY_VERSION = 1
 MessageId = bytes
@@ -245,9 +249,16 @@ def encode(value: Entry | Batch) -> bytes:
 
 def decode_entry(data: bytes | memoryview) -> Entry:
     """Inverse of ``encode``; raises ``msgspec.MsgspecError``. Halting beats diverging."""
-    return _entries.decode(data)
+    return _decoded(_entries, data)
 
 
 def decode_batch(data: bytes) -> Batch:
     """Inverse of ``encode``; raises ``msgspec.MsgspecError``."""
-    return _batches.decode(data)
+    return _decoded(_batches, data)
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], data: bytes | memoryview) -> T:
+    try:
+        return decoder.decode(data)
+    except UnicodeDecodeError as error:  # The one error that is not of msgspec's own kind.
+        raise msgspec.ValidationError(str(error)) from error

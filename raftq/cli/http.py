@@ -33,7 +33,7 @@ class Answer(msgspec.Struct, frozen=True):
         """The decoded body."""
         try:
             return msgspec.json.decode(self.body)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             raise Failure("the answer is not JSON; is this the URL of a raftq API?") from None
 
 
@@ -159,7 +159,7 @@ def _problem(response: httpx2.Response) -> str:
     """Title, detail and reason in one line."""
     try:
         problem = msgspec.json.decode(response.content, type=Problem)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         problem = Problem()
     if not problem.title:
         return f"HTTP {response.status_code} {response.reason_phrase}"

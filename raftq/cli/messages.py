@@ -71,7 +71,7 @@ def texts(values: Iterable[str], attributes: Attributes, *, as_json: bool) -> It
         if as_json:
             try:
                 msgspec.json.decode(value)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise Failure(f"message {number} is not JSON: {error}", Exit.USAGE) from None
         body = value.encode() if as_json else encode(value)
         yield json_item(body, attributes)
@@ -84,7 +84,7 @@ def ndjson(lines: Iterable[bytes]) -> Iterator[Item]:
             continue
         try:
             message = _decode_line(line)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Failure(f"line {number}: {error}", Exit.USAGE) from None
         if isinstance(message.body, msgspec.Raw):
             yield json_item(bytes(message.body), message.attributes())

@@ -15,6 +15,8 @@ import msgspec
 from raftq.config.schema import Config, MemberConfig, split_address
 
 SECRET_BYTES_MIN = 16
+ENTRY_BYTES_MAX = 8 << 20
+"""The smallest message takes eight bytes, and an entry numbers at most 2^20 of them."""
 
 
 class Problem(NamedTuple):
@@ -124,6 +126,9 @@ def _raft(config: Config) -> Iterator[Problem]:
 
 def _limits(config: Config) -> Iterator[Problem]:
     limits, raft = config.limits, config.raft
+    if raft.entry_bytes_max > ENTRY_BYTES_MAX:
+        reason = f"must not be above {ENTRY_BYTES_MAX}: an entry has room for 2^20 message ids"
+        yield Problem(("raft.entry_bytes_max",), reason)
     for name, value in msgspec.structs.asdict(limits).items():
         if value < 1:
             yield Problem((f"limits.{name}",), "must be at least 1")

@@ -20,7 +20,7 @@ from typing import Any
 from raftq.consensus import engine_messages, guard
 from raftq.consensus.core import CANDIDATE, LEADER, Core, Timing
 from raftq.consensus.election import Elections
-from raftq.consensus.guard import Intervention, Mismatch
+from raftq.consensus.guard import AppendPlan, Intervention, Mismatch
 from raftq.consensus.host import Host
 from raftq.consensus.messages import (
     Append,
@@ -34,6 +34,7 @@ from raftq.consensus.messages import (
     TimeoutNow,
     VoteReply,
     VoteRequest,
+    membership_change,
 )
 from raftq.consensus.replication import Replication
 from raftq.journal import Journal, TermFile
@@ -74,6 +75,7 @@ class Consensus:
         self._vouched = 0
         self._vouched_sent = 0
         self._transferring = False
+        self._disk_hangs = False
         self.core = Core(
             self,
             self_id=self_id,
@@ -176,16 +178,20 @@ class Consensus:
     def tick(self) -> None:
         """Elections, commit and apply that are due; ``flush`` sends."""
         core = self.core
-        standing = not self.is_leader and self._runtime.monotonic() > core.election_deadline
-        if standing and not self.is_member:
+        now = self._runtime.monotonic()
+        if self._disk_hangs:
+            self._make_room()
+        standing = not self.is_leader and now > core.election_deadline
+        if standing and (not self.is_member or self._disk_hangs):
             core.postpone_election()
-        elif standing and core.others and not core.transfer_pending and not self.elections.cleared:
+            standing = False
+        if standing and core.others and not core.transfer_pending and not self.elections.cleared:
             self.elections.ask_for_pre_votes()
         elif standing:
             self.elections.stood += 1
             self._heard_leader_at = LONG_AGO
         self._transferring = core.transfer_pending
-        core.tick()
+        core.tick(now)
         self.elections.cleared = False
         self._notice_role()
 
@@ -203,6 +209,18 @@ class Consensus:
         """Propose a change; False when another one is still under way."""
         self._host.wake()
         return self.core.change_membership(change)
+
+    def disk_hangs(self, hangs: bool) -> None:
+        """A write is taking so long that this member can neither lead nor follow: see ``tick``."""
+        if hangs != self._disk_hangs:
+            self._disk_hangs = hangs
+            self._host.wake()
+
+    def _make_room(self) -> None:
+        """A leader's own disk is part of every majority: while it hangs, another must lead."""
+        if self.is_leader and self.core.others:
+            self.core.resign()
+            self._heard_leader_at = LONG_AGO  # Its own word must not hold the others back.
 
     def synced(self) -> None:
         """The journal's durable index has moved: acknowledge and count what it allows."""
@@ -301,12 +319,25 @@ class Consensus:
         for what in plan.interventions:
             self._host.intervened(what)
         commit_index = max(plan.commit_index, self.commit_index)
+        self._follow_membership(plan)
         self.core.deliver(sender, engine_messages.append(message.term, commit_index, plan))
         self._vouched = max(self._vouched, plan.verified)
         self._leader_commit = (message.commit_index, self._heard_leader_at)
         repeated = bool(message.entries) and plan.verified <= self._journal.durable_index
         self._acknowledge(answer=message.is_heartbeat or repeated)
         self._wake_to_apply()
+
+    def _follow_membership(self, plan: AppendPlan) -> None:
+        """Whether it is a member is what the end of its log says, committed or not (section 6)."""
+        cut = self._journal.slice(plan.prev_index + 1, self.last_index) if plan.cuts(self) else []
+        for entry in reversed(cut):
+            change = membership_change(entry.payload)
+            if change is not None and change.member == self.self_id:
+                self.is_member = not change.add
+        for _, payload in plan.entries:
+            change = membership_change(payload)
+            if change is not None and change.member == self.self_id:
+                self.is_member = change.add
 
     @property
     def _is_newcomer(self) -> bool:

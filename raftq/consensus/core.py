@@ -300,9 +300,12 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
         self._SyncObj__raftLastApplied = applied_index
         self._SyncObj__raftCommitIndex = applied_index
 
-    def _enter(self) -> None:
+    def _enter(self, now: float | None = None) -> None:
+        """Stop the engine's clock for one call: it reads it often, and must not disagree with
+        itself, nor with the caller, when the process is held up in between."""
         global _now
-        _now = self._monotonic
+        at = self._monotonic() if now is None else now
+        _now = lambda: at  # noqa: E731  # A name of the module is what the engine reads.
 
     # What the engine calls, replaced.
 
@@ -401,9 +404,9 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
 
     # What the owner does.
 
-    def tick(self) -> None:
-        """Elections, commit, apply: whatever is due."""
-        self._enter()
+    def tick(self, now: float) -> None:
+        """Elections, commit, apply: whatever is due ``now``, in monotonic seconds."""
+        self._enter(now)
         self.doTick(0.0)
 
     def deliver(self, member: str, message: dict[str, Any]) -> None:
@@ -414,15 +417,27 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
     def propose(self, kind: Kind, payload: bytes) -> None:
         """Append an entry; only on a leader."""
         assert self.state == LEADER
+        before = self._journal.last_index
         self._enter()
         self._applyCommand(payload, None, int(kind))
         self._checkCommandsToApply()
+        assert self._journal.last_index == before + 1, "the engine kept the entry to itself"
 
     def change_membership(self, change: MembershipChange) -> bool:
-        """Propose one member in or out; False when the engine denies it (another is under way)."""
-        before = self._journal.last_index
+        """Propose one member in or out; False while another change may be under way.
+
+        Two majorities that share nobody are ruled out only if each change is committed before
+        the next is appended, and only a leader that has committed an entry of its own term
+        knows that (Ongaro's note of 2015 on single-server changes). The engine checks neither.
+        """
+        commit, last = self.commit_index, self._journal.last_index
+        if self._journal.term_at(commit) != self.term:
+            return False
+        uncommitted = self._journal.slice(commit + 1, last) if commit < last else []
+        if any(membership_change(entry.payload) for entry in uncommitted):
+            return False
         self.propose(Kind.MEMBERSHIP, membership_payload(change))
-        return self._journal.last_index > before
+        return True
 
     def set_members(self, members: Iterable[str]) -> None:
         """The membership as a snapshot or the first start says."""
@@ -448,6 +463,12 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
             return
         self._enter()
         self._SyncObj__setCurrentTerm(term, None)
+        self._SyncObj__raftLeader = None
+        self._SyncObj__setState(FOLLOWER)
+
+    def resign(self) -> None:
+        """Lead no more; somebody else should, in another term."""
+        self._enter()
         self._SyncObj__raftLeader = None
         self._SyncObj__setState(FOLLOWER)
 

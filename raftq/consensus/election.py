@@ -47,9 +47,7 @@ class Elections:
     def on_pre_vote_request(self, sender: str, message: PreVoteRequest) -> None:
         """Answer truthfully; nothing changes."""
         voter = self._voter
-        granted = voter.is_member and guard.grant_pre_vote(
-            voter, sender, message, leader_alive=voter.leader_alive()
-        )
+        granted = guard.grant_pre_vote(voter, message, leader_alive=voter.leader_alive())
         self._host.send(sender, PreVoteReply(message.term, voter.term, granted))
 
     def on_pre_vote(self, sender: str, message: PreVoteReply) -> None:
@@ -81,8 +79,6 @@ class Elections:
         )
         if intervention is not None:
             self._host.intervened(intervention)
-        if not voter.is_member:
-            verdict = VoteVerdict.REFUSE
         if verdict is VoteVerdict.GRANT_AGAIN:
             self._host.send(sender, VoteReply(voter.term, granted=True))
             return

@@ -31,7 +31,6 @@ class Intervention(enum.StrEnum):
     DUPLICATE_VOTE = "dropped_duplicate_vote"
     FOREIGN_VOTE = "dropped_foreign_vote"
     STICKY_LEADER = "refused_vote_leader_alive"
-    FOREIGN_CANDIDATE = "refused_foreign_candidate"
     REPEATED_VOTE = "repeated_granted_vote"
 
 
@@ -105,6 +104,10 @@ class AppendPlan(NamedTuple):
     commit_index: int
     verified: int
     interventions: tuple[Intervention, ...]
+
+    def cuts(self, seen: Seen) -> bool:
+        """Whether entries of the log give way."""
+        return self.prev_index < seen.last_index
 
 
 class Mismatch(NamedTuple):
@@ -205,11 +208,11 @@ def judge_vote_request(
 ) -> tuple[VoteVerdict, Intervention | None]:
     """Whether the core should see a request for a vote.
 
+    Whoever asks is judged by his log alone: the voter may not have heard yet that he is a
+    member, or that it is one itself (Ongaro's dissertation, section 4.1).
     ``leader_alive``: a leader was heard within the shortest election timeout, or this node
     is one that hears its majority (leader stickiness, Ongaro's dissertation, section 4.2.3).
     """
-    if sender not in seen.members:
-        return VoteVerdict.REFUSE, Intervention.FOREIGN_CANDIDATE
     if message.term < seen.term:
         return VoteVerdict.REFUSE, None
     if message.term == seen.term:
@@ -227,11 +230,10 @@ def up_to_date(seen: Seen, last_index: int, last_term: int) -> bool:
     return (last_term, last_index) >= (seen.last_term, seen.last_index)
 
 
-def grant_pre_vote(seen: Seen, sender: str, message: PreVoteRequest, *, leader_alive: bool) -> bool:
+def grant_pre_vote(seen: Seen, message: PreVoteRequest, *, leader_alive: bool) -> bool:
     """Whether this node would vote for the sender; changes nothing."""
     return (
-        sender in seen.members
-        and message.term > seen.term
+        message.term > seen.term
         and not leader_alive
         and up_to_date(seen, message.last_index, message.last_term)
     )

@@ -109,11 +109,15 @@ class Replication:
             or self._can_go_on(sender, message.next_index)
         ):
             progress.restart()
-            progress.probe = message.next_index
-            self._core.deliver(
-                sender, engine_messages.append_reply(message.next_index, success=False)
-            )
+            # Its log may be longer than this one, with a tail that never was committed; and what
+            # it has vouched for in this term it has, whatever a late refusal says.
+            wanted = min(message.next_index, self._seen.last_index + 1)
+            if (held := self._core.match_index(sender)) > 0:
+                wanted = max(wanted, held + 1)
+            progress.probe = wanted
+            self._core.deliver(sender, engine_messages.append_reply(wanted, success=False))
             self.due = True
+            self._host.wake()
         # Otherwise it answers an append that was under way before the probe.
 
     def _can_go_on(self, member: str, wanted: int) -> bool:

@@ -246,7 +246,9 @@ class Replica:
     def snapshot_offered(self, peer: str, member: str, term: int, manifest: Manifest) -> None:
         """See ``links.Inside``."""
         following = self.consensus.leader == member and term == self.consensus.term
-        if following and manifest.index > self.machine.applied_index:
+        if following and manifest.engine != self._home.engine.name:
+            self._log.warning("snapshot is of another engine", engine=manifest.engine, peer=peer)
+        elif following and manifest.index > self.machine.applied_index:
             self._fetching.on_offer(peer, term, manifest)
 
     def chunk_wanted(self, peer: str, fetch: wire.SnapshotFetch) -> None:
@@ -323,8 +325,6 @@ class Replica:
         change = membership_change(entry.payload)
         assert change is not None
         self._membership.applied(entry)
-        if change.member == self.self_id:
-            self.consensus.is_member = change.add
         self._log.info(
             "membership changed", add=change.add, member=change.member, index=entry.index
         )
@@ -395,6 +395,7 @@ class Replica:
         """About once a second: tell the others, and see whether the members are all there."""
         consensus = self.consensus
         self.stamps.now_ms()  # So that it follows the wall clock also while nothing is written.
+        consensus.disk_hangs(self._syncing.hangs(self.config.raft.leader_fallback_ms / 1000))
         self.links.tell(self.role, consensus.term, self.machine.applied_index)
         if consensus.is_leader:
             change = self.links.peers.change(consensus.members, self.cluster_id)

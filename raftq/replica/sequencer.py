@@ -98,8 +98,11 @@ class Sequencer:
         batches: list[Batch] = []
         encoded: list[msgspec.Raw] = []
         size = 0
-        while self._queue and (not batches or size < self._entry_bytes_max):
-            batch, data = self._queue.popleft()
+        while self._queue:
+            batch, data = self._queue[0]
+            if batches and size + len(data) > self._entry_bytes_max:
+                break
+            self._queue.popleft()
             batches.append(batch)
             encoded.append(msgspec.Raw(data))
             size += len(data)

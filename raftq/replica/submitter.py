@@ -24,6 +24,7 @@ BATCH_COMMANDS_MAX = 4_096
 BATCH_BYTES_MAX = 1 << 20
 OPEN_AGAIN_S = 1.0
 RESEND_S = 2.0  # Doubled each time: whoever is late because of load must not get more of it.
+RESEND_MAX_S = 16.0
 WATCH_S = 0.25
 KEEP_SESSION_S = 900.0  # A session that was idle for an hour of log time is forgotten.
 
@@ -210,7 +211,8 @@ class Submitter:
         # Not even sent: the next look round tries again.
         patience_s = 0.0
         if self._leader.offer(flight.batch, flight.encoded):
-            patience_s, flight.patience_s = flight.patience_s, 2 * flight.patience_s
+            patience_s = flight.patience_s
+            flight.patience_s = min(2 * patience_s, RESEND_MAX_S)
         flight.send_again_at = self._runtime.monotonic() + patience_s
 
     def _open_session(self) -> None:

@@ -20,6 +20,7 @@ class Syncing:
         self._journal, self._runtime, self._meter = journal, runtime, meter
         self._synced = synced  # Called when the durable index has moved.
         self._syncing = False
+        self._since = 0.0
         self._preparing = False
         self._syncs = 0
         self._seal_is_due = False
@@ -32,7 +33,7 @@ class Syncing:
         if work is None:
             return
         self._syncing = True
-        started = self._runtime.monotonic()
+        started = self._since = self._runtime.monotonic()
 
         def done(_result: None, error: BaseException | None) -> None:
             if error is not None:
@@ -46,6 +47,10 @@ class Syncing:
             self._prepare()
 
         self._runtime.offload(work.run, done)
+
+    def hangs(self, patience_s: float) -> bool:
+        """Whether an fsync has been under way for longer than that."""
+        return self._syncing and self._runtime.monotonic() - self._since > patience_s
 
     def _prepare(self) -> None:
         if not self._preparing and (work := self._journal.prepare()) is not None:

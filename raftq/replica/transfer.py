@@ -134,14 +134,18 @@ class Fetching:
 
     def on_offer(self, peer: str, term: int, manifest: Manifest) -> None:
         """Begin, or go on with, the snapshot that the leader of ``term`` offers."""
-        self._sender, self._term = peer, term
         if self._busy:
             return
+        self._sender, self._term = peer, term
         if self._sink is None or manifest != self._manifest:
             if self._sink is not None:
                 self._sink.close()
+            self._sink = self._manifest = None
+            try:
+                self._sink = Sink(self._disk, self._home.incoming(), manifest)
+            except Damaged:
+                return  # Not even what is empty fits; another offer will come.
             self._manifest = manifest
-            self._sink = Sink(self._disk, self._home.incoming(), manifest)
         self._ask()
 
     def on_chunk(self, peer: str, chunk: SnapshotChunk) -> None:

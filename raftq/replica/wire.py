@@ -87,5 +87,8 @@ def encode(frame: Frame) -> bytes:
 
 def decode(data: bytes) -> Frame:
     """Inverse of ``encode``; raises ``msgspec.MsgspecError`` on rubbish."""
-    frame: Frame = _decoder.decode(data)
+    try:
+        frame: Frame = _decoder.decode(data)
+    except UnicodeDecodeError as error:
+        raise msgspec.ValidationError(str(error)) from error
     return frame

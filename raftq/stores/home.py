@@ -134,7 +134,7 @@ def current(disk: Disk, data_directory: str) -> Pointer | None:
     try:
         payload = record_file.load(disk, os.path.join(data_directory, POINTER))
         pointer = msgspec.msgpack.decode(payload, type=Pointer) if payload is not None else None
-    except (Corruption, msgspec.MsgspecError) as error:
+    except (Corruption, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreCorruption(POINTER, str(error)) from error
     if pointer is not None and not disk.exists(location(data_directory, pointer)):
         raise StoreError(f"{location(data_directory, pointer)} is missing, but {POINTER} names it")

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
-from raftq.consensus.core import LEADER
+from raftq.consensus.core import CANDIDATE, LEADER
 from raftq.journal import Journal
 from raftq.journal.faults import Corruption
 from raftq.replica.identity import node_of
+from simulation.elections import Elections
 from simulation.moments import begun, interrupted, leads, leads_no_more
 from simulation.node import DATA, Node, Violation
 from simulation.oracle import Oracle
+from simulation.progress import Progress
 from simulation.world import World
 from statemachine.commands import Entry
 from statemachine.digest import digest
@@ -28,6 +30,7 @@ __all__ = ["Checks", "Violation"]
 JOURNAL = f"{DATA}/journal"
 DIGEST_EVERY = 32  # Entries.
 DISK_EVERY = 40
+ROUNDING_MS = 5
 
 
 class Seen:
@@ -42,6 +45,7 @@ class Seen:
         self.last = 0
         self.last_term = 0
         self.machine: Machine | None = None
+        self.vote: str | None = None
 
 
 class Checks:
@@ -54,13 +58,17 @@ class Checks:
         self.leaders: dict[int, str] = {}
         self._seen: dict[str, Seen] = {}
         self._entries: dict[tuple[int, int], tuple[int, int]] = {}  # To checksum, term before.
-        self._votes: dict[tuple[str, int], str] = {}
+        self._elections = Elections(world)
+        self._progress = Progress(world)
+        self._stamps: dict[tuple[str, int, int], tuple[float, int]] = {}  # Each tenure's first.
+        self._durable: dict[str, tuple[int, int]] = {}  # What members had on disk when they died.
         self._terms: dict[str, int] = {}  # Of each member, over its lives.
         self._results: dict[int, list[BatchResult]] = {}
         self._digests: dict[int, tuple[bytes, str]] = {}
         self.died: Callable[[Node], None] = lambda _node: None
         self.lost_power: Callable[[Node], None] = lambda _node: None
         self.failed: Callable[[Node, Exception], bool] = lambda _node, _error: False
+        self.is_rotten: Callable[[Node], bool] = lambda _node: False
         world.watcher = self
 
     # ``world.Watcher``.
@@ -75,11 +83,19 @@ class Checks:
     def dying(self, node: Node) -> None:
         """See ``Watcher``: which interesting moment is being interrupted."""
         interrupted(self.world, node)
+        journal = node.running.journal
+        index = journal.durable_index
+        self._durable[node.running.self_id] = (index, journal.term_at(index) or 0)
+
+    def delivered(self, node: Node, peer: str, frame: bytes) -> None:
+        """See ``Watcher``."""
+        self._elections.delivered(node, peer, frame)
 
     def appended(self, node: Node, commands: int) -> None:
         """See ``Watcher``."""
         if commands > 1:
             self.world.sometimes("commands shared an entry")
+        self._stamped(node)
 
     def watched(self, node: Node) -> None:
         """See ``Watcher``."""
@@ -88,6 +104,7 @@ class Checks:
         if seen is None or seen.life != node.life:
             seen = self._seen[node.name] = Seen(node.life)
             begun(self.world, node)
+            self._found_again(node)
         machine = replica.machine
         if machine is not seen.machine:
             seen.machine = machine
@@ -97,14 +114,16 @@ class Checks:
         if last != seen.last or last_term != seen.last_term:
             self._log_changed(node, journal, seen)
             seen.last, seen.last_term = last, last_term
-        state, term = core.state, core.term
-        if state != seen.state or term != seen.term:
+        state, term, vote = core.state, core.term, core.voted_for
+        if state != seen.state or term != seen.term or vote != seen.vote:
             self._role_changed(node, seen)
             if seen.state == LEADER:
                 leads_no_more(self.world, node, same_term=term == seen.term)
-            seen.state, seen.term = state, term
+            seen.state, seen.term, seen.vote = state, term, vote
         if core.commit_index != seen.commit:
             self._commit_moved(node, seen, core.commit_index)
+        if state == LEADER:
+            self._refuse(node, self._progress.watched(node))
         if machine.applied_index != seen.applied:
             self._applied_moved(node, seen, machine.applied_index)
 
@@ -141,10 +160,12 @@ class Checks:
         if core.term < self._terms.get(member, 0):
             self._broken(node, f"term {core.term} after {self._terms[member]}")
         self._terms[member] = core.term
-        vote = core.voted_for
-        if vote is not None and self._votes.setdefault((member, core.term), vote) != vote:
-            self._broken(node, f"two votes in term {core.term}")
-        if core.state == LEADER:
+        if core.voted_for is not None:
+            self._refuse(node, self._elections.voted(node, core.term, core.voted_for))
+        if core.state == CANDIDATE and (seen.state != CANDIDATE or seen.term != core.term):
+            self._refuse(node, self._elections.stands(node))
+        if core.state == LEADER and (seen.state != LEADER or seen.term != core.term):
+            self._refuse(node, self._elections.leads(node))
             self._leads(node)
 
     def _leads(self, node: Node) -> None:
@@ -175,6 +196,9 @@ class Checks:
                 self._commits(node, entry.index, entry.term, crc32(entry.payload))
         elif commit >= len(self.committed):
             self._broken(node, f"commits {commit}, which nobody knows of")
+        core = node.running.consensus.core
+        if seen.state == core.state == LEADER and journal.term_at(commit) != core.term:
+            self._broken(node, f"commits {commit}, which is of an older term, by counting")
         seen.commit = commit
 
     def _commits(self, node: Node, index: int, term: int, checksum: int) -> None:
@@ -260,6 +284,33 @@ class Checks:
         known, whose = self._digests.setdefault(index, (mine, node.name))
         if known != mine:
             self._broken(node, f"the state at {index} is another than that of {whose}")
+
+    # Time, and lives.
+
+    def _stamped(self, node: Node) -> None:
+        """Log time goes with the leader's clock, a tenth faster at most, whatever the wall says."""
+        replica, now = node.running, self.world.now
+        if not replica.stamps._live:
+            return
+        stamp_ms = replica.sequencer._last_stamp_ms
+        tenure = (node.name, node.life, replica.consensus.term)
+        since, first_ms = self._stamps.setdefault(tenure, (now, stamp_ms))
+        elapsed_ms = (now - since) * 1000 * node.clock_rate
+        gone_ms = stamp_ms - first_ms
+        if not 0 <= gone_ms <= 1.1 * elapsed_ms + ROUNDING_MS:
+            self._broken(node, f"log time went on by {gone_ms} ms in {elapsed_ms:.0f} ms")
+
+    def _found_again(self, node: Node) -> None:
+        """What was on disk when a member died is there when it starts."""
+        journal = node.running.journal
+        index, term = self._durable.get(node.running.self_id, (0, 0))
+        lost = journal.base_index < index and journal.term_at(index) != term
+        if lost and not self.is_rotten(node):
+            self._broken(node, f"has lost entry {index} of term {term}, which was on its disk")
+
+    def _refuse(self, node: Node, what: str | None) -> None:
+        if what is not None:
+            self._broken(node, what)
 
     def _broken(self, node: Node, what: str) -> None:
         self.world.note("violation", node.name, what)

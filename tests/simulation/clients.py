@@ -158,7 +158,8 @@ class Client:
         command = request.command
         if isinstance(command, c.Once):
             sure = not isinstance(answer, Gone | Unknown | NotSubmitted)
-            self._unsure = None if sure else command
+            # Even of what it is sure of, a client may ask twice.
+            self._unsure = None if sure and self._chance.random() < 0.7 else command
             command = command.command
         if isinstance(command, c.Barrier) and not isinstance(answer, Gone | Unknown | NotSubmitted):
             self._read(self._world.nodes[request.node], request.asked_at)

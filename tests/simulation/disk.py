@@ -155,6 +155,7 @@ class FaultyDisk:
         self.fails_on: tuple[str, ...] = ("write", "sync", "name")
         self.power_fails_after: int | None = None
         self.full = False
+        self.fuses: dict[str, int] = {}  # Once this is renamed, power fails so many changes later.
         self._directories: set[str] = {"/"}
         self._names: dict[str, _Inode] = {}
         self._durable_names: dict[str, _Inode] = {}
@@ -187,6 +188,8 @@ class FaultyDisk:
             path = os.path.dirname(path)
 
     def rename(self, source: str, target: str) -> None:
+        if source in self.fuses:
+            self.power_fails_after = self.fuses.pop(source)
         if source in self._directories:
             self._rename_directory(source, target)
             return
@@ -239,11 +242,11 @@ class FaultyDisk:
         if self.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def at_worst(self, directory: str) -> FaultyDisk:
-        """A copy of a directory, as power failing now might leave it: only what it must keep."""
+    def at_worst(self, path: str) -> FaultyDisk:
+        """A copy of a file or directory, as if power failed now and left what it must."""
         copy = FaultyDisk()
         for name, inode in self._durable_names.items():
-            if not name.startswith(directory + "/"):
+            if name != path and not name.startswith(path + "/"):
                 continue
             kept = _Inode()
             kept.data, kept.durable = bytearray(inode.durable), inode.durable
@@ -290,6 +293,7 @@ class FaultyDisk:
         self.open_files = 0
         self.fails_after = None
         self.power_fails_after = None
+        self.fuses.clear()
 
     def _rename(self, change: dict[str, _Inode | None], awaits: set[str] | None = None) -> None:
         _apply(change, self._names)

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from raftq.journal import Corruption
 from raftq.journal.faults import JournalFailure
 from raftq.journal.layout import split
+from raftq.stores.home import INCOMING
 from raftq.stores.store import StoreError
+from simulation.disk import FaultyDisk
 from simulation.network import Delay
 from simulation.node import DATA, Node
 from simulation.plan import LEADER, Fault
@@ -52,6 +54,7 @@ class Faults:
             "power at": self._power_at,
             "pause": self._pause,
             "slow disk": self._slow_disk,
+            "hung disk": self._slow_disk,
             "full disk": self._full_disk,
             "failing disk": self._failing_disk,
             "wall step": self._wall_step,
@@ -118,6 +121,10 @@ class Faults:
     def is_damaged(self, node: Node) -> bool:
         """Whether it lost its disk and is not yet back."""
         return node.name in self._damaged
+
+    def is_rotten(self, node: Node) -> bool:
+        """Whether bits of its disk were flipped."""
+        return "rot" in self._excuses[node.name]
 
     # Striking.
 
@@ -221,7 +228,8 @@ class Faults:
         self._world.at(fault.seconds, over)
 
     def _slow_disk(self, node: Node, fault: Fault) -> None:
-        node.work_delay_s = 0.005 + fault.amount * 0.3
+        hung = fault.kind == "hung disk"
+        node.work_delay_s = fault.seconds if hung else 0.005 + fault.amount * 0.3
 
         def over() -> None:
             node.work_delay_s = 0.0
@@ -280,22 +288,24 @@ class Faults:
         node.run(life, lambda: replica.stop(stopped))
 
     def _spoil_install(self, node: Node, fault: Fault) -> None:
-        """Lie in wait until the node receives a snapshot, then let power fail soon after."""
-        world = self._world
+        """Die for long enough to need a snapshot; when one comes, let power fail on the way."""
         disk = node.disk
-        patience = [200]
+        if node.is_up:
+            node.crash()
+            self._start_later(node, fault.seconds)
+        self._world.at(fault.seconds, lambda: self._lie_in_wait(node, disk, fault.amount, 300))
 
-        def look() -> None:
-            patience[0] -= 1
-            if self._over or node.disk is not disk or not patience[0]:
-                return
-            if node.is_up and node.running._fetching.active:
-                disk.power_fails_after = int(fault.amount * 60)
-                world.sometimes("power failed while a snapshot was coming in")
-                return
-            world.at(0.01, look)
-
-        look()
+    def _lie_in_wait(self, node: Node, disk: FaultyDisk, amount: float, patience: int) -> None:
+        if self._over or node.disk is not disk or not patience:
+            return
+        if not node.is_up or not node.running._fetching.active:
+            self._world.at(0.01, lambda: self._lie_in_wait(node, disk, amount, patience - 1))
+            return
+        self._world.sometimes("power failed while a snapshot was coming in")
+        if amount < 0.5:
+            disk.power_fails_after = int(amount * 80)
+        else:
+            disk.fuses[f"{DATA}/{INCOMING}"] = int((amount - 0.5) * 40)
 
     # Damage.
 

@@ -188,8 +188,7 @@ class VirtualNetwork:
     def _take(self, peer: str, number: int, frame: bytes, sent_at: float) -> None:
         def tell(handler: Handler) -> None:
             if self._told.get(peer) == number:
-                world = self._node.world
-                world.trace.frame(world.now, sent_at, peer, self._node.name, frame)
+                self._node.world.delivered(self._node, peer, frame, sent_at)
                 handler.received(peer, frame)
 
         self._tell(tell)
@@ -211,7 +210,8 @@ class VirtualNetwork:
                 world.sometimes("a frame arrived late or twice")
                 other._take(name, number, frame, sent_at)
 
-        world.at(world.random.random() * links.ghost_delay_s, appear)
+        # Mostly soon, while it can still be taken for a new one.
+        world.at(world.random.random() ** 4 * links.ghost_delay_s, appear)
 
     def _break(self, peer: str, number: int) -> None:
         if self._links.get(peer) != number:

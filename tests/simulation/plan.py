@@ -43,6 +43,8 @@ class Tuning(msgspec.Struct, frozen=True):
     flush_interval_ms: int
     digest_interval_ms: int
     chunk_bytes: int
+    append_bytes: int
+    request_timeout_ms: int
 
 
 class Clock(msgspec.Struct, frozen=True):
@@ -91,6 +93,7 @@ FAULTS: dict[str, float] = {
     "long death": 9.0,  # Long enough to need a snapshot.
     "pause": 3.0,
     "slow disk": 4.0,
+    "hung disk": 8.0,
     "full disk": 3.0,
     "failing disk": 2.0,
     "wall step": 0.0,
@@ -98,7 +101,7 @@ FAULTS: dict[str, float] = {
     "wipe": 1.0,
     "transfer": 0.0,
     "stop": 1.0,  # As SIGTERM does.
-    "spoil install": 1.0,  # Power fails while a snapshot is received or installed.
+    "spoil install": 7.0,  # Long dead, then power fails while a snapshot comes or is installed.
 }
 OPERATIONS = {
     "put": 10.0,
@@ -146,6 +149,8 @@ def _tuning(chance: random.Random) -> Tuning:
         flush_interval_ms=chance.choice((300, 1_000, 3_000)),
         digest_interval_ms=chance.choice((500, 2_000, 60_000)),
         chunk_bytes=chance.choice((256, 1_024, 1 << 20)),
+        append_bytes=chance.choice((300, 2_000, 1 << 20, 1 << 20)),
+        request_timeout_ms=chance.choice((1_000, 4_000, 10_000)),
     )
 
 

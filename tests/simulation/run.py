@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import msgspec
+
+from raftq.consensus import replication
 from raftq.replica import transfer
 from simulation.checks import Checks, Violation
 from simulation.clients import ACCOUNT, Client, History
 from simulation.faults import Faults
 from simulation.node import Node
-from simulation.plan import Plan
+from simulation.plan import Plan, Tuning
 from simulation.trace import Record
 from simulation.verdict import Verdict
 from simulation.world import World
@@ -24,6 +27,7 @@ LEADER_WITHIN_S = 15.0
 """Ten of the longest election timeouts, and what a lost disk or a snapshot takes."""
 CONVERGED_WITHIN_S = 60.0
 ANSWERED_WITHIN_S = 15.0
+WOKEN_WITHIN_S = 2.0
 DRAIN_ROUNDS_MAX = 400
 
 
@@ -46,7 +50,7 @@ def run(plan: Plan, *, keep_trace: bool = False) -> Result:
     world = World(plan.seed, plan.names, keep_trace=keep_trace)
     story = Story(world, plan)
     violation = None
-    with _chunks_of(plan.tuning.chunk_bytes):
+    with _in_pieces(plan.tuning):
         try:
             story.tell()
         except Violation as error:
@@ -65,14 +69,15 @@ def run(plan: Plan, *, keep_trace: bool = False) -> Result:
 
 
 @contextmanager
-def _chunks_of(size: int) -> Iterator[None]:
-    """Small snapshots in many pieces, so that they can be interrupted anywhere."""
-    before = transfer.CHUNK_BYTES
-    transfer.CHUNK_BYTES = size
+def _in_pieces(tuning: Tuning) -> Iterator[None]:
+    """Small snapshot chunks and appends, so that they can be interrupted anywhere."""
+    before = transfer.CHUNK_BYTES, replication.APPEND_BYTES_MAX
+    transfer.CHUNK_BYTES = tuning.chunk_bytes
+    replication.APPEND_BYTES_MAX = tuning.append_bytes
     try:
         yield
     finally:
-        transfer.CHUNK_BYTES = before
+        transfer.CHUNK_BYTES, replication.APPEND_BYTES_MAX = before
 
 
 class Story:
@@ -92,9 +97,15 @@ class Story:
         self.checks.died = self._died
         self.checks.lost_power = self._lost_power
         self.checks.failed = self._failed
+        self.checks.is_rotten = self.faults.is_rotten
         for node, clock in zip(world.nodes.values(), plan.clocks, strict=True):
             node.clock_rate, node.clock_origin = clock.rate, clock.origin_s
             node.wall_skew_ms = clock.wall_skew_ms
+            node.raft = msgspec.structs.replace(
+                node.raft,
+                request_timeout_ms=plan.tuning.request_timeout_ms,
+                peer_window_bytes=4 * plan.tuning.append_bytes,
+            )
             node.tune(
                 segment_bytes=plan.tuning.segment_bytes,
                 journal_keep_bytes=plan.tuning.journal_keep_bytes,
@@ -120,6 +131,8 @@ class Story:
         for node in world.alive:
             self.checks.digest(node)
         Verdict(self.history, self.checks.oracle).check()
+        for node in world.alive:
+            self._wakes(node)
         self._drain()
 
     def _until(self, condition: object, seconds: float, what: str) -> None:
@@ -147,7 +160,10 @@ class Story:
     def _recovered(self) -> bool:
         world = self.world
         return (
-            all(node.is_up and node.running.consensus.is_member for node in world.nodes.values())
+            all(
+                node.is_up and node.running.consensus.is_member and not node.running.stopping
+                for node in world.nodes.values()
+            )
             and world.settled()
             and world.converged()
         )
@@ -200,6 +216,21 @@ class Story:
         self._until(self.world.converged, CONVERGED_WITHIN_S, "all nodes to be equal at the end")
         for one in self.world.alive:
             self.checks.digest(one)
+
+    def _wakes(self, node: Node) -> None:
+        """Whoever waits on a node hears of a message, put elsewhere, and of an index reached."""
+        woken: list[str] = []
+        replica = node.running
+        replica.waiters.when_ready(
+            (ACCOUNT, f"wake {node.name}"), lambda: not woken.append("ready")
+        )
+        reached = self.world.leader()
+        assert reached is not None
+        index = reached.running.consensus.last_index + 1
+        replica.waiters.when_applied(index, lambda: woken.append("applied"))
+        message = c.NewMessage(b"wake", "text/plain", delay_ms=50)
+        self._ask(self.world.alive[-1], c.Enqueue(ACCOUNT, f"wake {node.name}", (message,)))
+        self._until(lambda: len(woken) == 2, WOKEN_WITHIN_S, f"{node.name} to wake who waits there")
 
     def _take(self, node: Node, queue: str) -> None:
         claimed = self._ask(node, c.Claim(ACCOUNT, queue, 100, 60_000))

@@ -28,7 +28,6 @@ SOMETIMES: dict[str, str] = {
     "guard: stale_reply": "an answer of another term, or to somebody who leads no more",
     "guard: foreign_reply": "an answer from outside the membership",
     "guard: foreign_vote": "a vote from outside the membership",
-    "guard: foreign_candidate": "a candidate from outside the membership",
     "guard: sticky_leader": "a candidate while the leader was heard",
     "guard: repeated_vote": "a request for a vote came twice",
     "guard: duplicate_vote": "a vote came twice",

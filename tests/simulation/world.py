@@ -27,6 +27,10 @@ class Watcher(Protocol):
         """Something happened on a running node."""
         ...
 
+    def delivered(self, node: Node, peer: str, frame: bytes) -> None:
+        """A frame has come to a node, which is about to see it."""
+        ...
+
     def dying(self, node: Node) -> None:
         """A node's process is about to end."""
         ...
@@ -163,6 +167,12 @@ class World:
         """Something has happened on a running node."""
         if self.watcher is not None:
             self.watcher.watched(node)
+
+    def delivered(self, node: Node, peer: str, frame: bytes, sent_at: float) -> None:
+        """A frame has come to a node, which is about to see it."""
+        self.trace.frame(self.now, sent_at, peer, node.name, frame)
+        if self.watcher is not None:
+            self.watcher.delivered(node, peer, frame)
 
     def dying(self, node: Node) -> None:
         """A process is about to end."""

@@ -177,6 +177,22 @@ RUBBISH = [
         "an unknown command",
         wire.encode(wire.Propose(GROUP, msgspec.msgpack.encode([1, 1, 1, [[99]]]))),
     ),
+    (
+        "text that is none",
+        wire.encode(wire.State(GROUP, "leader", 3, 4)).replace(b"der", b"d\xb7r"),
+    ),
+    (
+        "a command with text that is none",
+        wire.encode(
+            wire.Propose(GROUP, msgspec.msgpack.encode([1, 1, 1, [[7, "a", "quq"]]]))
+        ).replace(b"quq", b"q\xb7q"),
+    ),
+    (
+        "a manifest with text that is none",
+        wire.encode(wire.SnapshotOffer(GROUP, 1, snapshots.encode(UNSAFE))).replace(
+            UNSAFE.engine.encode(), b"\xb7" * len(UNSAFE.engine)
+        ),
+    ),
     ("a manifest that is none", wire.encode(wire.SnapshotOffer(GROUP, 1, b"rubbish"))),
     ("an unsafe manifest", wire.encode(wire.SnapshotOffer(GROUP, 1, snapshots.encode(UNSAFE)))),
 ]

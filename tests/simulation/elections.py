@@ -1,0 +1,77 @@
+"""What makes a leader: nobody stands unasked, nor leads without a majority's votes on disk."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from raftq.consensus.messages import PreVoteReply, TimeoutNow
+from raftq.journal import TermFile
+from raftq.journal.faults import Corruption
+from raftq.replica import wire
+from raftq.replica.identity import member_id, node_of
+from simulation.node import DATA, Node
+from simulation.world import World
+
+RAFT, PRE_VOTE_REPLY, TIMEOUT_NOW = 2, 7, 8  # Tags; where they stand in an encoded frame is fixed.
+TERM = f"{DATA}/term"
+
+
+class Elections:
+    """What every member has been told, and has voted."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._votes: dict[tuple[str, int], str] = {}
+        self._cleared: dict[tuple[str, int, int], set[str]] = defaultdict(set)
+        self._asked: set[tuple[str, int]] = set()  # Members that a leader has asked to stand.
+
+    def delivered(self, node: Node, peer: str, frame: bytes) -> None:
+        """A frame has come to a node."""
+        if len(frame) < 5 or frame[1] != RAFT or frame[4] not in (PRE_VOTE_REPLY, TIMEOUT_NOW):
+            return
+        decoded = wire.decode(frame)
+        assert isinstance(decoded, wire.Raft)
+        match decoded.message:
+            case PreVoteReply(asked_term=term, granted=True):
+                self._cleared[node.name, node.life, term].add(peer)
+            case TimeoutNow(term=term):
+                self._asked.add((node.running.self_id, term + 1))
+            case _:
+                pass
+
+    def voted(self, node: Node, term: int, vote: str) -> str | None:
+        """A vote: what is wrong with it."""
+        known = self._votes.setdefault((node.running.self_id, term), vote)
+        return None if known == vote else f"two votes in term {term}: {known} and {vote}"
+
+    def stands(self, node: Node) -> str | None:
+        """A node has become a candidate: what is wrong with that."""
+        replica = node.running
+        others = sorted(replica.consensus.core.others)
+        term = replica.consensus.term
+        if not others or (replica.self_id, term) in self._asked:
+            return None
+        cleared = self._cleared[node.name, node.life, term] & {node_of(m) for m in others}
+        if 2 * (len(cleared) + 1) > len(others) + 1:
+            return None
+        return f"stands in term {term}, asked for by {sorted(cleared)} of {others}"
+
+    def leads(self, node: Node) -> str | None:
+        """A node has become a leader: what is wrong with that."""
+        replica = node.running
+        term, members = replica.consensus.term, sorted(replica.consensus.members)
+        voters = [m for m in members if self._votes.get((m, term)) == replica.self_id]
+        if 2 * len(voters) <= len(members):
+            return f"leads term {term} with the votes of {voters} of {members}"
+        lost = [m for m in voters if not self._is_on_disk(m, term, replica.self_id)]
+        return f"leads with votes that are not on disk: {lost}" if lost else None
+
+    def _is_on_disk(self, member: str, term: int, vote: str) -> bool:
+        node = self._world.nodes[node_of(member)]
+        if node.is_up and member_id(node.name, node.running.identity) != member:
+            return True  # That disk is gone.
+        try:
+            found = TermFile(node.disk.at_worst(TERM), TERM)
+        except Corruption:
+            return True
+        return found.term > term or (found.term, found.voted_for) == (term, vote)

@@ -1,0 +1,58 @@
+"""What a leader believes of its members, held against what they have.
+
+The match index is what commits rest on: it never falls within a term, is always below what is
+sent next, and stands for an entry on the member's own disk (Raft, figure 2; the invariants
+that SandTable, EuroSys 2024, found broken in the engine).
+"""
+
+from __future__ import annotations
+
+from raftq.replica.identity import node_of
+from simulation.node import Node
+from simulation.world import World
+
+
+class Progress:
+    """The leaders' books."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._match: dict[str, tuple[int, dict[str, int]]] = {}  # Leader to term, by member.
+
+    def watched(self, node: Node) -> str | None:
+        """A leader has done something: what is wrong with what it believes."""
+        core = node.running.consensus.core
+        term, before = self._match.get(node.running.self_id, (0, {}))
+        if term != core.term:
+            before = {}
+            self._match[node.running.self_id] = (core.term, before)
+        for member in core.others:
+            match, known = core.match_index(member), before.get(member, 0)
+            if 0 < match >= core.next_index(member):
+                return f"sends {core.next_index(member)} next to {member}, who holds {match}"
+            if match == known:
+                continue
+            before[member] = match
+            if match < known:
+                return f"the match index of {member} fell from {known} to {match}"
+            if wrong := self._holds(node, member, match):
+                return wrong
+        return None
+
+    def _holds(self, leader: Node, member: str, index: int) -> str | None:
+        mine = leader.running.journal
+        if index > mine.durable_index:
+            return f"counts {member} for entry {index}, beyond its own disk"
+        node = self._world.nodes[node_of(member)]
+        if not node.is_up or node.running.self_id != member:
+            return None
+        replica = node.running
+        if replica.consensus.term != leader.running.consensus.term:
+            return None
+        if replica.journal.base_index >= index or mine.base_index >= index:
+            return None
+        if replica.journal.durable_index < index:
+            return f"counts {member} for entry {index}, which is not on its disk"
+        if replica.journal.term_at(index) != mine.term_at(index):
+            return f"counts {member} for entry {index}, which is another one there"
+        return None
