@@ -10,10 +10,11 @@ INSTALLED := $(VENV)/.installed
 LOAD_VENV := .venv-load
 LOAD_PYTHON := $(LOAD_VENV)/bin/python
 LOAD_INSTALLED := $(LOAD_VENV)/.installed
+SIMULATION := PYTHONPATH=tests/support:tests $(PYTHON) -m simulation
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up install test cluster-full check format bench load lock clean
+.PHONY: help up install test simulate mutants trace cluster-full chaos check format bench load lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -26,8 +27,21 @@ install: $(INSTALLED) ## Everything into .venv
 test: $(INSTALLED) ## All tests
 	$(PYTHON) -m pytest $(ARGS)
 
+simulate: $(INSTALLED) ## Whole clusters from seeds: N=how many (1000), SEED=the first (0), on all cores
+	@$(SIMULATION) --seeds $(or $(N),1000) --first $(or $(SEED),0) $(ARGS)
+
 cluster-full: $(INSTALLED) ## The tests of whole clusters at full size: kills, lost disks, damaged files
 	RAFTQ_CLUSTER=full $(PYTHON) -m pytest tests/cluster $(ARGS)
+
+chaos: $(INSTALLED) ## Faults on a cluster of hosts, at random, and a page about it; needs root; ARGS=--help
+	@$(PYTHON) tests/support/chaos.py $(ARGS)
+
+mutants: $(INSTALLED) ## Does the simulator find what is damaged on purpose? ARGS='--only NAME --seeds 500 --jobs 2'
+	@$(SIMULATION).mutate $(ARGS)
+
+trace: $(INSTALLED) ## What a simulated run does, as lines and as a page in reports/: SEED=7 or PLAN=file
+	$(if $(PLAN)$(SEED),,$(error Say which run: make trace SEED=7, or PLAN=file))
+	@$(SIMULATION) $(if $(PLAN),--plan $(PLAN),--trace $(SEED))
 
 check: $(INSTALLED) ## What a change must pass besides the tests: style, types, import directions
 	$(VENV)/bin/ruff check .

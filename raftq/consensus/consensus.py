@@ -348,8 +348,9 @@ class Consensus:
         if not self._follow(sender, message.term):
             return
         self._heed(sender, message.term)
-        # It takes us to need a snapshot; if one was installed meanwhile, the log will do.
-        wanted = 0 if self._is_newcomer else self.last_index + 1
+        # It takes us to need a snapshot; if one was installed meanwhile, the log will do. Only
+        # what is committed is sure to be the leader's as well.
+        wanted = 0 if self._is_newcomer else self.commit_index + 1
         self._host.send(sender, AppendReply(message.term, wanted, success=False))
 
     def _follow(self, sender: str, term: int) -> bool:

@@ -108,12 +108,13 @@ class Replication:
             or message.next_index < progress.probe
             or self._can_go_on(sender, message.next_index)
         ):
-            progress.restart()
-            # Its log may be longer than this one, with a tail that never was committed; and what
-            # it has vouched for in this term it has, whatever a late refusal says.
+            # Its log may be longer than this one, with a tail that never was committed.
             wanted = min(message.next_index, self._seen.last_index + 1)
-            if (held := self._core.match_index(sender)) > 0:
+            # What it has vouched for it has, whatever a late refusal says; but a second one is
+            # believed: it may have lost what nobody had sealed.
+            if progress.probe is None and (held := self._core.match_index(sender)) > 0:
                 wanted = max(wanted, held + 1)
+            progress.restart()
             progress.probe = wanted
             self._core.deliver(sender, engine_messages.append_reply(wanted, success=False))
             self.due = True

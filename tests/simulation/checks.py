@@ -12,7 +12,8 @@ from typing import Any
 from zlib import crc32
 
 from raftq.consensus.core import CANDIDATE, LEADER
-from raftq.journal import Journal
+from raftq.consensus.messages import membership_change
+from raftq.journal import Journal, LogEntry
 from raftq.journal.faults import Corruption
 from raftq.replica.identity import node_of
 from simulation.elections import Elections
@@ -143,11 +144,25 @@ class Checks:
             return
         before = journal.term_at(first) or 0
         for entry in journal.slice(first + 1, journal.last_index):
+            if membership_change(entry.payload) is not None:
+                self._membership_changes(node, entry)
             fact = (crc32(entry.payload), before)
             known = self._entries.setdefault((entry.index, entry.term), fact)
             if known != fact:
                 self._broken(node, f"log matching: entry {entry.index} of term {entry.term}")
             before = entry.term
+
+    def _membership_changes(self, node: Node, entry: LogEntry) -> None:
+        """Changes come one at a time, and after the leader has committed in its own term."""
+        consensus, journal = node.running.consensus, node.running.journal
+        if not consensus.is_leader or entry.term != consensus.term:
+            return
+        if journal.term_at(consensus.commit_index) != consensus.term:
+            self._broken(node, f"changes the members at {entry.index}, before its own first commit")
+        first = max(consensus.commit_index, journal.base_index) + 1
+        changes = [membership_change(one.payload) for one in journal.slice(first, entry.index)]
+        if sum(change is not None for change in changes) > 1:
+            self._broken(node, f"changes the members twice at once, up to {entry.index}")
 
     def _is_known(self, journal: Journal, index: int) -> bool:
         return (index, journal.term_at(index) or 0) in self._entries

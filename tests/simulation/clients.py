@@ -209,7 +209,7 @@ class Client:
     def _command(self, kind: str) -> c.Command:
         match kind:
             case "put once" if self._unsure is not None and self._chance.random() < 0.8:
-                return self._unsure
+                return self._again(self._unsure)
             case "put" | "put later" | "put mortal":
                 return self._put(kind)
             case "put once":
@@ -223,6 +223,13 @@ class Client:
                 return c.Barrier()
             case _:
                 return self._on_queue(kind)
+
+    def _again(self, unsure: c.Once) -> c.Once:
+        """The same request; seldom another one under the same key, by mistake."""
+        if self._chance.random() < 0.9:
+            return unsure
+        other = b"%d" % self._history.number()
+        return c.Once(ACCOUNT, unsure.key, other, unsure.window_ms, self._put("put"))
 
     def _on_queue(self, kind: str) -> c.Command:
         queue = self._queue()

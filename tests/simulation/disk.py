@@ -152,6 +152,7 @@ class FaultyDisk:
         self.open_files = 0
         self.fails_after: int | None = None
         self.fails_with = errno.EIO
+        self.fails_once = False  # Or again and again.
         self.fails_on: tuple[str, ...] = ("write", "sync", "name")
         self.power_fails_after: int | None = None
         self.full = False
@@ -284,6 +285,8 @@ class FaultyDisk:
         if self.fails_after is not None and kind in self.fails_on:
             self.fails_after -= 1
             if self.fails_after < 0:
+                if self.fails_once:
+                    self.fails_after = None
                 if half is not None:
                     half()
                 raise OSError(self.fails_with, os.strerror(self.fails_with))
@@ -292,6 +295,7 @@ class FaultyDisk:
         self.epoch += 1
         self.open_files = 0
         self.fails_after = None
+        self.fails_once = False
         self.power_fails_after = None
         self.fuses.clear()
 
@@ -300,17 +304,28 @@ class FaultyDisk:
         self._pending.append((change, awaits or {os.path.dirname(name) for name in change}))
 
     def _rename_directory(self, source: str, target: str) -> None:
-        """As one change: all files in it, or none, are found under the new name after a crash."""
+        """As one change: all files in it are found under the new name after a crash, or none.
+
+        Except for those whose names nobody had synced in the directory itself: its own
+        rename does not make them durable.
+        """
         self.change("name")
         inside = source + "/"
-        change: dict[str, _Inode | None] = {}
-        for name in [name for name in self._names if name.startswith(inside)]:
-            change[target + "/" + name.removeprefix(inside)] = self._names[name]
-            change[name] = None
+        names = [name for name in self._names if name.startswith(inside)]
+        change: dict[str, _Inode | None] = dict.fromkeys(names)
+        late: dict[str, _Inode | None] = {}
+        for name in names:
+            inode = self._names[name]
+            is_durable = self._durable_names.get(name) is inode
+            (change if is_durable else late)[target + "/" + name.removeprefix(inside)] = inode
+        for created, _ in self._pending:
+            for name in names:
+                created.pop(name, None)
         moved = [d for d in self._directories if d == source or d.startswith(inside)]
         self._directories -= set(moved)
         self._directories |= {target + directory.removeprefix(source) for directory in moved}
         self._rename(change, {os.path.dirname(source), os.path.dirname(target)})
+        self._rename(late)
 
     def _existing(self, path: str) -> _Inode:
         if path not in self._names:

@@ -252,6 +252,7 @@ class Faults:
     def _failing_disk(self, node: Node, fault: Fault) -> None:
         if node.is_up:
             self._excuses[node.name].add("failing")
+            node.disk.fails_once = self._chance.random() < 0.5
             node.disk.fails_with = self._chance.choice((errno.EIO, errno.ENOSPC))
             node.disk.fails_on = self._chance.choice(
                 (("sync",), ("write",), ("name",), ("write", "sync", "name"))

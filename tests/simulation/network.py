@@ -201,11 +201,13 @@ class VirtualNetwork:
             return
         if not certain and world.random.random() >= links.ghosts:
             return
-        sent_at = world.now
+        sent_at, disk = world.now, self._node.disk
 
         def appear() -> None:
             other = world.nodes[peer].net
             number = other._links.get(name)
+            if self._node.disk is not disk:
+                return  # With its disk it has lost its identity: that was somebody else.
             if number is not None and (name, peer) not in links.cut:
                 world.sometimes("a frame arrived late or twice")
                 other._take(name, number, frame, sent_at)

@@ -22,13 +22,15 @@ class Progress:
     def watched(self, node: Node) -> str | None:
         """A leader has done something: what is wrong with what it believes."""
         core = node.running.consensus.core
+        replication = node.running.consensus._replication
         term, before = self._match.get(node.running.self_id, (0, {}))
         if term != core.term:
             before = {}
             self._match[node.running.self_id] = (core.term, before)
         for member in core.others:
             match, known = core.match_index(member), before.get(member, 0)
-            if 0 < match >= core.next_index(member):
+            probing = replication._progress_of(member).probe is not None
+            if 0 < match >= core.next_index(member) and not probing:
                 return f"sends {core.next_index(member)} next to {member}, who holds {match}"
             if match == known:
                 continue
@@ -44,8 +46,10 @@ class Progress:
         if index > mine.durable_index:
             return f"counts {member} for entry {index}, beyond its own disk"
         node = self._world.nodes[node_of(member)]
-        if not node.is_up or node.running.self_id != member:
+        if not node.is_up:
             return None
+        if node.running.self_id != member:
+            return f"counts {member} for entry {index}, who is no more"
         replica = node.running
         if replica.consensus.term != leader.running.consensus.term:
             return None

@@ -16,7 +16,7 @@ from simulation.checks import Checks, Violation
 from simulation.clients import ACCOUNT, Client, History
 from simulation.faults import Faults
 from simulation.node import Node
-from simulation.plan import Plan, Tuning
+from simulation.plan import FAULTS, Plan, Tuning
 from simulation.trace import Record
 from simulation.verdict import Verdict
 from simulation.world import World
@@ -27,6 +27,7 @@ LEADER_WITHIN_S = 15.0
 """Ten of the longest election timeouts, and what a lost disk or a snapshot takes."""
 CONVERGED_WITHIN_S = 60.0
 ANSWERED_WITHIN_S = 15.0
+SERVED_WITHIN_S = 0.3  # While nothing is wrong.
 WOKEN_WITHIN_S = 2.0
 DRAIN_ROUNDS_MAX = 400
 
@@ -128,6 +129,8 @@ class Story:
         self._until(self._has_leader, LEADER_WITHIN_S, "a leader after healing")
         self._until(self._answered, ANSWERED_WITHIN_S, "an answer to every request")
         self._until(self._recovered, CONVERGED_WITHIN_S, "all nodes to be members and equal")
+        if any(fault.kind == "hung disk" for fault in plan.faults):
+            world.run(FAULTS["hung disk"])  # What hung when it was mended.
         for node in world.alive:
             self.checks.digest(node)
         Verdict(self.history, self.checks.oracle).check()
@@ -161,7 +164,10 @@ class Story:
         world = self.world
         return (
             all(
-                node.is_up and node.running.consensus.is_member and not node.running.stopping
+                node.is_up
+                and node.running.formed
+                and node.running.consensus.is_member
+                and not node.running.stopping
                 for node in world.nodes.values()
             )
             and world.settled()
@@ -243,5 +249,5 @@ class Story:
 
     def _ask(self, node: Node, command: c.Command) -> object:
         answers = node.submit(command)
-        self._until(lambda: bool(answers), ANSWERED_WITHIN_S, f"an answer to {command}")
+        self._until(lambda: bool(answers), SERVED_WITHIN_S, f"an answer to {command}")
         return answers[0]

@@ -16,6 +16,7 @@ from simulation.plan import Plan, Workload
 T = TypeVar("T")
 Fails = Callable[[Plan], bool]
 TRIALS_MAX = 300
+SECONDS_MIN = 0.5
 
 
 def shrink(plan: Plan, fails: Fails, *, trials_max: int = TRIALS_MAX) -> Plan:
@@ -68,7 +69,7 @@ def _simpler(plan: Plan) -> Iterator[Plan]:
     work = plan.workload
     last = max((fault.at_s + fault.seconds for fault in plan.faults), default=0.0)
     for seconds in (1.0, 2.0, last + 1.0, plan.seconds / 2):
-        if seconds < plan.seconds:
+        if SECONDS_MIN <= seconds < plan.seconds:
             yield msgspec.structs.replace(plan, seconds=round(seconds, 4))
     for clients in (1, 2, work.clients // 2):
         if 0 < clients < work.clients:
