@@ -55,7 +55,7 @@ class Serving:
         """A peer lacks what the log no longer holds; called at each heartbeat until it does not."""
         now = self._runtime.monotonic()
         manifest = self._manifest
-        if manifest is None or manifest.index < base_index or self.needed_from() is None:
+        if manifest is None or manifest.index < max(base_index, 1) or self.needed_from() is None:
             self._make()
             return
         if now - self._offered.get(peer, float("-inf")) < OFFER_AGAIN_S:

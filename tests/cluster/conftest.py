@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import hosts
 from cluster import Cluster, Settings
 from cluster_state import OBSERVABLE
+from hosts import Hosts
 from scale import Scale
 from scale import scale as chosen_scale
 
@@ -56,3 +58,18 @@ def make_cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mak
 @pytest.fixture
 def cluster(make_cluster: MakeCluster) -> Cluster:
     return make_cluster()
+
+
+@pytest.fixture
+def group() -> Iterator[Hosts]:
+    """Three hosts, or a reason why there are none."""
+    reason = hosts.unavailable()
+    if reason is not None:
+        pytest.skip(f"no hosts here: {reason}")
+    with ExitStack() as stack:
+        try:
+            group = stack.enter_context(Hosts(("n1", "n2", "n3")))
+        except hosts.Busy as busy:
+            pytest.skip(str(busy))
+        yield group
+    assert hosts.leftovers() == []

@@ -9,12 +9,12 @@ import heapq
 import random
 from collections.abc import Callable
 
-from simulation.disk import FaultyDisk
 from raftq.config.schema import RaftConfig
 from raftq.consensus.consensus import Consensus
 from raftq.consensus.guard import Intervention
 from raftq.consensus.messages import Kind, RaftMessage
 from raftq.journal import Journal, LogEntry, TermFile
+from simulation.disk import FaultyDisk
 
 SYNC_S = 0.001
 HOP_S = 0.001
