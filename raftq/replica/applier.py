@@ -18,6 +18,10 @@ class StoreBehindJournal(Exception):
     """The store lacks entries that the journal no longer holds."""
 
 
+class UnknownKind(Exception):
+    """A later version wrote this entry: this replica must not guess what it means."""
+
+
 class Applied(NamedTuple):
     """One batch of a round: what it was answered, and what it had asked."""
 
@@ -79,13 +83,16 @@ class Applier:
         """One round, committed to the store when it returns. ``take``: entries known decoded."""
         applied: list[Applied] = []
         for entry in entries:
-            kind = entry.payload[0]
-            if kind == Kind.REGULAR:
-                self._apply_regular(entry, take(entry.index, entry.term), applied)
-                continue
-            self.machine.apply(entry.index, entry.term, None)
-            if kind == Kind.MEMBERSHIP:
-                self._listener.membership_applied(entry)
+            match entry.payload[0]:
+                case Kind.REGULAR:
+                    self._apply_regular(entry, take(entry.index, entry.term), applied)
+                case Kind.NO_OP:
+                    self.machine.apply(entry.index, entry.term, None)
+                case Kind.MEMBERSHIP:
+                    self.machine.apply(entry.index, entry.term, None)
+                    self._listener.membership_applied(entry)
+                case kind:
+                    raise UnknownKind(f"entry {entry.index} is of kind {kind}")
         self._end_round()
         return applied
 

@@ -26,6 +26,10 @@ from statemachine import commands
 from statemachine.commands import Batch
 
 
+class UnknownCommand(Exception):
+    """A batch that this version cannot read."""
+
+
 class Inside(Protocol):
     """The node behind the links."""
 
@@ -126,6 +130,10 @@ class Links:
             if decoded.group != GROUP:
                 raise msgspec.ValidationError(f"group {decoded.group} is unknown")
             pass_on = self._understand(known, decoded)
+        except UnknownCommand as error:
+            # Of a later version, perhaps; what else it says is as good as before.
+            self._log.warning("dropped a batch", peer=peer, error=str(error))
+            return
         except (msgspec.MsgspecError, snapshots.Damaged) as error:
             self._log.warning("dropped a peer that sent rubbish", peer=peer, error=str(error))
             self._network.disconnect(peer)
@@ -141,7 +149,7 @@ class Links:
                 member = peer.member or ""
                 return lambda: inside.raft_received(member, frame.message)
             case wire.Propose():
-                batch = commands.decode_batch(frame.batch)
+                batch = _decode_batch(frame.batch)
                 return lambda: inside.batch_received(batch, frame.batch)
             case wire.Hello():
                 return lambda: self._on_hello(peer, frame)
@@ -203,3 +211,10 @@ class Links:
         if founding is not None:
             self._inside.founded(founding.members)
             self.greet_all()
+
+
+def _decode_batch(data: bytes) -> Batch:
+    try:
+        return commands.decode_batch(data)
+    except msgspec.MsgspecError as error:
+        raise UnknownCommand(str(error)) from error

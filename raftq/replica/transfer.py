@@ -17,6 +17,7 @@ from raftq.stores.home import Home
 
 CHUNK_BYTES = 1 << 20
 OFFER_AGAIN_S = 2.0
+BEGINNINGS_MAX = 3  # A peer that was restarted begins anew; so does one for which nothing fits.
 KEEP_S = 300.0
 
 
@@ -42,6 +43,7 @@ class Serving:
         self._manifest: Manifest | None = None
         self._making = False
         self._offered: dict[str, float] = {}
+        self._begun: dict[str, int] = {}  # How often each peer has asked for the first piece.
         self._used_at = 0.0
         self.sent = 0
 
@@ -71,6 +73,9 @@ class Serving:
             return  # It will be offered another one.
         if not 0 <= fetch.file < len(manifest.files):
             return
+        if self._keeps_beginning(peer, fetch):
+            self._manifest = None  # It gets something else than the manifest says: make another.
+            return
         self._used_at = self._offered[peer] = self._runtime.monotonic()
 
         def read() -> bytes:
@@ -88,6 +93,11 @@ class Serving:
 
         self._runtime.offload(read, done)
 
+    def _keeps_beginning(self, peer: str, fetch: SnapshotFetch) -> bool:
+        if (fetch.file, fetch.offset) == (0, 0):
+            self._begun[peer] = self._begun.get(peer, 0) + 1
+        return self._begun.get(peer, 0) > BEGINNINGS_MAX
+
     def _make(self) -> None:
         if self._making:
             return
@@ -101,6 +111,7 @@ class Serving:
             self._source = Source(self._disk, snapshot)
             self._used_at = self._runtime.monotonic()
             self._offered.clear()
+            self._begun.clear()
 
         self._maker.make_snapshot(made)
 

@@ -13,9 +13,13 @@ import msgspec
 import pytest
 
 from raftq.config import Config, ConfigError, load, masked, render
+from raftq.config.rules import ENTRY_BYTES_MAX
+from statemachine.commands import NewMessage
+from statemachine.state import ORDINAL_BITS
 
 ROOT = Path(__file__).parents[2]
 SECRET = "0123456789abcdef"
+ROOM = ["raft.peer_window_bytes=16777216", "storage.segment_bytes=33554432"]
 MEMBERS = """
 [[cluster.members]]
 name = "n1"
@@ -155,6 +159,7 @@ def test_every_fault_is_told_with_its_key_and_origin(tmp_path: Path) -> None:
         (["raft.request_timeout_ms=1000"], "raft.request_timeout_ms"),
         (["raft.peer_window_bytes=8388607"], "raft.peer_window_bytes"),
         (["storage.segment_bytes=16777215"], "storage.segment_bytes"),
+        (["raft.entry_bytes_max=8388609", *ROOM], "raft.entry_bytes_max"),
         (["limits.request_bytes_max=4194305"], "limits.request_bytes_max"),
         (["limits.body_bytes_max=4194305"], "limits.body_bytes_max"),
         (["limits.page_max=0"], "limits.page_max"),
@@ -186,6 +191,7 @@ def test_a_broken_rule_is_told_under_its_key(sets: list[str], key: str) -> None:
         ["raft.election_timeout_min_ms=300"],
         ["raft.election_timeout_max_ms=501"],
         ["storage.segment_bytes=16777216"],
+        ["raft.entry_bytes_max=8388608", *ROOM],
         ["limits.request_bytes_max=4194304"],
         ["node.peer_listen=[::1]:9001"],
         ["node.api_url=https://queue.example"],
@@ -194,6 +200,11 @@ def test_a_broken_rule_is_told_under_its_key(sets: list[str], key: str) -> None:
 )
 def test_the_edges_of_the_rules_are_allowed(sets: list[str]) -> None:
     load(None, None, sets)
+
+
+def test_the_largest_entry_has_an_id_for_each_of_its_messages() -> None:
+    smallest = len(msgspec.msgpack.encode(NewMessage(b"", "")))
+    assert ENTRY_BYTES_MAX // smallest <= 1 << ORDINAL_BITS
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ class Checks:
         self._seen: dict[str, Seen] = {}
         self._entries: dict[tuple[int, int], tuple[int, int]] = {}  # To checksum, term before.
         self._elections = Elections(world)
-        self._progress = Progress(world)
+        self._progress = Progress(world, self._elections)
         self._stamps: dict[tuple[str, int, int], tuple[float, int]] = {}  # Each tenure's first.
         self._durable: dict[str, tuple[int, int]] = {}  # What members had on disk when they died.
         self._terms: dict[str, int] = {}  # Of each member, over its lives.
@@ -69,7 +69,6 @@ class Checks:
         self.died: Callable[[Node], None] = lambda _node: None
         self.lost_power: Callable[[Node], None] = lambda _node: None
         self.failed: Callable[[Node, Exception], bool] = lambda _node, _error: False
-        self.is_rotten: Callable[[Node], bool] = lambda _node: False
         world.watcher = self
 
     # ``world.Watcher``.
@@ -319,8 +318,7 @@ class Checks:
         """What was on disk when a member died is there when it starts."""
         journal = node.running.journal
         index, term = self._durable.get(node.running.self_id, (0, 0))
-        lost = journal.base_index < index and journal.term_at(index) != term
-        if lost and not self.is_rotten(node):
+        if journal.base_index < index and journal.term_at(index) != term:
             self._broken(node, f"has lost entry {index} of term {term}, which was on its disk")
 
     def _refuse(self, node: Node, what: str | None) -> None:

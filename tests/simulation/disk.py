@@ -83,11 +83,18 @@ class _Inode:
 
     def crash(self, chance: random.Random) -> None:
         size = chance.choice([len(self.durable), *self.sizes])
+        missing = chance.choice([*self.versions, -1]) if chance.random() < 0.3 else None
+        if missing is not None and self.sizes:
+            size = self.sizes[-1]
         data = bytearray(self.durable.ljust(size, b"\0")[:size])
         for number, versions in self.versions.items():
             start = number * SECTOR_BYTES
             if start < size:
-                kept = chance.choice([self.sector(self.durable, number), *versions])
+                old = self.sector(self.durable, number)
+                if missing is None:
+                    kept = chance.choice([old, *versions])
+                else:  # The disk was nearly done: one sector alone had not been written.
+                    kept = old if number == missing else versions[-1]
                 data[start : min(start + SECTOR_BYTES, size)] = kept[: size - start]
         self.data = data
         self.lost.clear()
@@ -156,7 +163,9 @@ class FaultyDisk:
         self.fails_on: tuple[str, ...] = ("write", "sync", "name")
         self.power_fails_after: int | None = None
         self.full = False
-        self.fuses: dict[str, int] = {}  # Once this is renamed, power fails so many changes later.
+        # Once this is renamed, or something is made in it, power fails so many changes later.
+        self.rename_fuses: dict[str, int] = {}
+        self.making_fuses: dict[str, int] = {}
         self._directories: set[str] = {"/"}
         self._names: dict[str, _Inode] = {}
         self._durable_names: dict[str, _Inode] = {}
@@ -169,6 +178,8 @@ class FaultyDisk:
             if not create or os.path.dirname(path) not in self._directories:
                 raise FileNotFoundError(errno.ENOENT, "no such file", path)
             self.need_room()
+            if os.path.dirname(path) in self.making_fuses:
+                self.power_fails_after = self.making_fuses.pop(os.path.dirname(path))
             self.change("name")
             inode = _Inode()
             self._rename({path: inode})
@@ -189,8 +200,8 @@ class FaultyDisk:
             path = os.path.dirname(path)
 
     def rename(self, source: str, target: str) -> None:
-        if source in self.fuses:
-            self.power_fails_after = self.fuses.pop(source)
+        if source in self.rename_fuses:
+            self.power_fails_after = self.rename_fuses.pop(source)
         if source in self._directories:
             self._rename_directory(source, target)
             return
@@ -297,7 +308,8 @@ class FaultyDisk:
         self.fails_after = None
         self.fails_once = False
         self.power_fails_after = None
-        self.fuses.clear()
+        self.rename_fuses.clear()
+        self.making_fuses.clear()
 
     def _rename(self, change: dict[str, _Inode | None], awaits: set[str] | None = None) -> None:
         _apply(change, self._names)

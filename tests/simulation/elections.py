@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from raftq.consensus.messages import PreVoteReply, TimeoutNow
+from raftq.consensus.messages import AppendReply, PreVoteReply, TimeoutNow, VoteReply
 from raftq.journal import TermFile
 from raftq.journal.faults import Corruption
 from raftq.replica import wire
@@ -12,7 +12,8 @@ from raftq.replica.identity import member_id, node_of
 from simulation.node import DATA, Node
 from simulation.world import World
 
-RAFT, PRE_VOTE_REPLY, TIMEOUT_NOW = 2, 7, 8  # Tags; where they stand in an encoded frame is fixed.
+RAFT = 2  # Tags; where they stand in an encoded frame is fixed.
+LISTENED_TO = (3, 5, 7, 8)
 TERM = f"{DATA}/term"
 
 
@@ -23,15 +24,23 @@ class Elections:
         self._world = world
         self._votes: dict[tuple[str, int], str] = {}
         self._cleared: dict[tuple[str, int, int], set[str]] = defaultdict(set)
+        self._granted: dict[tuple[str, int, int], set[str]] = defaultdict(set)
+        self.held: dict[tuple[str, int, int, str], int] = {}  # What members vouched for.
         self._asked: set[tuple[str, int]] = set()  # Members that a leader has asked to stand.
 
     def delivered(self, node: Node, peer: str, frame: bytes) -> None:
         """A frame has come to a node."""
-        if len(frame) < 5 or frame[1] != RAFT or frame[4] not in (PRE_VOTE_REPLY, TIMEOUT_NOW):
+        if len(frame) < 5 or frame[1] != RAFT or frame[4] not in LISTENED_TO:
             return
         decoded = wire.decode(frame)
         assert isinstance(decoded, wire.Raft)
+        now = node.running.consensus.term
         match decoded.message:
+            case AppendReply(term=term, next_index=index, success=True) if term == now:
+                key = (node.name, node.life, term, peer)
+                self.held[key] = max(index - 1, self.held.get(key, 0))
+            case VoteReply(term=term, granted=True) if term == now:
+                self._granted[node.name, node.life, term].add(peer)
             case PreVoteReply(asked_term=term, granted=True):
                 self._cleared[node.name, node.life, term].add(peer)
             case TimeoutNow(term=term):
@@ -63,6 +72,9 @@ class Elections:
         voters = [m for m in members if self._votes.get((m, term)) == replica.self_id]
         if 2 * len(voters) <= len(members):
             return f"leads term {term} with the votes of {voters} of {members}"
+        heard = len(self._granted[node.name, node.life, term])
+        if replica.consensus.core._SyncObj__votesCount - 1 > heard:
+            return f"counts more votes than the {heard} it was given in term {term}"
         lost = [m for m in voters if not self._is_on_disk(m, term, replica.self_id)]
         return f"leads with votes that are not on disk: {lost}" if lost else None
 

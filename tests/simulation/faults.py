@@ -8,15 +8,17 @@ majority of whole ones is left, since beyond that no replication can help.
 from __future__ import annotations
 
 import errno
+import math
 import random
 from collections.abc import Callable
+
+import msgspec
 
 from raftq.journal import Corruption
 from raftq.journal.faults import JournalFailure
 from raftq.journal.layout import split
 from raftq.stores.home import INCOMING
 from raftq.stores.store import StoreError
-from simulation.disk import FaultyDisk
 from simulation.network import Delay
 from simulation.node import DATA, Node
 from simulation.plan import LEADER, Fault
@@ -63,6 +65,8 @@ class Faults:
             "transfer": self._transfer,
             "stop": self._stop,
             "spoil install": self._spoil_install,
+            "strand": self._strand,
+            "storm": self._storm,
         }
 
     def schedule(self, faults: tuple[Fault, ...]) -> None:
@@ -121,10 +125,6 @@ class Faults:
     def is_damaged(self, node: Node) -> bool:
         """Whether it lost its disk and is not yet back."""
         return node.name in self._damaged
-
-    def is_rotten(self, node: Node) -> bool:
-        """Whether bits of its disk were flipped."""
-        return "rot" in self._excuses[node.name]
 
     # Striking.
 
@@ -289,24 +289,46 @@ class Faults:
         node.run(life, lambda: replica.stop(stopped))
 
     def _spoil_install(self, node: Node, fault: Fault) -> None:
-        """Die for long enough to need a snapshot; when one comes, let power fail on the way."""
-        disk = node.disk
+        """Need a snapshot, for having been dead long or without a disk; power fails on its way."""
+        if int(fault.amount * 1_000) % 2:
+            self._lose_disk(node)
+        if node.is_up:
+            node.crash()
+
+        def again() -> None:
+            self._start(node)
+            path, amount = f"{DATA}/{INCOMING}", fault.amount
+            if amount < 0.5:
+                node.disk.making_fuses[path] = int(amount * 80)
+            else:
+                node.disk.rename_fuses[path] = int((amount - 0.5) * 40)
+
+        self._world.at(fault.seconds, again)
+
+    def _strand(self, node: Node, fault: Fault) -> None:
+        """Cut the leader off while clients go on asking it; then the next one."""
+        world = self._world
+        self._cut(node, msgspec.structs.replace(fault, kind="isolate", seconds=fault.seconds / 4))
+
+        def next_one() -> None:
+            leader = world.leader()
+            if leader is not None and not self._over:
+                self._cut(leader, msgspec.structs.replace(fault, kind="isolate"))
+
+        world.at(fault.seconds / 2, next_one)
+
+    def _storm(self, node: Node, fault: Fault) -> None:
+        """The leader dies and all the others find out, and stand, at nearly the same moment."""
+        self._ghosts(node, fault)
         if node.is_up:
             node.crash()
             self._start_later(node, fault.seconds)
-        self._world.at(fault.seconds, lambda: self._lie_in_wait(node, disk, fault.amount, 300))
-
-    def _lie_in_wait(self, node: Node, disk: FaultyDisk, amount: float, patience: int) -> None:
-        if self._over or node.disk is not disk or not patience:
-            return
-        if not node.is_up or not node.running._fetching.active:
-            self._world.at(0.01, lambda: self._lie_in_wait(node, disk, amount, patience - 1))
-            return
-        self._world.sometimes("power failed while a snapshot was coming in")
-        if amount < 0.5:
-            disk.power_fails_after = int(amount * 80)
-        else:
-            disk.fuses[f"{DATA}/{INCOMING}"] = int((amount - 0.5) * 40)
+        for other in self._world.alive:
+            if not other.paused:
+                consensus = other.running.consensus
+                consensus._heard_leader_at = -math.inf
+                consensus.core.stand_at(0.0)
+                other.run(other.life, consensus._host.wake)
 
     # Damage.
 
@@ -361,14 +383,18 @@ class Faults:
         return path, self._chance.randrange(sizes[path] * 8)
 
     def _wipe(self, node: Node, fault: Fault) -> None:
+        if self._lose_disk(node):
+            self._start_later(node, fault.seconds)
+
+    def _lose_disk(self, node: Node) -> bool:
         if not self._may_damage(node):
-            return
+            return False
         self._damaged[node.name] = None
         self._world.sometimes("a disk was lost")
         if node.is_up:
             node.crash()
         node.wipe()
-        self._start_later(node, fault.seconds)
+        return True
 
     def _replace_disk(self, node: Node) -> None:
         if node.is_up:

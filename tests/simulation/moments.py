@@ -30,6 +30,8 @@ def interrupted(world: World, node: Node) -> None:
         world.sometimes("paused node was killed")
     if replica._fetching.active:
         world.sometimes("a snapshot was interrupted")
+        if node.disk.power_fails_after is not None:
+            world.sometimes("power failed while a snapshot was coming in")
     if journal.term_at(machine.applied_index) != machine.applied_term:
         world.sometimes("died right after the pointer switch")
     if len(world.alive) == 1:

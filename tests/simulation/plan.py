@@ -101,7 +101,9 @@ FAULTS: dict[str, float] = {
     "wipe": 1.0,
     "transfer": 0.0,
     "stop": 1.0,  # As SIGTERM does.
-    "spoil install": 7.0,  # Long dead, then power fails while a snapshot comes or is installed.
+    "strand": 5.0,  # The leader is cut off for a while, then the next one.
+    "storm": 3.0,  # The leader dies, all others stand at once, and frames come twice.
+    "spoil install": 5.0,  # Power fails while a snapshot comes or is installed.
 }
 OPERATIONS = {
     "put": 10.0,
@@ -144,9 +146,9 @@ def make(seed: int, nodes: int | None = None) -> Plan:
 
 def _tuning(chance: random.Random) -> Tuning:
     return Tuning(
-        segment_bytes=chance.choice((4_096, 8_192, 32_768)),
-        journal_keep_bytes=chance.choice((0, 0, 4_096, 1 << 20)),
-        flush_interval_ms=chance.choice((300, 1_000, 3_000)),
+        segment_bytes=chance.choice((2_048, 4_096, 32_768)),
+        journal_keep_bytes=chance.choice((0, 0, 0, 4_096, 1 << 20)),
+        flush_interval_ms=chance.choice((200, 500, 3_000)),
         digest_interval_ms=chance.choice((500, 2_000, 60_000)),
         chunk_bytes=chance.choice((256, 1_024, 1 << 20)),
         append_bytes=chance.choice((300, 2_000, 1 << 20, 1 << 20)),

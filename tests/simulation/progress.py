@@ -8,6 +8,7 @@ that SandTable, EuroSys 2024, found broken in the engine).
 from __future__ import annotations
 
 from raftq.replica.identity import node_of
+from simulation.elections import Elections
 from simulation.node import Node
 from simulation.world import World
 
@@ -15,8 +16,9 @@ from simulation.world import World
 class Progress:
     """The leaders' books."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, elections: Elections) -> None:
         self._world = world
+        self._elections = elections
         self._match: dict[str, tuple[int, dict[str, int]]] = {}  # Leader to term, by member.
 
     def watched(self, node: Node) -> str | None:
@@ -45,7 +47,11 @@ class Progress:
         mine = leader.running.journal
         if index > mine.durable_index:
             return f"counts {member} for entry {index}, beyond its own disk"
-        node = self._world.nodes[node_of(member)]
+        term, peer = leader.running.consensus.term, node_of(member)
+        said = self._elections.held.get((leader.name, leader.life, term, peer), 0)
+        if index > said:
+            return f"counts {member} for entry {index}, who spoke of {said} in this term"
+        node = self._world.nodes[peer]
         if not node.is_up:
             return None
         if node.running.self_id != member:

@@ -98,7 +98,6 @@ class Story:
         self.checks.died = self._died
         self.checks.lost_power = self._lost_power
         self.checks.failed = self._failed
-        self.checks.is_rotten = self.faults.is_rotten
         for node, clock in zip(world.nodes.values(), plan.clocks, strict=True):
             node.clock_rate, node.clock_origin = clock.rate, clock.origin_s
             node.wall_skew_ms = clock.wall_skew_ms

@@ -6,8 +6,11 @@ import logging
 
 import pytest
 
-from group import Group, number_of, payload
+from group import Group, Member, number_of, payload
 from raftq.consensus.guard import Intervention
+from raftq.consensus.messages import Append, MembershipChange, membership_payload
+
+OWN = "n3/x"
 
 
 def test_a_leader_is_elected_and_its_entries_reach_everybody() -> None:
@@ -104,6 +107,140 @@ def test_a_leadership_is_handed_over_without_an_election_timeout() -> None:
     group.until(lambda: group.leader() not in (None, old), 1)
     assert group.now - before < 0.2
     assert not any(Intervention.STICKY_LEADER in m.interventions for m in group.members.values())
+
+
+def led(seed: int, count: int = 3) -> tuple[Group, Member]:
+    """A group whose leader has committed in its term."""
+    group = Group(seed, count)
+    group.start()
+    group.until(lambda: group.leader() is not None and group.converged(), 3)
+    leader = group.leader()
+    assert leader is not None
+    return group, leader
+
+
+# Changes of membership.
+
+
+def test_a_change_of_membership_waits_until_the_one_before_is_committed() -> None:
+    group, leader = led(7)
+    third = max(one for one in group.ids if one != leader.name)
+    change = leader.consensus.change_membership
+    assert change(MembershipChange(add=False, member=third))
+    leader.propose(payload(1))
+    last = leader.journal.last_index
+    assert not change(MembershipChange(add=True, member=third))
+    assert leader.journal.last_index == last
+    group.until(group_of(leader).committed_all, 1)
+    assert change(MembershipChange(add=True, member=third))
+    group.until(group.converged, 3)
+    assert leader.consensus.members == frozenset(group.ids)
+
+
+def test_a_change_of_membership_waits_until_the_leader_has_committed_in_its_term() -> None:
+    group = Group(8)
+    group.start()
+    while group.leader() is None:
+        group.run(0.0005)
+    leader = group.leader()
+    assert leader is not None
+    other = next(one for one in group.ids if one != leader.name)
+    removal = MembershipChange(add=False, member=other)
+    last = leader.journal.last_index
+    assert leader.consensus.commit_index < last
+    assert not leader.consensus.change_membership(removal)
+    assert leader.journal.last_index == last
+    assert leader.consensus.members == frozenset(group.ids)
+    group.until(group.converged, 3)
+    assert leader.consensus.change_membership(removal)
+
+
+HEARD = [
+    # (what its log says of itself, what takes its place, is it a member then)
+    ("removed", [False], [], False),
+    ("removed and added", [False, True], [], True),
+    ("its removal was undone", [False], [None], True),
+    ("its addition was undone", [False, True], [False, None], False),
+    ("both were undone", [False, True], [None], True),
+    ("undone and said again", [False], [None, False], False),
+]
+
+
+@pytest.mark.parametrize(("said", "instead", "member"), [h[1:] for h in HEARD], ids=[h[0] for h in HEARD])
+def test_a_member_goes_by_the_end_of_its_log(
+    said: list[bool | None], instead: list[bool | None], member: bool
+) -> None:
+    group = Group(9)
+    group.start()
+    own = group.members[OWN].consensus
+    for term, changes in ((1, said), (2, instead)):
+        same = sum(1 for one, other in zip(said, changes, strict=False) if one is other)
+        entries = [(1, about(change)) for change in changes[:same]]
+        entries += [(term, about(change)) for change in changes[same:]]
+        if entries:
+            own.receive("n1/x", Append(term, 0, 0, 0, tuple(entries)))
+            assert own.last_index == len(entries)
+    assert own.is_member is member
+    assert (OWN in own.members) is member
+
+
+def about(change: bool | None) -> bytes:
+    """An entry's payload: the last member added, removed, or nothing of it."""
+    if change is None:
+        return bytes((Kind.REGULAR,)) + payload(1)
+    return bytes((Kind.MEMBERSHIP,)) + membership_payload(MembershipChange(change, OWN))
+
+
+# Leaders that are held up.
+
+
+@pytest.mark.parametrize("look", range(1, 6))
+def test_what_is_proposed_is_in_the_log_however_long_the_process_is_held_up(look: int) -> None:
+    group, leader = led(10)
+    core, real = leader.consensus.core, leader.monotonic
+    looks = 0
+
+    def clock() -> float:
+        """The process is stopped at this look, for longer than a heartbeat."""
+        nonlocal looks
+        looks += 1
+        return real() + (0.5 if looks >= look else 0.0)
+
+    core._monotonic = clock
+    before = leader.journal.last_index
+    leader.propose(payload(1))
+    assert leader.journal.last_index == before + 1
+    leader.propose(payload(2))
+    assert leader.journal.last_index == before + 2
+    core._monotonic = real
+    group.until(group.converged, 3)
+
+
+def test_a_leader_whose_disk_hangs_resigns_and_does_not_stand_until_it_answers() -> None:
+    group, old = led(11)
+    term = old.consensus.term
+    old.consensus.disk_hangs(True)
+    group.until(lambda: group.leader() not in (None, old), 3)
+    new = group.leader()
+    assert new is not None
+    assert not old.consensus.is_leader
+    group.isolate(new.name)
+    for other in group.ids:
+        if other not in (old.name, new.name):
+            group.members[other].crash()
+    group.run(5)
+    assert not old.consensus.is_leader
+    assert old.consensus.elections.stood == old.consensus.elections.asked == 0 or term > 0
+    old.consensus.disk_hangs(False)
+
+
+def test_a_member_alone_goes_on_leading_however_long_its_disk_takes() -> None:
+    group, leader = led(12, count=1)
+    leader.consensus.disk_hangs(True)
+    group.run(3)
+    assert group.leader() is leader
+    leader.propose(payload(1))
+    group.until(group.converged, 1)
 
 
 def disturb(group: Group) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from simulation.disk import FaultyDisk, PowerLoss
 from raftq.journal import Journal, SyncWork
+from simulation.disk import FaultyDisk, PowerLoss
 
 DIRECTORY = "/data/log"
 SEGMENT_BYTES = 2048

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from simulation.disk import FaultyDisk
 from raftq.disk import Disk, OsDisk
+from simulation.disk import FaultyDisk
 
 
 @pytest.fixture(params=["memory", "os"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from simulation.disk import FaultyDisk
 from raftq.journal import Journal, TermFile, record_file
 from raftq.journal.inspect import inspect
+from simulation.disk import FaultyDisk
 
 LOG = "/data/log"
 

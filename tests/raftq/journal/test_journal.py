@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from simulation.disk import FaultyDisk
 from raftq.disk import Disk, OsDisk
 from raftq.journal import Journal, JournalFailure, LogEntry
+from simulation.disk import FaultyDisk
 
 
 @pytest.fixture(params=["memory", "os"])

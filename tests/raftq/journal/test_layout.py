@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from simulation.disk import FaultyDisk
 from raftq.journal import Journal, TermFile, layout
+from simulation.disk import FaultyDisk
 
 HEADER = (
     "52414654514c4f47010000000100000001000000000000000000000000000000"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from simulation.disk import FaultyDisk, PowerLoss
 from raftq.disk import OsDisk
 from raftq.journal import Corruption, TermFile, record_file
+from simulation.disk import FaultyDisk, PowerLoss
 
 PATH = "/data/term"
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from simulation.disk import FaultyDisk
 from raftq.journal import Corruption, Journal, LogEntry, layout
+from simulation.disk import FaultyDisk
 
 DIRECTORY = "/log"
 Damage = Callable[[FaultyDisk, "Written"], None]

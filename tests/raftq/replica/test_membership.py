@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from simulation.disk import FaultyDisk
 from raftq.consensus.messages import Kind, MembershipChange, membership_payload
 from raftq.journal import Journal, LogEntry
 from raftq.replica import membership
 from raftq.replica.membership import Membership, MembershipFile, cluster_id
+from simulation.disk import FaultyDisk
 
 PATH = os.path.join("data", "members")
 FOUNDERS = ("n1/a", "n2/b", "n3/c")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from raftq.replica.submitter import Answer, NotSubmitted, Unknown
+from simulation.world import Node, World
 from statemachine import queries
 from statemachine.commands import Ack, Claim, Enqueue, NewMessage
 from statemachine.outcomes import Claimed, Enqueued, Settled
-from simulation.world import Node, World
 
 
 def put(text: str, queue: str = "q") -> Enqueue:

@@ -19,6 +19,12 @@ def batch(seq: int, size: int = 0) -> Batch:
     return Batch(session=1, seq=seq, floor=1, commands=(Purge("a", "q" * size),))
 
 
+def sized(seq: int, size_bytes: int) -> Batch:
+    """A batch of so many bytes in all."""
+    one = batch(seq, size_bytes)
+    return batch(seq, 2 * size_bytes - len(commands.encode(one)))
+
+
 class Leader:
     """The consensus of a leader, as far as a sequencer knows it."""
 
@@ -83,18 +89,26 @@ def test_only_so_many_entries_are_in_flight_and_what_comes_meanwhile_is_the_next
     assert leader.seqs == [[1], [2], [3, 4]]
 
 
-def test_an_entry_is_closed_once_it_is_large_enough() -> None:
-    leader = Leader(in_flight_max=9)
-    leader.add(*[batch(seq, size=ENTRY_BYTES_MAX * 2 // 3) for seq in range(1, 6)])
-    leader.sequencer.pump()
-    assert leader.seqs == [[1, 2], [3, 4], [5]]
+ENTRIES = [
+    # (the bytes of each batch, which of them share an entry)
+    ("all fit exactly", [300, 300, 400], [[1, 2, 3]]),
+    ("one byte too many", [300, 300, 401], [[1, 2], [3]]),
+    ("two of three thirds", [667] * 3, [[1], [2], [3]]),
+    ("a half goes with a half", [500] * 5, [[1, 2], [3, 4], [5]]),
+    ("one alone may be larger", [5_000, 100, 100], [[1], [2, 3]]),
+    ("a large one does not go along", [100, 5_000, 100], [[1], [2], [3]]),
+    ("nor one that would fit alone", [100, 1_000, 100], [[1], [2], [3]]),
+]
 
 
-def test_one_batch_may_be_larger_than_an_entry_should_be() -> None:
+@pytest.mark.parametrize(("sizes", "shared"), [e[1:] for e in ENTRIES], ids=[e[0] for e in ENTRIES])
+def test_an_entry_is_never_larger_than_it_may_be_unless_by_a_single_batch(
+    sizes: list[int], shared: list[list[int]]
+) -> None:
     leader = Leader(in_flight_max=9)
-    leader.add(batch(1, size=5 * ENTRY_BYTES_MAX), batch(2))
+    leader.add(*[sized(seq, size) for seq, size in enumerate(sizes, 1)])
     leader.sequencer.pump()
-    assert leader.seqs == [[1], [2]]
+    assert leader.seqs == shared
 
 
 def test_a_full_queue_refuses_until_its_bytes_are_appended(monkeypatch: pytest.MonkeyPatch) -> None:

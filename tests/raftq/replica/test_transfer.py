@@ -10,13 +10,14 @@ import msgspec
 import pytest
 
 from fake_runtime import FakeRuntime
-from simulation.disk import FaultyDisk
 from raftq import snapshots
 from raftq.replica import transfer
 from raftq.replica.transfer import Fetching, Serving
 from raftq.replica.wire import GROUP, Frame, SnapshotChunk, SnapshotFetch, SnapshotOffer
 from raftq.snapshots import FileSpec, Manifest, Snapshot
 from raftq.stores.home import Home
+from simulation.disk import FaultyDisk
+from simulation.world import World
 
 CHUNK_BYTES = 10
 TERM = 4
@@ -244,6 +245,15 @@ def test_what_is_not_there_is_not_answered(leader: Leader, index: int, file: int
     assert leader.serving.needed_from() == 50
 
 
+def test_a_snapshot_of_nothing_is_made_anew(leader: Leader) -> None:
+    assert leader.offers(base_index=0) == []
+    leader.made(index=0)
+    assert leader.offers(base_index=0) == []
+    leader.made(index=3)
+    assert leader.offers(base_index=0) == [("n2", TERM, 3)]
+    assert leader.serving.needed_from() == 3
+
+
 def test_before_there_is_a_snapshot_nothing_is_answered(leader: Leader) -> None:
     assert leader.fetch(0, 0) == []
 
@@ -320,6 +330,7 @@ DAMAGES = [
     ("other bytes", (0, 20), b"xxxxX"),
     ("too many bytes", (0, 20), b"xxxxxx"),
     ("in the last file", (3, 0), b"END"),
+    ("no bytes", (0, 20), b""),
 ]
 
 
@@ -373,10 +384,62 @@ def test_pieces_that_come_while_one_is_written_are_ignored(follower: Follower) -
     for _ in range(2):
         follower.fetching.on_chunk("n1", SnapshotChunk(GROUP, 50, 0, 0, b"x" * CHUNK_BYTES))
     assert len(follower.runtime.background) == 1
-    follower.offer()
-    assert follower.take_wanted() == []
     follower.runtime.settle()
     assert follower.take_wanted() == [("n1", 50, (0, 10))]
+
+
+@pytest.mark.parametrize("index", [50, 60], ids=["the same snapshot", "another"])
+def test_an_offer_that_comes_while_a_piece_is_written_changes_nothing(
+    follower: Follower, index: int
+) -> None:
+    follower.offer()
+    for place in TO_THE_END:
+        follower.take_wanted()
+        file, offset = place
+        data = list(FILES.values())[file][offset : offset + CHUNK_BYTES]
+        follower.fetching.on_chunk("n1", SnapshotChunk(GROUP, 50, file, offset, data))
+        follower.offer("n3", TERM + 1, index)
+        assert follower.take_wanted() == []
+        follower.runtime.settle()
+        assert {peer for peer, _, _ in follower.take_wanted()} <= {"n1"}
+    assert follower.installed == [(50, "n1", TERM)]
+    assert follower.received() == FILES
+
+
+def test_a_snapshot_that_cannot_begin_is_refused_and_the_next_offer_taken(
+    follower: Follower,
+) -> None:
+    good = manifest_of({"a": b"", "b": b"x"}, 60)
+    broken = FileSpec("a", 0, b"." * 32)  # Of no bytes, and not even those are what they should be.
+    wrong = msgspec.structs.replace(good, files=(broken, good.files[1]))
+    follower.offer()
+    follower.chunk((0, 0))
+    follower.take_wanted()
+    follower.fetching.on_offer("n1", TERM, wrong)
+    assert follower.sent == []
+    assert not follower.fetching.active
+    follower.chunk((0, 10))
+    assert follower.sent == []
+    follower.fetching.on_offer("n1", TERM, good)
+    assert follower.take_wanted() == [("n1", 60, (1, 0))]
+    follower.chunk((1, 0), b"x", index=60)
+    assert follower.installed == [(60, "n1", TERM)]
+
+
+def test_a_snapshot_of_another_engine_is_refused() -> None:
+    world = World(1)
+    world.start()
+    world.until(world.settled, 10, "the first leader")
+    leader = world.leader()
+    assert leader is not None
+    node = next(one for one in world.alive if one is not leader)
+    replica, offered = node.running, manifest_of(FILES, 1_000)
+    for engine, taken in (("sqlite", False), ("memory", True)):
+        manifest = msgspec.structs.replace(offered, engine=engine)
+        term = replica.consensus.term
+        replica.snapshot_offered(leader.name, leader.running.self_id, term, manifest)
+        assert replica._fetching.active is taken
+    assert sum("snapshot is of another engine" in line for line in node.log) == 1
 
 
 def test_what_is_being_installed_is_not_touched_by_the_next_offer(follower: Follower) -> None:

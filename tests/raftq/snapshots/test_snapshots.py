@@ -148,7 +148,15 @@ def spec(name: str = "file", size_bytes: int = 4, sha256: bytes = b"." * 32) -> 
 
 @pytest.mark.parametrize(
     ("number", "offset", "data"),
-    [(0, 1, b"."), (1, 0, b"."), (-1, 0, b"."), (0, -1, b"."), (0, 0, b"....."), (7, 0, b"")],
+    [
+        (0, 1, b"."),
+        (1, 0, b"."),
+        (-1, 0, b"."),
+        (0, -1, b"."),
+        (0, 0, b"....."),
+        (7, 0, b""),
+        (0, 0, b""),
+    ],
 )
 def test_bytes_that_are_not_next_are_refused(
     tmp_path: Path, number: int, offset: int, data: bytes
@@ -157,6 +165,15 @@ def test_bytes_that_are_not_next_are_refused(
     with pytest.raises(Damaged):
         sink.write(number, offset, data)
     assert sink.position == (0, 0)
+    sink.close()
+
+
+def test_no_bytes_in_the_middle_of_a_file_mean_that_it_is_shorter(tmp_path: Path) -> None:
+    sink = Sink(DISK, str(tmp_path), manifest_of(spec()))
+    sink.write(0, 0, b"..")
+    with pytest.raises(Damaged, match="file: shorter than 4 bytes"):
+        sink.write(0, 2, b"")
+    assert sink.position == (0, 2)
     sink.close()
 
 
