@@ -90,7 +90,7 @@ FAULTS: dict[str, float] = {
     "power all": 2.0,
     "power most": 3.0,
     "power at": 2.0,  # At one of its next changes to its disk.
-    "long death": 9.0,  # Long enough to need a snapshot.
+    "long death": 7.0,  # Long enough to need a snapshot.
     "pause": 3.0,
     "slow disk": 4.0,
     "hung disk": 8.0,
@@ -132,7 +132,7 @@ def make(seed: int, nodes: int | None = None) -> Plan:
     drawn = 5 if chance.random() < 0.25 else 3
     count = nodes or drawn
     names = [f"n{number}" for number in range(1, count + 1)]
-    seconds = chance.choice((6.0, 10.0, 10.0, 16.0))
+    seconds = chance.choice((3.0, 5.0, 6.0, 10.0))
     return Plan(
         seed=seed,
         nodes=count,

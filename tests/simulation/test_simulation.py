@@ -126,5 +126,5 @@ def test_shrinking_ends_when_it_has_tried_enough(busy_plan: Plan) -> None:
 
 
 def test_the_longest_faults_fit_into_a_run() -> None:
-    assert max(FAULTS.values()) < 16.0
+    assert max(FAULTS.values()) < 10.0
     assert plans.LEADER not in make(0).names
