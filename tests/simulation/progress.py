@@ -52,10 +52,8 @@ class Progress:
         if index > said:
             return f"counts {member} for entry {index}, who spoke of {said} in this term"
         node = self._world.nodes[peer]
-        if not node.is_up:
-            return None
-        if node.running.self_id != member:
-            return f"counts {member} for entry {index}, who is no more"
+        if not node.is_up or node.running.self_id != member:
+            return None  # What it said was true; its disk may be gone since.
         replica = node.running
         if replica.consensus.term != leader.running.consensus.term:
             return None
