@@ -357,7 +357,8 @@ class Consensus:
         """Accept the sender as leader of ``term``, or tell it that its time is over."""
         if term < self.term:
             self._host.intervened(Intervention.STALE_APPEND)
-            self._host.send(sender, AppendReply(self.term, 0, success=False))
+            if self._following != (self.term, sender):  # Else it knows, and would take it amiss.
+                self._host.send(sender, AppendReply(self.term, 0, success=False))
             return False
         assert not (self.is_leader and term == self.term), f"two leaders in term {term}"
         if self._following != (term, sender):
