@@ -27,6 +27,7 @@ LEADER_WITHIN_S = 15.0
 """Ten of the longest election timeouts, and what a lost disk or a snapshot takes."""
 CONVERGED_WITHIN_S = 60.0
 ANSWERED_WITHIN_S = 15.0
+STRAGGLERS_S = 1.0  # What was on its way over a slow link, and what is queued behind it.
 SERVED_WITHIN_S = 0.3  # While nothing is wrong.
 WOKEN_WITHIN_S = 2.0
 DRAIN_ROUNDS_MAX = 400
@@ -128,8 +129,8 @@ class Story:
         self._until(self._has_leader, LEADER_WITHIN_S, "a leader after healing")
         self._until(self._answered, ANSWERED_WITHIN_S, "an answer to every request")
         self._until(self._recovered, CONVERGED_WITHIN_S, "all nodes to be members and equal")
-        if any(fault.kind == "hung disk" for fault in plan.faults):
-            world.run(FAULTS["hung disk"])  # What hung when it was mended.
+        hung = any(fault.kind == "hung disk" for fault in plan.faults)
+        world.run(FAULTS["hung disk"] if hung else STRAGGLERS_S)
         for node in world.alive:
             self.checks.digest(node)
         Verdict(self.history, self.checks.oracle).check()
