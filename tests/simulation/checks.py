@@ -7,6 +7,7 @@ it would be found if power failed now.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 from zlib import crc32
@@ -32,6 +33,7 @@ JOURNAL = f"{DATA}/journal"
 DIGEST_EVERY = 32  # Entries.
 DISK_EVERY = 40
 ROUNDING_MS = 5
+STOPS_WITHIN_S = 0.05
 
 
 class Seen:
@@ -47,6 +49,7 @@ class Seen:
         self.last_term = 0
         self.machine: Machine | None = None
         self.vote: str | None = None
+        self.sync_failed_at = math.inf
 
 
 class Checks:
@@ -105,6 +108,8 @@ class Checks:
             seen = self._seen[node.name] = Seen(node.life)
             begun(self.world, node)
             self._found_again(node)
+        if node.disk.sync_failed:
+            self._must_stop(node, seen)
         machine = replica.machine
         if machine is not seen.machine:
             seen.machine = machine
@@ -313,6 +318,12 @@ class Checks:
         gone_ms = stamp_ms - first_ms
         if not 0 <= gone_ms <= 1.1 * elapsed_ms + ROUNDING_MS:
             self._broken(node, f"log time went on by {gone_ms} ms in {elapsed_ms:.0f} ms")
+
+    def _must_stop(self, node: Node, seen: Seen) -> None:
+        """After a failed fsync nobody knows what is on disk: the process has to end."""
+        seen.sync_failed_at = min(seen.sync_failed_at, self.world.now)
+        if self.world.now - seen.sync_failed_at > STOPS_WITHIN_S:
+            self._broken(node, "goes on after a failed fsync")
 
     def _found_again(self, node: Node) -> None:
         """What was on disk when a member died is there when it starts."""

@@ -160,6 +160,7 @@ class FaultyDisk:
         self.fails_after: int | None = None
         self.fails_with = errno.EIO
         self.fails_once = False  # Or again and again.
+        self.sync_failed = False  # In this life of the process.
         self.fails_on: tuple[str, ...] = ("write", "sync", "name")
         self.power_fails_after: int | None = None
         self.full = False
@@ -298,6 +299,7 @@ class FaultyDisk:
             if self.fails_after < 0:
                 if self.fails_once:
                     self.fails_after = None
+                self.sync_failed |= kind == "sync"
                 if half is not None:
                     half()
                 raise OSError(self.fails_with, os.strerror(self.fails_with))
@@ -307,6 +309,7 @@ class FaultyDisk:
         self.open_files = 0
         self.fails_after = None
         self.fails_once = False
+        self.sync_failed = False
         self.power_fails_after = None
         self.rename_fuses.clear()
         self.making_fuses.clear()

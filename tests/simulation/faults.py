@@ -306,14 +306,14 @@ class Faults:
         self._world.at(fault.seconds, again)
 
     def _strand(self, node: Node, fault: Fault) -> None:
-        """Cut the leader off while clients go on asking it; then the next one."""
+        """A leader goes on writing what nobody hears of; then the next one, for longer."""
         world = self._world
-        self._cut(node, msgspec.structs.replace(fault, kind="isolate", seconds=fault.seconds / 4))
+        self._cut(node, msgspec.structs.replace(fault, kind="mute", seconds=fault.seconds / 2))
 
         def next_one() -> None:
             leader = world.leader()
             if leader is not None and not self._over:
-                self._cut(leader, msgspec.structs.replace(fault, kind="isolate"))
+                self._cut(leader, msgspec.structs.replace(fault, kind="mute"))
 
         world.at(fault.seconds / 2, next_one)
 

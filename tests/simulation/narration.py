@@ -85,7 +85,7 @@ PASSING = {
     "wipe": "{node} loses its disk, and is started after {seconds} s",
     "transfer": "{node} is asked to hand leadership over",
     "stop": "{node} is asked to stop, and started after {seconds} s",
-    "strand": "{node} is cut off for a while, then whoever leads",
+    "strand": "nobody hears {node} for a while, then whoever leads",
     "storm": "{node} dies and all others stand at once, while frames come late and twice",
     "spoil install": "{node} is down for {seconds} s; power will fail while a snapshot comes in",
 }

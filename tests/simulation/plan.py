@@ -45,6 +45,8 @@ class Tuning(msgspec.Struct, frozen=True):
     chunk_bytes: int
     append_bytes: int
     request_timeout_ms: int
+    entries_in_flight: int
+    gossip_s: float
 
 
 class Clock(msgspec.Struct, frozen=True):
@@ -101,10 +103,11 @@ FAULTS: dict[str, float] = {
     "wipe": 1.0,
     "transfer": 0.0,
     "stop": 1.0,  # As SIGTERM does.
-    "strand": 5.0,  # The leader is cut off for a while, then the next one.
+    "strand": 4.0,  # A leader is heard by nobody but hears all, then the next one.
     "storm": 3.0,  # The leader dies, all others stand at once, and frames come twice.
     "spoil install": 5.0,  # Power fails while a snapshot comes or is installed.
 }
+LIKELY = ("strand", "spoil install")  # It takes many of these to hit the moment that matters.
 OPERATIONS = {
     "put": 10.0,
     "put once": 4.0,
@@ -153,6 +156,8 @@ def _tuning(chance: random.Random) -> Tuning:
         chunk_bytes=chance.choice((256, 1_024, 1 << 20)),
         append_bytes=chance.choice((300, 2_000, 1 << 20, 1 << 20)),
         request_timeout_ms=chance.choice((1_000, 4_000, 10_000)),
+        entries_in_flight=chance.choice((2, 2, 8)),
+        gossip_s=chance.choice((0.1, 1.0)),
     )
 
 
@@ -181,7 +186,8 @@ def _workload(chance: random.Random) -> Workload:
 
 
 def _faults(chance: random.Random, names: list[str], seconds: float) -> tuple[Fault, ...]:
-    kinds = [kind for kind in FAULTS if chance.random() < 0.3] or [chance.choice([*FAULTS])]
+    kinds = [kind for kind in FAULTS if chance.random() < (0.5 if kind in LIKELY else 0.25)]
+    kinds = kinds or [chance.choice([*FAULTS])]
     weights = [chance.choice((0.3, 1.0, 3.0)) for _ in kinds]
     count = chance.choice((0, 2, 4, 6, 10, 16))
     faults = []

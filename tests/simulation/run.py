@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from raftq.consensus import replication
-from raftq.replica import transfer
+from raftq.replica import replica, transfer
 from simulation.checks import Checks, Violation
 from simulation.clients import ACCOUNT, Client, History
 from simulation.faults import Faults
@@ -72,14 +72,15 @@ def run(plan: Plan, *, keep_trace: bool = False) -> Result:
 
 @contextmanager
 def _in_pieces(tuning: Tuning) -> Iterator[None]:
-    """Small snapshot chunks and appends, so that they can be interrupted anywhere."""
-    before = transfer.CHUNK_BYTES, replication.APPEND_BYTES_MAX
+    """Small chunks and appends that can be interrupted anywhere, and members that act fast."""
+    before = transfer.CHUNK_BYTES, replication.APPEND_BYTES_MAX, replica.GOSSIP_S
     transfer.CHUNK_BYTES = tuning.chunk_bytes
     replication.APPEND_BYTES_MAX = tuning.append_bytes
+    replica.GOSSIP_S = tuning.gossip_s
     try:
         yield
     finally:
-        transfer.CHUNK_BYTES, replication.APPEND_BYTES_MAX = before
+        transfer.CHUNK_BYTES, replication.APPEND_BYTES_MAX, replica.GOSSIP_S = before
 
 
 class Story:
@@ -106,6 +107,7 @@ class Story:
                 node.raft,
                 request_timeout_ms=plan.tuning.request_timeout_ms,
                 peer_window_bytes=4 * plan.tuning.append_bytes,
+                inflight_entries_max=plan.tuning.entries_in_flight,
             )
             node.tune(
                 segment_bytes=plan.tuning.segment_bytes,
