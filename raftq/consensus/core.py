@@ -428,13 +428,14 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
 
         Two majorities that share nobody are ruled out only if each change is committed before
         the next is appended, and only a leader that has committed an entry of its own term
-        knows that (Ongaro's note of 2015 on single-server changes). The engine checks neither.
+        knows that (Ongaro's note of 2015 on single-server changes). The engine sees to the
+        second and denies until that entry is applied; nobody but this sees to the first.
         """
-        commit, last = self.commit_index, self._journal.last_index
-        if self._journal.term_at(commit) != self.term:
+        applied, last = self.applied_index, self._journal.last_index
+        if self._journal.term_at(applied) != self.term:
             return False
-        uncommitted = self._journal.slice(commit + 1, last) if commit < last else []
-        if any(membership_change(entry.payload) for entry in uncommitted):
+        pending = self._journal.slice(applied + 1, last) if applied < last else []
+        if any(membership_change(entry.payload) for entry in pending):
             return False
         self.propose(Kind.MEMBERSHIP, membership_payload(change))
         return True

@@ -327,15 +327,17 @@ class FaultyDisk:
         self.change("name")
         inside = source + "/"
         names = [name for name in self._names if name.startswith(inside)]
-        change: dict[str, _Inode | None] = dict.fromkeys(names)
+        # What once was in a directory of the new name is gone with that directory.
+        there = [name for name in self._durable_names if name.startswith(target + "/")]
+        change: dict[str, _Inode | None] = dict.fromkeys([*names, *there])
         late: dict[str, _Inode | None] = {}
         for name in names:
             inode = self._names[name]
             is_durable = self._durable_names.get(name) is inode
             (change if is_durable else late)[target + "/" + name.removeprefix(inside)] = inode
-        for created, _ in self._pending:
-            for name in names:
-                created.pop(name, None)
+        for earlier, _ in self._pending:
+            for name in [one for one in earlier if one.startswith((inside, target + "/"))]:
+                del earlier[name]
         moved = [d for d in self._directories if d == source or d.startswith(inside)]
         self._directories -= set(moved)
         self._directories |= {target + directory.removeprefix(source) for directory in moved}

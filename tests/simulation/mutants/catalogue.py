@@ -1,0 +1,20 @@
+"""All mutants, by name."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+from simulation.mutants import elections, logs, nodes, queues, replication, stores
+from simulation.mutants.damage import Mutant
+
+MUTANTS: dict[str, Mutant] = {
+    mutant.name: mutant
+    for mutant in chain(
+        elections.MUTANTS,
+        replication.MUTANTS,
+        logs.MUTANTS,
+        stores.MUTANTS,
+        nodes.MUTANTS,
+        queues.MUTANTS,
+    )
+}
