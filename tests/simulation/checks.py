@@ -65,6 +65,7 @@ class Checks:
         self._elections = Elections(world)
         self._progress = Progress(world, self._elections)
         self._stamps: dict[tuple[str, int, int], tuple[float, int]] = {}  # Each tenure's first.
+        self._newest_ms = 0
         self._durable: dict[str, tuple[int, int]] = {}  # What members had on disk when they died.
         self._terms: dict[str, int] = {}  # Of each member, over its lives.
         self._results: dict[int, list[BatchResult]] = {}
@@ -309,9 +310,10 @@ class Checks:
     def _stamped(self, node: Node) -> None:
         """Log time goes with the leader's clock, a tenth faster at most, whatever the wall says."""
         replica, now = node.running, self.world.now
+        # A leader that has not yet applied what a faster clock has stamped is behind that.
+        stamp_ms = self._newest_ms = max(self._newest_ms, replica.sequencer._last_stamp_ms)
         if not replica.stamps._live:
             return
-        stamp_ms = replica.sequencer._last_stamp_ms
         tenure = (node.name, node.life, replica.consensus.term)
         since, first_ms = self._stamps.setdefault(tenure, (now, stamp_ms))
         elapsed_ms = (now - since) * 1000 * node.clock_rate

@@ -45,8 +45,8 @@ class Tuning(msgspec.Struct, frozen=True):
     chunk_bytes: int
     append_bytes: int
     request_timeout_ms: int
-    entries_in_flight: int
-    gossip_s: float
+    entries_in_flight: int = 2
+    gossip_s: float = 1.0
 
 
 class Clock(msgspec.Struct, frozen=True):

@@ -126,6 +126,6 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "change-before-own-commit",
         "A new leader changes the membership before it knows what its predecessor changed.",
-        Edit(Core, "change_membership", "self._journal.term_at(commit) != self.term", "False"),
+        Edit(Core, "change_membership", "self._journal.term_at(applied) != self.term", "False"),
     ),
 )
