@@ -94,13 +94,11 @@ class Faults:
     def excused(self, node: Node, error: Exception) -> bool:
         """Whether a node had a reason to stop itself."""
         excuses = self._excuses[node.name]
+        disk_fails = "failing" in excuses or any(one.startswith("full") for one in excuses)
         if isinstance(error, OSError):
-            return bool({"full", "failing"} & excuses) and error.errno in (
-                errno.EIO,
-                errno.ENOSPC,
-            )
+            return disk_fails and error.errno in (errno.EIO, errno.ENOSPC)
         if isinstance(error, JournalFailure):
-            return bool({"full", "failing"} & excuses)
+            return disk_fails
         return "rot" in excuses and isinstance(error, Corruption | StoreError)
 
     def failed(self, node: Node, error: Exception) -> None:
@@ -239,11 +237,11 @@ class Faults:
     def _full_disk(self, node: Node, fault: Fault) -> None:
         disk = node.disk
         disk.full = True
-        self._excuses[node.name].add("full")
+        excuse = f"full at {fault.at_s}"
+        self._excuses[node.name].add(excuse)
 
         def over() -> None:
-            disk.full = False
-            self._excuses[node.name].discard("full")
+            self._excuses[node.name].discard(excuse)
 
         # What failed for want of room may be told of a little later.
         self._world.at(fault.seconds, lambda: setattr(disk, "full", False))
