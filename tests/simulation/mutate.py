@@ -101,7 +101,8 @@ def _not_for_ever() -> Iterator[None]:
         raise StandsStill
 
     before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, STILL_CPU_S)
+    # Again and again: what is raised in a finalizer is swallowed.
+    signal.setitimer(signal.ITIMER_VIRTUAL, STILL_CPU_S, 1.0)
     try:
         yield
     finally:
