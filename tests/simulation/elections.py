@@ -26,6 +26,7 @@ class Elections:
         self._cleared: dict[tuple[str, int, int], set[str]] = defaultdict(set)
         self._granted: dict[tuple[str, int, int], set[str]] = defaultdict(set)
         self.held: dict[tuple[str, int, int, str], int] = {}  # What members vouched for.
+        self.refused: set[tuple[str, int, int, str]] = set()  # Who wanted something else.
         self._asked: set[tuple[str, int]] = set()  # Members that a leader has asked to stand.
 
     def delivered(self, node: Node, peer: str, frame: bytes) -> None:
@@ -39,6 +40,8 @@ class Elections:
             case AppendReply(term=term, next_index=index, success=True) if term == now:
                 key = (node.name, node.life, term, peer)
                 self.held[key] = max(index - 1, self.held.get(key, 0))
+            case AppendReply(term=term, success=False) if term == now:
+                self.refused.add((node.name, node.life, term, peer))
             case VoteReply(term=term, granted=True) if term == now:
                 self._granted[node.name, node.life, term].add(peer)
             case PreVoteReply(asked_term=term, granted=True):

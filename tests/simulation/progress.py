@@ -24,15 +24,16 @@ class Progress:
     def watched(self, node: Node) -> str | None:
         """A leader has done something: what is wrong with what it believes."""
         core = node.running.consensus.core
-        replication = node.running.consensus._replication
         term, before = self._match.get(node.running.self_id, (0, {}))
         if term != core.term:
             before = {}
             self._match[node.running.self_id] = (core.term, before)
         for member in core.others:
             match, known = core.match_index(member), before.get(member, 0)
-            probing = replication._progress_of(member).probe is not None
-            if 0 < match >= core.next_index(member) and not probing:
+            # Who has refused may be sent again what he had vouched for.
+            key = (node.name, node.life, core.term, node_of(member))
+            refused = key in self._elections.refused
+            if 0 < match >= core.next_index(member) and not refused:
                 return f"sends {core.next_index(member)} next to {member}, who holds {match}"
             if match == known:
                 continue

@@ -27,7 +27,7 @@ LEADER_WITHIN_S = 15.0
 """Ten of the longest election timeouts, and what a lost disk or a snapshot takes."""
 CONVERGED_WITHIN_S = 60.0
 ANSWERED_WITHIN_S = 15.0
-STRAGGLERS_S = 1.0  # What was on its way over a slow link, and what is queued behind it.
+STRAGGLERS_S = 2.0  # Slow frames, what is queued behind them, connections yet to be found dead.
 SERVED_WITHIN_S = 0.3  # While nothing is wrong.
 WOKEN_WITHIN_S = 2.0
 DRAIN_ROUNDS_MAX = 400
