@@ -14,7 +14,7 @@ SIMULATION := PYTHONPATH=tests/support:tests $(PYTHON) -m simulation
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up install test simulate mutants trace cluster-full chaos check format bench load lock clean
+.PHONY: help up install test simulate cluster-full chaos mutants trace check format bench load lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
