@@ -220,7 +220,6 @@ class Consensus:
         """A leader's own disk is part of every majority: while it hangs, another must lead."""
         if self.is_leader and self.core.others:
             self.core.resign()
-            self._heard_leader_at = LONG_AGO  # Its own word must not hold the others back.
 
     def synced(self) -> None:
         """The journal's durable index has moved: acknowledge and count what it allows."""
