@@ -46,6 +46,15 @@ class Events:
                 return True
         return False
 
+    def run(self, seconds: float, after: Callable[[], None] | None = None) -> None:
+        """Let ``seconds`` pass; ``after`` is called after each thing that happens in them."""
+        end = self.now + seconds
+        while (due_at := self.next_at()) is not None and due_at <= end:
+            self.step()
+            if after is not None:
+                after()
+        self.now = end
+
     def next_at(self) -> float | None:
         """When the next thing is due."""
         while self._queue and self._queue[0][2].cancelled:

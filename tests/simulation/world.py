@@ -90,11 +90,7 @@ class World:
 
     def run(self, seconds: float) -> None:
         """Let ``seconds`` pass."""
-        events = self.events
-        end = events.now + seconds
-        while (due_at := events.next_at()) is not None and due_at <= end:
-            events.step()
-        events.now = end
+        self.events.run(seconds)
 
     def until(self, condition: Callable[[], bool], seconds: float, what: str = "") -> None:
         """Let time pass until ``condition`` holds; AssertionError after ``seconds``."""

@@ -5,7 +5,6 @@ Links keep order; a cut link swallows frames. ``check`` is run after every event
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable
 
@@ -15,6 +14,7 @@ from raftq.consensus.guard import Intervention
 from raftq.consensus.messages import Kind, RaftMessage
 from raftq.journal import Journal, LogEntry, TermFile
 from simulation.disk import FaultyDisk
+from simulation.events import Events
 
 SYNC_S = 0.001
 HOP_S = 0.001
@@ -25,9 +25,8 @@ class Group:
 
     def __init__(self, seed: int, count: int = 3) -> None:
         self.random = random.Random(seed)
-        self.now = 0.0
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._number = 0
+        self._events = Events()
+        self.at = self._events.at
         self.cut: set[tuple[str, str]] = set()
         self.ids = [f"n{at}/x" for at in range(1, count + 1)]
         self.members = {name: Member(self, name) for name in self.ids}
@@ -35,17 +34,13 @@ class Group:
         self.leaders: dict[int, str] = {}
         self.loss = 0.0
 
-    def at(self, delay_s: float, callback: Callable[[], None]) -> None:
-        self._number += 1
-        heapq.heappush(self._events, (self.now + delay_s, self._number, callback))
+    @property
+    def now(self) -> float:
+        return self._events.now
 
     def run(self, seconds: float) -> None:
-        end = self.now + seconds
-        while self._events and self._events[0][0] <= end:
-            self.now, _, callback = heapq.heappop(self._events)
-            callback()
-            self.check()
-        self.now = end
+        # Looked up each time: a test may watch for more.
+        self._events.run(seconds, after=lambda: self.check())
 
     def until(self, condition: Callable[[], bool], seconds: float) -> None:
         end = self.now + seconds
