@@ -56,6 +56,8 @@ class Answer(NamedTuple):
 class Node:
     """One process, its configuration and its files."""
 
+    address = "127.0.0.1"
+
     def __init__(self, name: str, zone: str, directory: Path) -> None:
         self.name = name
         self.zone = zone
@@ -68,7 +70,7 @@ class Node:
 
     @property
     def api_url(self) -> str:
-        return f"http://127.0.0.1:{self.api_port}"
+        return f"http://{self.address}:{self.api_port}"
 
     @property
     def pid(self) -> int:
@@ -118,7 +120,7 @@ class Node:
         timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> Answer:
         """One request on a connection of its own; OSError when nobody answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=timeout_s)
+        connection = http.client.HTTPConnection(self.address, self.api_port, timeout=timeout_s)
         sent = dict(headers or {})
         data = None
         if body is not None:

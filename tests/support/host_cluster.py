@@ -8,7 +8,6 @@ small, its wall clock can be stepped while it runs, and its system calls can be 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import signal
 import subprocess
@@ -57,14 +56,11 @@ class HostNode(Node):
     def __init__(self, host: Host, zone: str, directory: Path) -> None:
         super().__init__(host.name, zone, directory)
         self.host = host
+        self.address = host.address
         self.data_dir = host.disk / "data"
         self.clock_path = directory / "clock"
         (self.inner_port,) = free_ports(1)  # Where it listens behind the relay.
         self.abandoned = False
-
-    @property
-    def api_url(self) -> str:
-        return f"http://{self.host.address}:{self.api_port}"
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         if not self.clock_path.exists():
@@ -88,17 +84,7 @@ class HostNode(Node):
     ) -> Answer:
         if self.abandoned:
             raise Abandoned
-        connection = http.client.HTTPConnection(self.host.address, self.api_port, timeout=timeout_s)
-        data = None if body is None else json.dumps(body).encode()
-        kind = {} if body is None else {"Content-Type": "application/json"}
-        with contextlib.closing(connection):
-            try:
-                connection.request(method, path, data, {**kind, **(headers or {})})
-                answer = connection.getresponse()
-                names = {name.lower(): value for name, value in answer.getheaders()}
-                return Answer(answer.status, names, answer.read())
-            except http.client.HTTPException as error:
-                raise ConnectionError(f"{self.name}: {error!r}") from error
+        return super().request(method, path, body, headers=headers, timeout_s=timeout_s)
 
 
 class RelayProcess:
