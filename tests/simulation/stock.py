@@ -8,7 +8,7 @@ driven by hand, and whose checks say by name what was broken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
@@ -45,6 +45,8 @@ Switch = Callable[[], AbstractContextManager[Any]]
 
 Tap = Callable[[str, str, RaftMessage], bool]
 """(sender, receiver, message): whether it is to go its way."""
+Row = tuple[int, Callable[[Switch], None], Switch, str]
+"""The number of a fault, its scenario, the remedy switched off, and what breaks then."""
 
 
 def shows_only_without(scenario: Callable[[Switch], None], fault: Switch, violation: str) -> None:
@@ -52,6 +54,15 @@ def shows_only_without(scenario: Callable[[Switch], None], fault: Switch, violat
     scenario(nullcontext)
     with pytest.raises(Violation, match=violation):
         scenario(fault)
+
+
+def each_of(rows: Sequence[Row]) -> pytest.MarkDecorator:
+    """Run a test of ``scenario``, ``fault`` and ``violation`` on each row, named by its fault."""
+    return pytest.mark.parametrize(
+        ("scenario", "fault", "violation"),
+        [row[1:] for row in rows],
+        ids=[f"{number}-{scenario.__name__}" for number, scenario, *_ in rows],
+    )
 
 
 class Stage(Group):

@@ -63,7 +63,7 @@ from raftq.consensus.messages import (
     VoteRequest,
 )
 from simulation import stock
-from simulation.stock import Stage, Switch, Violation, shows_only_without
+from simulation.stock import Row, Stage, Switch, Violation, each_of, shows_only_without
 
 A, B, C = "n1/x", "n2/x", "n3/x"
 
@@ -381,7 +381,7 @@ def a_backlog(fault: Switch) -> None:
         raise Violation(f"{max(sent.values())} bytes to one member in one turn")
 
 
-SCENARIOS: list[tuple[int, Callable[[Switch], None], Switch, str]] = [
+SCENARIOS: list[Row] = [
     (1, sends_each_entry_once, stock.without_keeping_next_index, "sent again"),
     (2, a_late_heartbeat, stock.without_skipping_what_matches, "without a committed entry"),
     (3, a_tail_below_the_commit, stock.without_capping_the_commit_index, "another entry"),
@@ -418,11 +418,7 @@ SCENARIOS: list[tuple[int, Callable[[Switch], None], Switch, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("scenario", "fault", "violation"),
-    [row[1:] for row in SCENARIOS],
-    ids=[f"{number}-{scenario.__name__}" for number, scenario, *_ in SCENARIOS],
-)
+@each_of(SCENARIOS)
 def test_a_fault_of_the_engine_shows_only_without_its_remedy(
     scenario: Callable[[Switch], None], fault: Switch, violation: str
 ) -> None:

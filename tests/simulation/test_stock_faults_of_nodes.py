@@ -14,7 +14,7 @@ from raftq.replica.submitter import Answer
 from simulation import stock
 from simulation.checks import Checks, Violation
 from simulation.node import Node
-from simulation.stock import Switch, shows_only_without
+from simulation.stock import Row, Switch, each_of, shows_only_without
 from simulation.world import World
 from statemachine.commands import Enqueue, NewMessage
 from statemachine.outcomes import Enqueued
@@ -205,7 +205,7 @@ def an_old_leader(fault: Switch) -> None:
             raise Violation("an old leader speaks to a member that knows better, and believes on")
 
 
-SCENARIOS: list[tuple[int, Callable[[Switch], None], Switch, str]] = [
+SCENARIOS: list[Row] = [
     (10, a_poisoned_entry, stock.without_stopping_on_an_exception, "was applied .* times"),
     (14, a_leader_cut_off, stock.without_a_short_fallback, "believes in itself"),
     (14, reads_of_a_leader, stock.without_knowing_how_stale, "stale read"),
@@ -221,11 +221,7 @@ SCENARIOS: list[tuple[int, Callable[[Switch], None], Switch, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("scenario", "fault", "violation"),
-    [row[1:] for row in SCENARIOS],
-    ids=[f"{number}-{scenario.__name__}" for number, scenario, *_ in SCENARIOS],
-)
+@each_of(SCENARIOS)
 def test_a_fault_of_the_engine_shows_only_without_its_remedy(
     scenario: Callable[[Switch], None], fault: Switch, violation: str
 ) -> None:
