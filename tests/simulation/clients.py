@@ -29,6 +29,8 @@ class Gone:
 
 
 GONE = Gone()
+NotKnown = Gone | NotSubmitted | Unknown
+"""What tells a client nothing of an outcome."""
 
 
 class Request:
@@ -149,7 +151,7 @@ class Client:
         self._waiting = None
         world.note("answer", request.node, f"{request.number} {_kind(answer)}")
         self._learn(request, answer)
-        if isinstance(answer, Gone | NotSubmitted | Unknown):
+        if isinstance(answer, NotKnown):
             world.sometimes(f"a client heard: {_kind(answer)}")
             self._node = self._chance.choice(world.names)
         self._later()
@@ -157,11 +159,11 @@ class Client:
     def _learn(self, request: Request, answer: Answer | Gone) -> None:
         command = request.command
         if isinstance(command, c.Once):
-            sure = not isinstance(answer, Gone | Unknown | NotSubmitted)
+            sure = not isinstance(answer, NotKnown)
             # Even of what it is sure of, a client may ask twice.
             self._unsure = None if sure and self._chance.random() < 0.7 else command
             command = command.command
-        if isinstance(command, c.Barrier) and not isinstance(answer, Gone | Unknown | NotSubmitted):
+        if isinstance(command, c.Barrier) and not isinstance(answer, NotKnown):
             self._read(self._world.nodes[request.node], request.asked_at)
         elif isinstance(command, c.Claim) and isinstance(answer, Claimed) and answer.messages:
             ids = tuple(one.id for one in answer.messages)

@@ -8,7 +8,7 @@ from raftq.consensus.messages import AppendReply, PreVoteReply, TimeoutNow, Vote
 from raftq.journal import TermFile
 from raftq.journal.faults import Corruption
 from raftq.replica import wire
-from raftq.replica.identity import member_id, node_of
+from raftq.replica.identity import node_of
 from simulation.node import DATA, Node
 from simulation.world import World
 
@@ -83,7 +83,7 @@ class Elections:
 
     def _is_on_disk(self, member: str, term: int, vote: str) -> bool:
         node = self._world.nodes[node_of(member)]
-        if node.is_up and member_id(node.name, node.running.identity) != member:
+        if node.is_up and node.running.self_id != member:
             return True  # That disk is gone.
         try:
             found = TermFile(node.disk.at_worst(TERM), TERM)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 HOP_S = (0.0001, 0.0011)
 DIAL_S = (0.001, 0.011)
 REDIAL_S = 0.2
+GHOST_DELAY_S = 3.0  # At most.
 SILENCE_S = 1.5  # After which a connection over a cut link is found dead.
 HELLO = b"\x01"  # The tag of a greeting in an encoded frame, in its second byte.
 
@@ -38,7 +39,6 @@ class Links:
         self.cut: set[tuple[str, str]] = set()
         self.delays: dict[tuple[str, str], Delay] = {}
         self.ghosts = 0.0  # How likely a lost frame, or a second copy of one, arrives later.
-        self.ghost_delay_s = 3.0
         self._number = 0
 
     def new_connection(self) -> int:
@@ -213,7 +213,7 @@ class VirtualNetwork:
                 other._take(name, number, frame, sent_at)
 
         # Mostly soon, while it can still be taken for a new one.
-        world.at(world.random.random() ** 4 * links.ghost_delay_s, appear)
+        world.at(world.random.random() ** 4 * GHOST_DELAY_S, appear)
 
     def _break(self, peer: str, number: int) -> None:
         if self._links.get(peer) != number:

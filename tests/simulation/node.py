@@ -75,18 +75,12 @@ class Node:
         assert self.replica is None
         self.life += 1
         self.world.note("start", self.name, "")
-        try:
-            replica = self._make()
-            self.replica = replica
-            replica.start()
-        except PowerLoss:
-            self._lost_power()
-        except Violation:
-            raise
-        except Exception as error:
-            self._failed(error)
-        else:
-            self.world.watched(self)
+
+        def begin() -> None:
+            self.replica = self._make()
+            self.replica.start()
+
+        self._attempt(begin)
 
     def _make(self) -> Replica:
         world = self.world
@@ -145,6 +139,10 @@ class Node:
         if self.paused:
             self._backlog.append((life, callback))
             return
+        self._attempt(callback)
+
+    def _attempt(self, callback: Callable[[], None]) -> None:
+        life = self.life
         try:
             callback()
         except PowerLoss:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -140,8 +140,7 @@ class Story:
             self._wakes(node)
         self._drain()
 
-    def _until(self, condition: object, seconds: float, what: str) -> None:
-        assert callable(condition)
+    def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         try:
             self.world.until(condition, seconds, what)
         except Violation:
