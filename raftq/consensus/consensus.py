@@ -67,7 +67,7 @@ class Consensus:
         self._journal = journal
         self._runtime = runtime
         self._alive_s = timing.election_timeout_min_ms / 1000
-        self._role: tuple[int, str | None] = (0, None)
+        self._role: tuple[int, str | None, int] = (0, None, 0)
         self._heard_leader_at = LONG_AGO
         self._leader_commit = (0, LONG_AGO)  # As last heard, and when.
         self._fresh_at = LONG_AGO
@@ -427,7 +427,7 @@ class Consensus:
         self._host.wake()
 
     def _notice_role(self) -> None:
-        role = (self.core.state, self.core.leader)
+        role = (self.core.state, self.core.leader, self.core.term)
         if role != self._role:
             self._role = role
             self._host.role_changed()

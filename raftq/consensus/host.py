@@ -25,7 +25,7 @@ class Host(Protocol):
         ...
 
     def role_changed(self) -> None:
-        """Leader or not, or another leader."""
+        """Leader or not, another leader, or the same one in another term."""
         ...
 
     def wake(self) -> None:

@@ -115,7 +115,7 @@ class Replica:
         )
         self._tick_is_due = False
         self._deadline_timer: tuple[float, Timer] | None = None
-        self._leader_known: str | None = None
+        self._leadership_known: tuple[str | None, int] = (None, 0)
         self.snapshots_installed = 0
         self.stopping = False
 
@@ -297,11 +297,12 @@ class Replica:
         if not self.consensus.is_leader:
             self.sequencer.clear()
             self._sweeps.done()
-        leader = self.consensus.leader
-        if leader == self._leader_known:
+        leader, term = self.consensus.leader, self.consensus.term
+        # The same leader in another term has forgotten what it had queued in the first.
+        if (leader, term) == self._leadership_known:
             return
-        self._leader_known = leader
-        self._log.info("leader changed", leader=leader, term=self.consensus.term, role=self.role)
+        self._leadership_known = (leader, term)
+        self._log.info("leader changed", leader=leader, term=term, role=self.role)
         if leader is not None:
             self._meter.leader_changed()
             self._runtime.call_soon(self.submitter.leader_changed)

@@ -130,6 +130,7 @@ class Submitter:
         """Whatever was sent may be lost: send it again, in order."""
         self._opening_since = None
         for flight in self._in_flight.values():
+            flight.patience_s = RESEND_S  # It was lost, and not late because of load.
             self._send(flight)
         self._kick()
 
