@@ -89,6 +89,14 @@ class Service(Protocol):
         """
         ...
 
+    async def accept(self, command: QueueCommand | Once) -> Outcome | None:
+        """Like ``propose``, but return as soon as the leader has taken the command.
+
+        None: it has, and the outcome is not known yet; the command is on no disk, and is lost
+        if that leader is. Raises Unavailable or OutcomeUnknown.
+        """
+        ...
+
     def reader(self) -> Reader:
         """This replica's applied state, for ``statemachine.queries``.
 

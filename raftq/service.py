@@ -9,7 +9,7 @@ from api.ports import Cluster, Limits, Member, OutcomeUnknown, Status, Unavailab
 from raftq.config import Config
 from raftq.metrics import Metrics
 from raftq.replica.replica import Replica
-from raftq.replica.submitter import Answer, NotSubmitted, Unknown
+from raftq.replica.submitter import Accepted, Answer, NotSubmitted, Unknown
 from raftq.runtime import Runtime
 from statemachine import queries
 from statemachine.commands import Barrier, Enqueue, Once, QueueCommand
@@ -45,13 +45,24 @@ class NodeService:
 
     async def propose(self, command: QueueCommand | Once | Barrier) -> Outcome:
         """See ``api.ports.Service``."""
+        outcome = await self._submit(command, early=False)
+        assert outcome is not None, "only who asks for it hears that a command was taken"
+        return outcome
+
+    async def accept(self, command: QueueCommand | Once) -> Outcome | None:
+        """See ``api.ports.Service``."""
+        return await self._submit(command, early=True)
+
+    async def _submit(
+        self, command: QueueCommand | Once | Barrier, *, early: bool
+    ) -> Outcome | None:
         future: asyncio.Future[Answer] = self._loop.create_future()
 
         def done(answer: Answer) -> None:
             if not future.done():
                 future.set_result(answer)
 
-        self._replica.submit(command, _weight(command), done)
+        self._replica.submit(command, _weight(command), done, early=early)
         answer = await future
         match answer:
             case NotSubmitted(reason):
@@ -59,6 +70,8 @@ class NodeService:
                 raise Unavailable(reason, REASONS[reason])
             case Unknown(detail):
                 raise OutcomeUnknown(detail)
+            case Accepted():
+                return None
             case outcome:
                 return outcome
 

@@ -37,8 +37,12 @@ class Inside(Protocol):
         """A message of the consensus, from a node of this cluster or for a newcomer."""
         ...
 
-    def batch_received(self, batch: Batch, encoded: bytes) -> None:
-        """A batch for the leader's log."""
+    def batch_received(self, peer: str, batch: Batch, encoded: bytes, *, tell: bool) -> None:
+        """A batch for the leader's log; ``tell`` the peer when it is taken."""
+        ...
+
+    def batch_accepted(self, session: int, seq: int) -> None:
+        """The leader has taken a batch of this node's."""
         ...
 
     def snapshot_offered(self, peer: str, member: str, term: int, manifest: Manifest) -> None:
@@ -150,7 +154,9 @@ class Links:
                 return lambda: inside.raft_received(member, frame.message)
             case wire.Propose():
                 batch = _decode_batch(frame.batch)
-                return lambda: inside.batch_received(batch, frame.batch)
+                return lambda: inside.batch_received(name, batch, frame.batch, tell=frame.tell)
+            case wire.Accepted():
+                return lambda: inside.batch_accepted(frame.session, frame.seq)
             case wire.Hello():
                 return lambda: self._on_hello(peer, frame)
             case wire.State():

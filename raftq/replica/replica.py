@@ -203,9 +203,12 @@ class Replica:
 
     # What front ends ask for.
 
-    def submit(self, command: Command, size: int, done: Done) -> None:
-        """Commit a command of about ``size`` bytes; ``done`` hears the outcome."""
-        self.submitter.submit(command, size, done)
+    def submit(self, command: Command, size: int, done: Done, *, early: bool = False) -> None:
+        """Commit a command of about ``size`` bytes; ``done`` hears the outcome.
+
+        ``early``: hearing that the leader has taken it is enough.
+        """
+        self.submitter.submit(command, size, done, early=early)
 
     def reader(self) -> Reader:
         """The applied state."""
@@ -237,11 +240,15 @@ class Replica:
         self.consensus.receive(member, message)
         self._syncing.go_on()
 
-    def batch_received(self, batch: Batch, encoded: bytes) -> None:
+    def batch_received(self, peer: str, batch: Batch, encoded: bytes, *, tell: bool) -> None:
         """See ``links.Inside``."""
         # When this node does not lead, the sender hears of the new leader and sends it there.
-        if self.consensus.is_leader:
-            self.sequencer.add(batch, encoded)
+        if self.consensus.is_leader and self.sequencer.add(batch, encoded) and tell:
+            self.links.send(peer, wire.Accepted(GROUP, batch.session, batch.seq))
+
+    def batch_accepted(self, session: int, seq: int) -> None:
+        """See ``links.Inside``."""
+        self.submitter.accepted(session, seq)
 
     def snapshot_offered(self, peer: str, member: str, term: int, manifest: Manifest) -> None:
         """See ``links.Inside``."""
@@ -359,12 +366,16 @@ class Replica:
 
     # The submitter's way to the leader (``submitter.Leader``).
 
-    def offer(self, batch: Batch, encoded: bytes) -> bool:
+    def offer(self, batch: Batch, encoded: bytes, *, tell: bool) -> bool:
         """See ``submitter.Leader``."""
         if self.consensus.is_leader:
-            return self.sequencer.add(batch, encoded)
+            taken = self.sequencer.add(batch, encoded)
+            if taken and tell:
+                session, seq = batch.session, batch.seq
+                self._runtime.call_soon(lambda: self.submitter.accepted(session, seq))
+            return taken
         leader = self.leader
-        return leader is not None and self.links.send(leader, wire.Propose(GROUP, encoded))
+        return leader is not None and self.links.send(leader, wire.Propose(GROUP, encoded, tell))
 
     # The loop.
 

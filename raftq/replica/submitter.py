@@ -5,6 +5,7 @@ the leader as one batch, named by the node's session and a sequence number. When
 leader changes, or its answer does not come, the same batch goes out again: the state
 machine remembers what it answered (Ongaro's dissertation, section 6.3). An outcome is
 known when *this* node has applied the entry, so whoever is answered can read his write.
+Who asked for less (``early``) is answered when the leader has taken the batch.
 """
 
 from __future__ import annotations
@@ -41,15 +42,22 @@ class Unknown(NamedTuple):
     detail: str
 
 
-Answer = Outcome | NotSubmitted | Unknown
+class Accepted(NamedTuple):
+    """The leader has taken the command; it happens unless that leader is lost first."""
+
+
+Answer = Outcome | Accepted | NotSubmitted | Unknown
 Done = Callable[[Answer], None]
 
 
 class Leader(Protocol):
     """How batches reach the leader, whoever that is."""
 
-    def offer(self, batch: Batch, encoded: bytes) -> bool:
-        """Hand it over; False when no leader can be reached now. May be lost all the same."""
+    def offer(self, batch: Batch, encoded: bytes, *, tell: bool) -> bool:
+        """Hand it over; False when no leader can be reached now. May be lost all the same.
+
+        ``tell``: the submitter wants to hear (``accepted``) that the leader has taken it.
+        """
         ...
 
 
@@ -58,6 +66,7 @@ class _Waiting(NamedTuple):
     size: int
     done: Done
     since: float
+    early: bool
 
 
 class _InFlight:
@@ -66,6 +75,7 @@ class _InFlight:
         self.since = since
         self.encoded = commands.encode(batch)
         self.waiting = waiting
+        self.tell = any(one.early for one in waiting)
         self.patience_s = RESEND_S
         self.send_again_at = 0.0
 
@@ -111,15 +121,18 @@ class Submitter:
         """Whether commands can be sent."""
         return self._session != 0
 
-    def submit(self, command: Command, size: int, done: Done) -> None:
-        """Commit ``command`` (about ``size`` bytes); ``done`` is called once, from the loop."""
+    def submit(self, command: Command, size: int, done: Done, *, early: bool = False) -> None:
+        """Commit ``command`` (about ``size`` bytes); ``done`` is called once, from the loop.
+
+        ``early``: with ``Accepted`` if that is known before the outcome.
+        """
         if self._stopping:
             done(NotSubmitted("stopping"))
             return
         if self.pending >= self._pending_max:
             done(NotSubmitted("overloaded"))
             return
-        self._queue.append(_Waiting(command, size, done, self._runtime.monotonic()))
+        self._queue.append(_Waiting(command, size, done, self._runtime.monotonic(), early))
         self._kick()
 
     def stop(self) -> None:
@@ -133,6 +146,19 @@ class Submitter:
             flight.patience_s = RESEND_S  # It was lost, and not late because of load.
             self._send(flight)
         self._kick()
+
+    def accepted(self, session: int, seq: int) -> None:
+        """The leader has taken a batch of this node's."""
+        flight = self._in_flight.get(seq) if session == self._session else None
+        if flight is None or not flight.tell:
+            return
+        flight.tell = False
+        waiting, flight.waiting = flight.waiting, []
+        for one in waiting:
+            if one.early:
+                one.done(Accepted())
+                one = one._replace(done=_ignore)
+            flight.waiting.append(one)
 
     def applied(self, session: int, seq: int, outcomes: tuple[Outcome, ...]) -> None:
         """An entry was applied that carries a batch; perhaps one of ours."""
@@ -211,7 +237,7 @@ class Submitter:
     def _send(self, flight: _InFlight) -> None:
         # Not even sent: the next look round tries again.
         patience_s = 0.0
-        if self._leader.offer(flight.batch, flight.encoded):
+        if self._leader.offer(flight.batch, flight.encoded, tell=flight.tell):
             patience_s = flight.patience_s
             flight.patience_s = min(2 * patience_s, RESEND_MAX_S)
         flight.send_again_at = self._runtime.monotonic() + patience_s
@@ -221,7 +247,7 @@ class Submitter:
         if self._opening_since is not None and now - self._opening_since < OPEN_AGAIN_S:
             return
         batch = Batch(session=0, seq=0, floor=0, commands=(OpenSession(self._token),))
-        if self._leader.offer(batch, commands.encode(batch)):
+        if self._leader.offer(batch, commands.encode(batch), tell=False):
             self._opening_since = now
 
     def _watch(self) -> None:

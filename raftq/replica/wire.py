@@ -36,6 +36,7 @@ class Propose(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
     group: int
     batch: bytes
+    tell: bool = False  # Answer with ``Accepted`` as soon as it is taken.
 
 
 class State(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -74,7 +75,15 @@ class SnapshotChunk(msgspec.Struct, frozen=True, array_like=True, tag=7):
     data: bytes
 
 
-Frame = Hello | Raft | Propose | State | SnapshotOffer | SnapshotFetch | SnapshotChunk
+class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """The leader has taken a batch; nothing is on any disk yet."""
+
+    group: int
+    session: int
+    seq: int
+
+
+Frame = Hello | Raft | Propose | State | SnapshotOffer | SnapshotFetch | SnapshotChunk | Accepted
 
 _decoder = msgspec.msgpack.Decoder(Frame)
 _encoder = msgspec.msgpack.Encoder()

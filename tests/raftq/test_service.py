@@ -17,7 +17,7 @@ from raftq.config import Config, MemberConfig
 from raftq.config.schema import ClusterConfig, NodeConfig
 from raftq.metrics import Metrics
 from raftq.replica.peers import Peers
-from raftq.replica.submitter import Answer, NotSubmitted, Unknown
+from raftq.replica.submitter import Accepted, Answer, NotSubmitted, Unknown
 from raftq.replica.waiters import Waiters
 from raftq.replica.wire import GROUP, Hello, State
 from raftq.service import COMMAND_BYTES, REASONS, NodeService
@@ -58,9 +58,13 @@ class FakeReplica:
         self.answers: list[Answer] = []
         self.submitted: list[tuple[Command, int]] = []
         self.last_done: Callable[[Answer], None]
+        self.early = False
 
-    def submit(self, command: Command, size: int, done: Callable[[Answer], None]) -> None:
+    def submit(
+        self, command: Command, size: int, done: Callable[[Answer], None], *, early: bool
+    ) -> None:
         self.submitted.append((command, size))
+        self.early = early
         self.last_done = done
         for answer in self.answers:
             done(answer)
@@ -125,6 +129,20 @@ def test_what_may_have_happened_is_unknown_and_not_counted_as_refused() -> None:
         with pytest.raises(OutcomeUnknown, match="no majority answered in time"):
             await bench.service.propose(PUT)
         assert bench.metrics.requests_refused == 0
+
+    run(test)
+
+
+def test_who_asks_for_less_hears_that_the_command_was_taken_or_the_outcome_if_it_is_there() -> None:
+    async def test(bench: Bench) -> None:
+        bench.replica.answers = [Accepted()]
+        assert await bench.service.accept(PUT) is None
+        assert bench.replica.early
+        bench.replica.answers = [Refused(Reason.NO_QUEUE, "")]
+        assert await bench.service.accept(PUT) == Refused(Reason.NO_QUEUE, "")
+        bench.replica.answers = [Unknown("no majority answered in time")]
+        with pytest.raises(OutcomeUnknown):
+            await bench.service.accept(PUT)
 
     run(test)
 

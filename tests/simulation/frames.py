@@ -61,6 +61,8 @@ def _told(frame: wire.Frame) -> Told:
             return _log(message) or _election(message)
         case wire.Propose(batch=batch):
             return Told(Topic.PROPOSAL, f"Propose {_encoded_batch(batch)}")
+        case wire.Accepted(session=session, seq=seq):
+            return Told(Topic.PROPOSAL, f"Accepted session {session} seq {seq}")
         case wire.State(role=role, term=term, applied_index=applied):
             text = f"gossip: {role} in term {term}, applied {applied}"
             return Told(Topic.GOSSIP, text, role, term)

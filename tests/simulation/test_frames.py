@@ -92,6 +92,7 @@ FRAMES: list[tuple[object, Topic, str]] = [
         "Propose session 3 seq 7, 2 commands: Barrier, Claim q1 up to 10",
     ),
     (wire.Propose(0, b"\xff"), Topic.PROPOSAL, "Propose 1 bytes that are no batch"),
+    (wire.Accepted(0, 3, 7), Topic.PROPOSAL, "Accepted session 3 seq 7"),
     (wire.State(0, "follower", 2, 41), Topic.GOSSIP, "gossip: follower in term 2, applied 41"),
     (
         wire.SnapshotOffer(0, 2, snapshots.encode(MANIFEST)),

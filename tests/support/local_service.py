@@ -15,7 +15,7 @@ from memory_kv import MemoryKV
 from statemachine.commands import Barrier, Batch, Command, Entry, Once, QueueCommand, Sweep
 from statemachine.kv import Reader
 from statemachine.machine import Machine
-from statemachine.outcomes import Outcome, Swept
+from statemachine.outcomes import Outcome, Refused, Swept
 
 START_MS = 1_767_225_600_000  # The first of January 2026.
 SWEEP_LIMIT = 1_000
@@ -60,6 +60,11 @@ class LocalService:
         self._sweep()
         self.proposed.append(command)
         return self._apply(command)
+
+    async def accept(self, command: QueueCommand | Once) -> Outcome | None:
+        """See ``Service``: taken here, and applied at once."""
+        outcome = await self.propose(command)
+        return outcome if isinstance(outcome, Refused) else None
 
     def reader(self) -> Reader:
         """See ``Service``."""

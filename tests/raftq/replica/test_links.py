@@ -90,8 +90,11 @@ class Node:
     def raft_received(self, member: str, message: RaftMessage) -> None:
         self.happened.append(("raft", member, message))
 
-    def batch_received(self, batch: Batch, encoded: bytes) -> None:
-        self.happened.append(("batch", batch, encoded))
+    def batch_received(self, peer: str, batch: Batch, encoded: bytes, *, tell: bool) -> None:
+        self.happened.append(("batch", peer, batch, encoded, tell))
+
+    def batch_accepted(self, session: int, seq: int) -> None:
+        self.happened.append(("accepted", session, seq))
 
     def snapshot_offered(self, peer: str, member: str, term: int, manifest: Manifest) -> None:
         self.happened.append(("offer", peer, member, term, manifest))
@@ -142,12 +145,15 @@ def node() -> Node:
     return node
 
 
+ENCODED = commands.encode(BATCH)
 FETCH = wire.SnapshotFetch(GROUP, 5, 0, 0)
 CHUNK = wire.SnapshotChunk(GROUP, 5, 0, 0, b"x")
 OFFER = wire.SnapshotOffer(GROUP, 2, snapshots.encode(MANIFEST))
 FRAMES: list[tuple[Frame, Any]] = [
     (wire.Raft(GROUP, Beat(2)), ("raft", "n2/b", Beat(2))),
-    (wire.Propose(GROUP, commands.encode(BATCH)), ("batch", BATCH, commands.encode(BATCH))),
+    (wire.Propose(GROUP, ENCODED), ("batch", "n2", BATCH, ENCODED, False)),
+    (wire.Propose(GROUP, ENCODED, True), ("batch", "n2", BATCH, ENCODED, True)),
+    (wire.Accepted(GROUP, 7, 3), ("accepted", 7, 3)),
     (OFFER, ("offer", "n2", "n2/b", 2, MANIFEST)),
     (FETCH, ("fetch", "n2", FETCH)),
     (CHUNK, ("chunk", "n2", CHUNK)),

@@ -6,7 +6,7 @@ import pytest
 
 from fake_runtime import FakeRuntime, QuietMeter
 from raftq.replica import submitter
-from raftq.replica.submitter import Answer, NotSubmitted, Submitter, Unknown
+from raftq.replica.submitter import Accepted, Answer, NotSubmitted, Submitter, Unknown
 from statemachine import commands
 from statemachine.commands import Barrier, Batch, Command, OpenSession, Purge
 from statemachine.outcomes import Deleted, Done, Outcome, Reason, Refused, SessionOpened
@@ -30,6 +30,7 @@ class Node:
         self.runtime = FakeRuntime()
         self.meter = QuietMeter()
         self.sent: list[Batch] = []
+        self.told: list[bool] = []  # Whether the leader is to say that it has taken it.
         self.reachable = True
         self.submitter = Submitter(
             self,
@@ -40,9 +41,10 @@ class Node:
             timeout_s=TIMEOUT_S,
         )
 
-    def offer(self, batch: Batch, encoded: bytes) -> bool:
+    def offer(self, batch: Batch, encoded: bytes, *, tell: bool) -> bool:
         assert commands.decode_batch(encoded) == batch
         if self.reachable:
+            self.told.append(tell)
             self.sent.append(batch)
         return self.reachable
 
@@ -59,6 +61,12 @@ class Node:
         answers: list[Answer] = []
         for number in numbers:
             self.submitter.submit(command(number), size, answers.append)
+        return answers
+
+    def submit_early(self, number: int) -> list[Answer]:
+        """What an answer before the outcome is enough for."""
+        answers: list[Answer] = []
+        self.submitter.submit(command(number), 100, answers.append, early=True)
         return answers
 
     def submit_in_turns(self, *numbers: int) -> list[Answer]:
@@ -377,6 +385,46 @@ def test_a_session_that_could_not_be_asked_for_is_asked_for_at_the_next_look() -
     node.reachable = True
     node.runtime.pass_time(submitter.WATCH_S)
     assert len(node.sent) == 1
+
+
+def test_who_asked_for_less_is_answered_when_the_leader_has_taken_it(node: Node) -> None:
+    early, late = node.submit_early(1), node.submit(2)
+    node.runtime.turn()
+    assert node.told[-1]
+    node.submitter.accepted(SESSION, 1)
+    node.submitter.accepted(SESSION, 1)
+    assert (early, late) == ([Accepted()], [])
+    assert node.submitter.pending == 2
+    node.submitter.leader_changed()
+    assert not node.told[-1]
+    node.apply(1, Deleted(1), Deleted(2))
+    assert (early, late) == ([Accepted()], [Deleted(2)])
+    assert node.submitter.pending == 0
+
+
+def test_an_outcome_that_comes_first_is_the_answer(node: Node) -> None:
+    early = node.submit_early(1)
+    node.runtime.turn()
+    node.apply(1, Deleted(1))
+    node.submitter.accepted(SESSION, 1)
+    assert early == [Deleted(1)]
+
+
+def test_nobody_is_told_of_what_another_session_s_batch_came_to(node: Node) -> None:
+    early = node.submit_early(1)
+    node.runtime.turn()
+    node.submitter.accepted(SESSION + 1, 1)
+    node.submitter.accepted(SESSION, 2)
+    assert early == []
+
+
+def test_what_was_taken_and_then_lost_is_not_heard_of_again(node: Node) -> None:
+    early = node.submit_early(1)
+    node.runtime.turn()
+    node.submitter.accepted(SESSION, 1)
+    node.runtime.pass_time(TIMEOUT_S + 2 * submitter.WATCH_S)
+    node.apply(1, *EXPIRED)
+    assert early == [Accepted()]
 
 
 def test_the_meter_hears_how_long_a_batch_took(node: Node) -> None:
