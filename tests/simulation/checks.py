@@ -20,6 +20,7 @@ from raftq.replica import wire
 from raftq.replica.identity import node_of
 from raftq.snapshots import Manifest
 from simulation.durability import Durability
+from simulation.echoes import Echoes
 from simulation.elections import Elections
 from simulation.gate import Gate
 from simulation.moments import begun, interrupted, leads, leads_no_more
@@ -73,6 +74,7 @@ class Checks:
         self._elections = Elections(world)
         self._progress = Progress(world, self._elections)
         self._gate = Gate(self._refuse)
+        self._echoes = Echoes()
         self._durability = Durability()
         self._stamps: dict[tuple[str, int, int], tuple[float, int]] = {}  # Each tenure's first.
         self._newest_ms = 0
@@ -113,6 +115,7 @@ class Checks:
         assert isinstance(decoded, wire.Raft)
         self._elections.heard(node, member, decoded.message)
         self._gate.heard(node, decoded.message)
+        self._echoes.heard(node, member, decoded.message)
 
     def appended(self, node: Node, commands: int) -> None:
         """See ``Watcher``."""
@@ -148,7 +151,7 @@ class Checks:
             if seen.state == LEADER:
                 leads_no_more(self.world, node, same_term=term == seen.term)
             seen.state, seen.term, seen.vote = state, term, vote
-        self._refuse(node, self._gate.watched(node, seen.commit))
+        self._refuse(node, self._gate.watched(node, seen.commit) or self._echoes.watched(node))
         if core.commit_index != seen.commit:
             self._commit_moved(node, seen, core.commit_index)
         if state == LEADER:

@@ -30,7 +30,7 @@ class Gate:
 
     def begun(self, node: Node) -> None:
         """A life has begun: listen to what its core is handed."""
-        core = node.running.consensus.core
+        core: Any = node.running.consensus.core
         honest = core.deliver
 
         def deliver(member: str, message: dict[str, Any]) -> None:
