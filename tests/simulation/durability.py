@@ -17,10 +17,11 @@ class Durability:
         """A node has done something: what is wrong with what its journal says now."""
         journal = node.running.journal
         claim = (node.life, journal.durable_index, journal._durable)
-        if claim == self._durable.get(node.name):
-            return self._seals(node, journal)
-        self._durable[node.name] = claim
-        return self._claims(node, journal) or self._seals(node, journal)
+        if claim != self._durable.get(node.name):
+            self._durable[node.name] = claim
+            if wrong := self._claims(node, journal):
+                return wrong
+        return self._awaits(journal) or self._seals(node, journal)
 
     def _claims(self, node: Node, journal: Journal) -> str | None:
         index, durable = journal.durable_index, journal._durable
@@ -30,6 +31,15 @@ class Durability:
         if index > journal.base_index and journal._entries.position_at(index) >= durable:
             return f"says that entry {index} is on disk, which was written after the last sync"
         return None if _is_durable(node, journal, durable) else f"says {durable:#x} is on disk"
+
+    def _awaits(self, journal: Journal) -> str | None:
+        """A sync under way was begun after what it is to make durable was written."""
+        work, index = journal._in_flight, journal._in_flight_index
+        if work is None or index <= journal.base_index:
+            return None
+        if index <= journal.last_index and journal._entries.position_at(index) < work.position:
+            return None
+        return f"takes entry {index} to be durable by a sync that was begun before it"
 
     def _seals(self, node: Node, journal: Journal) -> str | None:
         """Each seal, when it is written, tells the truth."""
