@@ -39,8 +39,8 @@ DIGEST_EVERY = 32  # Entries.
 DISK_EVERY = 40
 ROUNDING_MS = 5
 STOPS_WITHIN_S = 0.05
-RAFT = 2  # Tags; where they stand in an encoded frame is fixed.
-LISTENED_TO = (1, 3, 5, 7, 8)
+RAFT, OFFER = 2, 5  # Tags; where they stand in an encoded frame is fixed.
+LISTENED_TO = {(RAFT, tag) for tag in (1, 3, 5, 7, 8)}
 
 
 class Seen:
@@ -56,6 +56,7 @@ class Seen:
         self.last_term = 0
         self.machine: Machine | None = None
         self.fetching: Manifest | None = None
+        self.installed = 0
         self.vote: str | None = None
         self.sync_failed_at = math.inf
 
@@ -106,16 +107,20 @@ class Checks:
 
     def delivered(self, node: Node, peer: str, frame: bytes) -> None:
         """See ``Watcher``."""
-        if len(frame) < 5 or frame[1] != RAFT or frame[4] not in LISTENED_TO:
+        if len(frame) < 5 or not (frame[1] == OFFER or (frame[1], frame[4]) in LISTENED_TO):
             return
         member = node.running.links.peers.by_name[peer].member
         if member is None:
             return  # Nobody has said yet who speaks.
-        decoded = wire.decode(frame)
-        assert isinstance(decoded, wire.Raft)
-        self._elections.heard(node, member, decoded.message)
-        self._gate.heard(node, decoded.message)
-        self._echoes.heard(node, member, decoded.message)
+        match wire.decode(frame):
+            case wire.Raft(message=message):
+                self._elections.heard(node, member, message)
+                self._gate.heard(node, message)
+                self._echoes.heard(node, member, message)
+            case wire.SnapshotOffer() as offer:
+                self._echoes.offered(node, peer, offer)
+            case other:
+                raise AssertionError(other)
 
     def appended(self, node: Node, commands: int) -> None:
         """See ``Watcher``."""
@@ -385,7 +390,11 @@ class Checks:
 
     def _fetches(self, node: Node, seen: Seen) -> None:
         """A snapshot is worth fetching if it is ahead of what a node has applied."""
-        manifest, applied = node.running._fetching._manifest, node.running.machine.applied_index
+        replica = node.running
+        if replica.snapshots_installed != seen.installed:
+            seen.installed = replica.snapshots_installed
+            self._echoes.installed(node)
+        manifest, applied = replica._fetching._manifest, replica.machine.applied_index
         if manifest is seen.fetching:
             return
         seen.fetching = manifest

@@ -13,6 +13,8 @@ from raftq.consensus import guard
 from raftq.consensus.core import CANDIDATE, LEADER
 from raftq.consensus.guard import AppendPlan, Diverged
 from raftq.consensus.messages import Append, AppendReply, RaftMessage, VoteReply
+from raftq.replica.wire import SnapshotOffer
+from raftq.snapshots import decode
 from simulation.node import Node
 
 
@@ -24,6 +26,7 @@ class Echoes:
         self._votes: dict[str, dict[str, VoteReply]] = defaultdict(dict)
         self._replies: dict[str, dict[str, AppendReply]] = defaultdict(dict)
         self._appends: dict[str, tuple[int, str, Append]] = {}  # By node: its life, its leader.
+        self._offers: dict[str, tuple[int, str, SnapshotOffer]] = {}  # By node: its life, the peer.
         self._appended: set[str] = set()  # Nodes that are handling an append.
         self._asked: dict[str, tuple[object, ...]] = {}  # By node: when the leader was asked.
 
@@ -39,6 +42,20 @@ class Echoes:
                 self._keep(node, member, message)
             case _:
                 pass
+
+    def offered(self, node: Node, peer: str, offer: SnapshotOffer) -> None:
+        """A snapshot is offered to a node."""
+        self._offers[node.name] = (node.life, peer, offer)
+
+    def installed(self, node: Node) -> None:
+        """The offer of what a node has just installed comes again: nothing may come of it."""
+        life, peer, offer = self._offers.get(node.name, (0, "", None))
+        replica = node.running
+        if offer is None or life != node.life:
+            return
+        manifest, member = decode(offer.manifest), replica.links.peers.by_name[peer].member
+        if manifest.index <= replica.machine.applied_index:
+            replica.snapshot_offered(peer, member or "", offer.term, manifest)
 
     def watched(self, node: Node) -> str | None:
         """A node has done something: what is wrong with what it would make of an echo."""
