@@ -11,7 +11,6 @@ UNSET = msgspec.UNSET
 Unset = msgspec.UnsetType
 
 T = TypeVar("T")
-S = TypeVar("S", bound="Message")
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +28,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     body_json: msgspec.Raw | Unset = msgspec.field(name="body", default=UNSET)
     body_text: str | Unset = UNSET
     body_base64: bytes | Unset = UNSET
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(id={self.id!r}, state={self.state!r}, body={self.body!r})"
 
     @property
     def body(self) -> Any:

@@ -9,6 +9,7 @@ expected has answered there, since an address can mean something else from here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from raftq.client.answers import Cluster
@@ -101,6 +102,11 @@ class Replicas:
             self.zone is not None and replica.zone != self.zone,
             float("inf") if round_trip_s is None else round_trip_s,
         )
+
+
+def split(texts: Iterable[str]) -> list[str]:
+    """Addresses, of which one text may have several with commas between them."""
+    return [url for text in texts for url in text.split(",") if url.strip()]
 
 
 def checked(url: str) -> str:

@@ -13,7 +13,7 @@ from raftq.client.answers import Message
 from raftq.client.consuming import Consume, Held
 from raftq.client.exchange import Options, Session
 from raftq.client.operations import ClaimCore
-from raftq.client.replicas import Replicas
+from raftq.client.replicas import Replicas, split
 
 D = TypeVar("D")
 M = TypeVar("M", bound="HeldMessage")
@@ -38,9 +38,6 @@ class HeldMessage(Message, frozen=True, kw_only=True, eq=False):
     def lost(self) -> bool:
         """Whether its lease is known to be lost: the server said so, or the time is over."""
         return self._core.lost
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(id={self.id!r}, body={self.body!r})"
 
 
 class Shell(Generic[D, C]):
@@ -101,11 +98,10 @@ def session(
 ) -> Session:
     """What a client begins with."""
     given = [urls] if isinstance(urls, str) else urls
-    split = [url for text in given for url in text.split(",") if url.strip()]
     options = Options(timeout_s=timeout, try_timeout_s=try_timeout)
     # Spreads clients in time; nobody could gain anything by guessing it.
     chance = random.random
-    return Session(Replicas(split, zone), options, clock=time.monotonic, chance=chance)
+    return Session(Replicas(split(given), zone), options, clock=time.monotonic, chance=chance)
 
 
 def how_to_consume(
