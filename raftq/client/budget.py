@@ -10,6 +10,7 @@ from __future__ import annotations
 PER_CALL = 0.1
 RESERVE = 20.0
 REFILL_PER_S = 5.0
+ROUNDING = 1e-6  # Who has waited for as long as he was told must not find a hair missing.
 
 
 class Budget:
@@ -27,8 +28,8 @@ class Budget:
     def take(self, now_s: float) -> float:
         """Pay for one retry: seconds until there is enough, 0 if it is paid for."""
         self._refill(now_s)
-        if self._tokens >= 1:
-            self._tokens -= 1
+        if self._tokens >= 1 - ROUNDING:
+            self._tokens = max(self._tokens - 1, 0.0)
             return 0.0
         return (1 - self._tokens) / REFILL_PER_S
 
