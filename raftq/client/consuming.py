@@ -2,9 +2,10 @@
 
 Rules of the loop over ``queue.consume(...)``:
 
-- With ``auto_ack`` a message is acked when the loop comes back for the next one. A loop
-  that ends otherwise (``break``, an exception) has not come back: that message, and those
-  that were claimed ahead, are given back: at once when consumer or client are closed, or
+- With ``auto_ack`` a message is done when the loop comes back for the next one: it is
+  acked beside the loop, in one request with others that were done meanwhile. A loop that
+  ends otherwise (``break``, an exception) has not come back: that message, and those that
+  were claimed ahead, are given back: at once when consumer or client are closed, or
   within a third of the lease after the consumer was forgotten. ``with message:`` settles
   at once instead: it acks, or releases if the block raises.
 - While a message is with the loop or waits for it, its claim is extended by itself, for
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 
@@ -103,6 +105,7 @@ class ConsumerCore:
         self._kept: list[_Kept] = []
         self._waiting: deque[Held] = deque()
         self._current: Held | None = None
+        self._done: list[Held] = []
         self._prefetching = False
         self._started = self._closed = self._keeper_runs = False
 
@@ -113,7 +116,8 @@ class ConsumerCore:
         if self._current is not None:
             before, self._current = self._current, None
             if self._how.auto_ack and not before.settled:
-                yield from self._auto_ack(before)
+                self._done.append(before)
+                self._bell.ring()
         while not self._closed:
             while self._waiting:
                 held = self._waiting.popleft()
@@ -174,18 +178,8 @@ class ConsumerCore:
             self._prefetching = True
             self._bell.ring()
 
-    def _auto_ack(self, held: Held) -> Steps[None]:
-        try:
-            yield from held.ack()
-        except LeaseLost as error:
-            log.warning("the lease of message %s was lost: %s", held.message.id, error)
-        except (Unavailable, OutcomeUnknown) as error:
-            # Work that is done twice is better than a loop that ends.
-            log.warning("message %s may come again: %s", held.message.id, error)
-            held.claim.held.discard(held.message.id)
-
     def _keep(self) -> Steps[None]:
-        """The keeper: extend in time, claim ahead when asked to, give back at the end."""
+        """The keeper: extend in time, ack, claim ahead when asked to; give back at the end."""
         try:
             while not self._closed:
                 now_s = self._queue.session.clock()
@@ -193,6 +187,8 @@ class ConsumerCore:
                 due = [k for k in self._kept if k.due_s <= now_s < k.end_s]
                 if due:
                     yield from self._extend(due[0])
+                elif self._done:
+                    yield from self._ack_done()
                 elif self._prefetching:
                     yield from self._prefetch()
                 else:
@@ -200,11 +196,30 @@ class ConsumerCore:
                     times = [kept.due_s for kept in self._kept if kept.due_s < kept.end_s]
                     until_s = min([now_s + self._every_s, *times])
                     yield from self._bell.listen(until_s - now_s)
+            while self._done:
+                yield from self._ack_done()
             yield from self._give_back()
         finally:
             self._keeper_runs = self._prefetching = False
             self._queue.session.users.discard(self)
             self._bell.ring()
+
+    def _ack_done(self) -> Steps[None]:
+        """Ack what is done of one claim. Work done twice is better than a loop that ends."""
+        claim = self._done[0].claim
+        mine = [held for held in self._done if held.claim is claim]
+        self._done = [held for held in self._done if held.claim is not claim]
+        ids = [held.message.id for held in mine if not held.settled]
+        try:
+            stale: Sequence[str] = (yield from claim.ack(ids)).stale
+        except LeaseLost:
+            stale = ids
+        except RaftqError as error:
+            log.warning("messages %s may come again: %s", ", ".join(ids), error)
+            claim.held.difference_update(ids)
+            return
+        if stale:
+            log.warning("the leases of messages %s were lost", ", ".join(stale))
 
     def _give_back(self) -> Steps[None]:
         for kept in self._kept:
