@@ -106,7 +106,7 @@ async def test_a_client_that_left_while_parked_claims_nothing(
     assert service.parked("shop", "orders") == 0
     await put(app)
     stats = await request(app, "GET", f"{QUEUE}/stats")
-    assert stats.json()["messages"] == {"ready": 1, "delayed": 0, "claimed": 0}
+    assert stats.json()["messages"] == {"ready": 1, "delayed": 0, "claimed": 0, "blocked": 0}
     assert service.observed[0][2] == 499
 
 
