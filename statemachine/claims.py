@@ -64,8 +64,7 @@ def ack(state: State, command: Ack) -> Outcome:
         return _no_claim(command.claim)
     settled, stale = _settle(state, queue, command.claim, found, command.ids)
     queue.record.claimed -= len(settled)
-    for held in settled:
-        messages.leave(state, queue, held.id, held.bytes)
+    messages.leave(state, queue, settled)
     set_marks(queue.record, state.next_id)
     state.touch_queue(queue)
     return Settled(len(settled), stale)
@@ -202,7 +201,7 @@ def _sift(state: State, queue: Queue, claim_record: ClaimRecord) -> None:
 def _give_back(state: State, queue: Queue, settled: list[Held], delay_ms: int) -> None:
     for held in settled:
         if messages.give_back(state, queue, held, delay_ms):
-            state.wake(queue, queue.lane_of(held.id), 1)
+            state.wake(queue.lane_of(held.id))
     set_marks(queue.record, state.next_id)
     state.touch_queue(queue)
 

@@ -59,7 +59,8 @@ def take(state: State, queue: Queue, lane: Lane, limit: int) -> list[Fresh]:
     # With none left, what may have been deleted behind the last one is left behind too.
     none_left = record.ready == record.returned
     record.head = state.next_id if none_left else keys.number(taken[-1][0][2:]) + 1
-    state.touch_lane(lane)
+    if not lane.dirty:
+        state.touch_lane(lane)
     return taken
 
 

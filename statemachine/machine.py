@@ -98,7 +98,10 @@ class Machine:
 
     def take_woken(self) -> dict[tuple[str, str, str], int]:
         """By account, queue and zone, how many messages became ready since last asked."""
-        woken, self._state.woken = self._state.woken, {}
+        woken: dict[tuple[str, str, str], int] = {}
+        for lane, count in self._state.woken.items():
+            woken[lane.place] = woken.get(lane.place, 0) + count
+        self._state.woken.clear()
         return woken
 
     def next_due_ms(self) -> int | None:

@@ -58,6 +58,7 @@ class Lane:
         "key",
         "messages",
         "number",
+        "place",
         "record",
         "returned",
         "returned_is_all",
@@ -65,7 +66,11 @@ class Lane:
         "window_is_all",
     )
 
-    def __init__(self, queue_number: int, number: int, record: LaneRecord) -> None:
+    def __init__(
+        self, names: tuple[str, str], queue_number: int, number: int, record: LaneRecord
+    ) -> None:
+        self.place = (*names, record.zone)
+        """Account, queue and zone."""
         self.number = number
         self.record = record
         self.key = keys.lane(queue_number, number)
@@ -143,7 +148,7 @@ class Queue:
 
     def add_lane(self, record: LaneRecord) -> Lane:
         """Take in the next lane in the order of their numbers."""
-        lane = Lane(self.record.number, len(self.lanes), record)
+        lane = Lane(self.names, self.record.number, len(self.lanes), record)
         self.lanes.append(lane)
         self.lanes_by_kind[record.priority, record.zone] = lane
         tiers: dict[int, list[Lane]] = {}
@@ -154,7 +159,7 @@ class Queue:
 
     def lane_of(self, message_id: bytes) -> Lane:
         """The lane of a message that is stored."""
-        return self.lanes[keys.lane_number(message_id)]
+        return self.lanes[(message_id[0] << 8 | message_id[1]) & keys.LANE_MASK]
 
     def in_force(self) -> Effective:
         """The queue's settings under its account's defaults, as both are now."""
@@ -202,7 +207,8 @@ class State:
         """How many messages the cached claims had when they were cached."""
         self.window_bytes = 0
         """How many bytes have gone into windows since they were last emptied."""
-        self.woken: dict[tuple[str, str, str], int] = {}
+        self.woken: dict[Lane, int] = {}
+        """Lanes in which messages have become ready, and how many."""
         self._dirty_lanes: list[Lane] = []
         self._dirty: list[Account | Session] = []
         self._dirty_queues: list[Queue] = []
@@ -282,10 +288,9 @@ class State:
             lane.dirty = True
             self._dirty_lanes.append(lane)
 
-    def wake(self, queue: Queue, lane: Lane, count: int) -> None:
-        """So many messages of the lane have become ready."""
-        place = (*queue.names, lane.record.zone)
-        self.woken[place] = self.woken.get(place, 0) + count
+    def wake(self, lane: Lane) -> None:
+        """A message of the lane has become ready."""
+        self.woken[lane] = self.woken.get(lane, 0) + 1
 
     def drop_queue(self, queue: Queue) -> None:
         """The queue is no more: take its record and its share of the sums away."""

@@ -131,7 +131,7 @@ def _meet(state: State, queue: Queue, key: bytes) -> None:
         claims.end_lease(state, queue, keys.number(subject))
     elif kind == DELAY:
         if messages.ripen(state, queue, subject):
-            state.wake(queue, queue.lane_of(subject), 1)
+            state.wake(queue.lane_of(subject))
     else:
         assert kind == EXPIRY, key
         messages.expire(state, queue, subject)

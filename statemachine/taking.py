@@ -110,7 +110,7 @@ class Taken:
         messages.take_returned(state, queue, message_id, times.expires_ms)
         returned.took_first(lane, message_id)
         if times.expires_ms <= state.now_ms:
-            self.freed = messages.leave(state, queue, message_id, times.bytes)
+            self.freed = messages.leave(state, queue, (Held(message_id, deliveries, times.bytes),))
             self._dropped += 1
         else:
             self.held.append(Held(message_id, deliveries + 1, times.bytes))
@@ -118,43 +118,47 @@ class Taken:
 
 
 class _Rule:
-    """Which lanes a claim takes from: at once, and after a while."""
+    """What a claim takes that does not take from any zone."""
 
-    __slots__ = ("mode", "now_ms", "wait_ms", "zone")
+    __slots__ = ("_mode", "_zones", "now_ms", "wait_ms")
 
-    def __init__(self, state: State, queue: Queue, command: Claim) -> None:
-        in_force = queue.in_force()
+    def __init__(self, state: State, queue: Queue, command: Claim, mode: str) -> None:
         wait_ms = command.locality_wait_ms
-        self.mode = command.zone_mode or in_force.zone_mode
-        self.wait_ms = in_force.locality_wait_ms if wait_ms is None else wait_ms
-        self.zone = command.zone
+        self.wait_ms = queue.in_force().locality_wait_ms if wait_ms is None else wait_ms
         self.now_ms = state.now_ms
+        self._mode = mode
+        self._zones = ("", command.zone)
 
-    def split(self, tier: list[Lane]) -> tuple[list[Lane], list[Lane]]:
-        """Of a priority's lanes, those to take from at once, and those of other zones."""
-        ready = [lane for lane in tier if lane.record.ready]
-        if self.mode not in (ONLY, PREFER):
-            return ready, []
-        zones = ("", self.zone)
-        near = [lane for lane in ready if lane.record.zone in zones]
-        far = [lane for lane in ready if lane.record.zone not in zones]
-        return near, far if self.mode == PREFER else []
+    def split(self, ready: list[Lane]) -> tuple[list[Lane], list[Lane]]:
+        """Of a priority's lanes, those to take from at once, and those that come after them."""
+        near = [lane for lane in ready if lane.record.zone in self._zones]
+        if self._mode == ONLY:
+            return near, []
+        return near, [lane for lane in ready if lane.record.zone not in self._zones]
 
 
 def take(state: State, queue: Queue, command: Claim) -> Taken:
     """Take what the claim may have, off the queue's lanes."""
-    taken, rule = Taken(state, queue, command.limit), _Rule(state, queue, command)
+    taken = Taken(state, queue, command.limit)
+    mode = command.zone_mode or queue.in_force().zone_mode
+    rule = _Rule(state, queue, command, mode) if mode in (ONLY, PREFER) else None
     while True:
-        _take_by_priority(taken, rule, queue)
+        if rule is None and len(queue.lanes) == 1:  # The most frequent case.
+            taken.take_all(queue.lanes[0])
+        else:
+            _take_by_priority(taken, rule, queue)
         if not taken.freed:
             return taken
         taken.freed = False  # Once more from the top: it may be of a higher priority.
 
 
-def _take_by_priority(taken: Taken, rule: _Rule, queue: Queue) -> None:
+def _take_by_priority(taken: Taken, rule: _Rule | None, queue: Queue) -> None:
     first_ms = FOR_EVER
+    far: list[Lane] = []
     for tier in queue.tiers:
-        near, far = rule.split(tier)
+        near = [lane for lane in tier if lane.record.ready]
+        if rule is not None:
+            near, far = rule.split(near)
         if len(near) == 1:
             taken.take_all(near[0])
         elif near:

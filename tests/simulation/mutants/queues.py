@@ -79,7 +79,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "zone-ignored",
         "A claim for one zone only takes from all.",
-        Edit(taking._Rule, "split", "self.mode not in (ONLY, PREFER)", "True"),
+        Edit(taking, "take", "if mode in (ONLY, PREFER)", "if mode == PREFER"),
     ),
     mutant(
         "locality-without-wait",
@@ -210,6 +210,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "readiness-not-told",
         "Nobody is told that messages have become ready.",
-        Edit(State, "wake", "self.woken.get(place, 0) + count", "0"),
+        Edit(State, "wake", "self.woken.get(lane, 0) + 1", "0"),
+        Edit(messages, "enqueue", "woken.get(lane, 0) + 1", "0"),
     ),
 )
