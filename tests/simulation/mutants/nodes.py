@@ -206,7 +206,12 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "waiters-not-woken",
         "Who waits for messages is not told of them.",
-        Edit(Waiters, "wake", "count -= waiters.popleft()()", "count -= 1"),
+        Edit(
+            Waiters,
+            "_tell",
+            "if callback is not None and callback(zone):",
+            "if callback is not None:",
+        ),
     ),
     mutant(
         "index-not-waited-for",
