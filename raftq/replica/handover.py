@@ -128,9 +128,7 @@ class Handover:
         if leading and not asked:
             self._sequencer.hold(True)
             asked = self._consensus.transfer_leadership(self._by_preference())
-        self._runtime.call_later(
-            RETRY_S, lambda: self._leave(deadline, pending, done, asked=asked)
-        )
+        self._runtime.call_later(RETRY_S, lambda: self._leave(deadline, pending, done, asked=asked))
 
     def _by_preference(self) -> list[str]:
         def weight(member: str) -> int:

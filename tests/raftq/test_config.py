@@ -284,7 +284,12 @@ def test_the_fingerprint_covers_what_nodes_share_and_nothing_else() -> None:
         assert load(None, None, [*base, same]).fingerprint() == mine
     secret = f"cluster.secret={SECRET}"
     assert load(None, None, [*base, secret]).fingerprint() == mine
-    for other in ("cluster.name=x", "raft.heartbeat_ms=99", "limits.page_max=9", "cluster.leader_zones={default=1}"):
+    for other in (
+        "cluster.name=x",
+        "raft.heartbeat_ms=99",
+        "limits.page_max=9",
+        "cluster.leader_zones={default=1}",
+    ):
         assert load(None, None, [*base, other]).fingerprint() != mine
 
 
