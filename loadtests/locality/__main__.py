@@ -84,37 +84,43 @@ def measured(
     known = {"delay_ms": delay_ms, "leader": cluster.wait_leader().zone}
     found: list[dict[str, Any]] = []
     for repetition in range(plan.repetitions):
-        capacity: dict[str, Any] = _one(cluster, plan, ANY, None, f"full-{delay_ms}-{repetition}")
-        yield {"kind": "capacity", **known, "repetition": repetition, **capacity}
-        offered = LOAD * capacity["messages_per_s"]
         # Turned round each time: what the machine does meanwhile must not favour one.
-        for mode in modes if repetition % 2 == 0 else modes[::-1]:
-            queue = f"{mode.name}-{delay_ms}-{repetition}"
-            figures = _one(cluster, plan, mode, offered, queue)
-            record = {"repetition": repetition, "offered_per_s": round(offered, 1), **figures}
+        turn = modes if repetition % 2 == 0 else modes[::-1]
+        capacity = 0.0
+        for mode in turn:
+            record = {"kind": "capacity", **known, "repetition": repetition}
+            record |= _one(cluster, plan, mode, None, f"full-{mode.name}-{delay_ms}-{repetition}")
+            capacity = record["messages_per_s"] if mode is ANY else capacity
             found.append(record)
-            yield {"kind": "locality", **known, **record}
+            yield record
+        for mode in turn:
+            offered = round(LOAD * capacity, 1)
+            record = {"kind": "locality", **known, "repetition": repetition}
+            record["offered_per_s"] = offered
+            record |= _one(cluster, plan, mode, offered, f"{mode.name}-{delay_ms}-{repetition}")
+            found.append(record)
+            yield record
     if len(modes) > 1:
         yield {"kind": "ratio", **known, **_compared(found)}
 
 
 def _compared(found: list[dict[str, Any]]) -> dict[str, float]:
-    rates: dict[tuple[str, int], float] = {
-        (one["mode"], one["repetition"]): one["messages_per_s"] for one in found
-    }
-    ratios = [
-        rate / max(rates["any", repetition], 1e-9)
-        for (mode, repetition), rate in rates.items()
-        if mode == "prefer"
-    ]
-    shares = {
-        mode: round(median(one["own_zone_share"] for one in found if one["mode"] == mode), 4)
-        for mode in ("any", "prefer")
-    }
+    """Medians over the repetitions; each ratio is taken within one."""
+
+    def of(kind: str, mode: str, figure: str) -> list[float]:
+        kept = [one for one in found if (one["kind"], one["mode"]) == (kind, mode)]
+        return [one[figure] for one in sorted(kept, key=lambda one: int(one["repetition"]))]
+
+    def ratio(kind: str, figure: str) -> float:
+        pairs = zip(of(kind, "prefer", figure), of(kind, "any", figure), strict=True)
+        return round(median(prefer / max(other, 1e-9) for prefer, other in pairs), 3)
+
     return {
-        "ratio": round(median(ratios), 3),
-        "own_zone_share": shares["prefer"],
-        "own_zone_share_any": shares["any"],
+        "ratio": ratio("locality", "messages_per_s"),
+        "capacity_ratio": ratio("capacity", "messages_per_s"),
+        "cpu_ratio": ratio("locality", "server_cpu_s_per_10k"),
+        "own_zone_share": round(median(of("locality", "prefer", "own_zone_share")), 4),
+        "own_zone_share_any": round(median(of("locality", "any", "own_zone_share")), 4),
     }
 
 
@@ -124,7 +130,14 @@ def _one(
     ports = {node.zone: node.api_port for node in cluster}
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         work = Work(ports, queue, plan.crew, mode)
-        figures = runner.run(work.run(plan.warmup_s, plan.measure_s, messages_per_s))
+        figures = runner.run(
+            work.run(
+                plan.warmup_s,
+                plan.measure_s,
+                messages_per_s,
+                lambda: machine.total_cpu_s(node.pid for node in cluster),
+            )
+        )
     # What it leaves behind must not burden the next.
     answer = cluster.follower().request("DELETE", queue_path(queue), timeout_s=READY_S)
     assert answer.status == 204, answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from loadtests.locality.wire import Wire
 
 BACKLOG_MAX = 2_000  # Without a rate: puts wait while so much is in the queue.
 PAUSE_S = 0.005
+CPU_UNIT = 10_000
 
 
 class Mode(NamedTuple):
@@ -58,9 +59,13 @@ class Work:
         self.seen = {zone: Seen() for zone in ports}
 
     async def run(
-        self, warmup_s: float, measure_s: float, messages_per_s: float | None
+        self,
+        warmup_s: float,
+        measure_s: float,
+        messages_per_s: float | None,
+        cpu_s: Callable[[], float],
     ) -> dict[str, object]:
-        """Figures; without a rate as much is put as is worked off."""
+        """Figures; without a rate as much is put as is worked off. ``cpu_s``: the nodes' own."""
         async with asyncio.TaskGroup() as tasks:
             count = len(self._ports) * self._crew.producers
             gap_s = None if messages_per_s is None else count * self._crew.batch / messages_per_s
@@ -73,12 +78,12 @@ class Work:
                 for _ in range(self._crew.workers):
                     tasks.create_task(self._work(zone, port))
             await asyncio.sleep(warmup_s)
-            self._open, self._acked, began_s = True, 0, perf_counter()
+            self._open, self._acked, began_s, cpu_before_s = True, 0, perf_counter(), cpu_s()
             await asyncio.sleep(measure_s)
             self._open, took_s = False, perf_counter() - began_s
-            acked = self._acked
+            acked, used_s = self._acked, cpu_s() - cpu_before_s
             self._stopping = True
-        return self._figures(acked / took_s)
+        return self._figures(acked / took_s, used_s / max(acked, 1))
 
     async def _produce(self, port: int, due_s: float, gap_s: float | None) -> None:
         wire = await Wire.connect(port)
@@ -110,12 +115,13 @@ class Work:
             self._acked += len(claimed.messages)
         wire.close()
 
-    def _figures(self, messages_per_s: float) -> dict[str, object]:
+    def _figures(self, messages_per_s: float, cpu_s: float) -> dict[str, object]:
         own = sum(seen.own for seen in self.seen.values())
         given = own + sum(seen.foreign for seen in self.seen.values())
         return {
             "mode": self._mode.name,
             "messages_per_s": round(messages_per_s, 1),
+            "server_cpu_s_per_10k": round(cpu_s * CPU_UNIT, 2),
             "own_zone_share": round(own / max(given, 1), 4),
             "zones": {
                 zone: {"own": seen.own, "foreign": seen.foreign, **percentiles(seen.latencies_s)}
