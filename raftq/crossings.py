@@ -52,5 +52,6 @@ class Crossings:
     ) -> None:
         known = self._known
         client = client_zone if client_zone in known else OTHER
-        for zone in message_zones:
-            counts[zone if zone in known else OTHER, client] += 1
+        # A batch is counted in one go: one step of this loop costs as much as 20 messages there.
+        for zone, count in Counter(message_zones).items():
+            counts[zone if zone in known else OTHER, client] += count
