@@ -6,7 +6,7 @@ end may reach past this port, the native REST API included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -163,12 +163,12 @@ class Service(Protocol):
         """What crosses between zones."""
         ...
 
-    def observe_put(self, message_zones: Iterable[str], client_zone: str) -> None:
-        """Count messages that a client has put."""
+    def observe_put(self, message_zones: Sequence[str], client_zone: str) -> None:
+        """Count messages that a client has put: at least one."""
         ...
 
-    def observe_claimed(self, message_zones: Iterable[str], client_zone: str) -> None:
-        """Count messages that a client was given."""
+    def observe_claimed(self, message_zones: Sequence[str], client_zone: str) -> None:
+        """Count messages that a client was given: at least one."""
         ...
 
     def ready(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from api.ports import (
@@ -213,11 +213,11 @@ class NodeService:
             ),
         )
 
-    def observe_put(self, message_zones: Iterable[str], client_zone: str) -> None:
+    def observe_put(self, message_zones: Sequence[str], client_zone: str) -> None:
         """See ``api.ports.Service``."""
         self._metrics.crossings.count_put(message_zones, client_zone)
 
-    def observe_claimed(self, message_zones: Iterable[str], client_zone: str) -> None:
+    def observe_claimed(self, message_zones: Sequence[str], client_zone: str) -> None:
         """See ``api.ports.Service``."""
         self._metrics.crossings.count_claimed(message_zones, client_zone)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from api.ports import (
     Cluster,
@@ -157,13 +157,15 @@ class LocalService:
         )
         return Zones(node="n1", zone="north", traffic=(traffic,), messages=messages)
 
-    def observe_put(self, message_zones: Iterable[str], client_zone: str) -> None:
+    def observe_put(self, message_zones: Sequence[str], client_zone: str) -> None:
         """See ``Service``."""
-        self.put.update((zone, client_zone) for zone in message_zones)
+        for zone in message_zones:
+            self.put[zone, client_zone] += 1
 
-    def observe_claimed(self, message_zones: Iterable[str], client_zone: str) -> None:
+    def observe_claimed(self, message_zones: Sequence[str], client_zone: str) -> None:
         """See ``Service``."""
-        self.claimed.update((zone, client_zone) for zone in message_zones)
+        for zone in message_zones:
+            self.claimed[zone, client_zone] += 1
 
     def ready(self) -> str | None:
         """See ``Service``."""
