@@ -23,6 +23,7 @@ from simulation.world import World
 from statemachine import commands as c
 from statemachine.outcomes import Claimed, Settled
 
+MOVE_HOLD_MS, MOVE_PAUSE_MS = 300, 500
 LEADER_WITHIN_S = 15.0
 """Ten of the longest election timeouts, and what a lost disk or a snapshot takes."""
 CONVERGED_WITHIN_S = 60.0
@@ -109,7 +110,11 @@ class Story:
                 request_timeout_ms=plan.tuning.request_timeout_ms,
                 peer_window_bytes=4 * plan.tuning.append_bytes,
                 inflight_entries_max=plan.tuning.entries_in_flight,
+                move_hold_ms=MOVE_HOLD_MS,
+                move_pause_ms=MOVE_PAUSE_MS,
             )
+            if plan.tuning.preferred:
+                node.leader_zones = {f"zone-n{plan.tuning.preferred}": 1}
             node.tune(
                 segment_bytes=plan.tuning.segment_bytes,
                 journal_keep_bytes=plan.tuning.journal_keep_bytes,
