@@ -12,6 +12,11 @@ from raftq.replica.sweeps import Sweeps
 from raftq.replica.waiters import Waiters
 from simulation.mutants.damage import Edit, Mutant, mutant
 
+RESENT = (
+    "for flight in self._in_flight.values():\n"
+    "        flight.patience_s = RESEND_S  # It was lost, and not late because of load.\n"
+    "        self._send(flight)"
+)
 RESULTS = "results = self.machine.apply(entry.index, entry.term, decoded)"
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -74,7 +79,7 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             Submitter,
             "leader_changed",
-            "for flight in self._in_flight.values():\n        self._send(flight)",
+            RESENT,
             "for flight in self._in_flight.values():\n"
             "        self._queue.extendleft(reversed(flight.waiting))\n"
             "        self._in_flight_commands -= len(flight.waiting)\n"
@@ -87,7 +92,7 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             Submitter,
             "leader_changed",
-            "for flight in self._in_flight.values():\n        self._send(flight)",
+            RESENT,
             "pass",
         ),
         Edit(
