@@ -96,12 +96,17 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Extend(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Let a claim's lease end ``lease_ms`` from now."""
+    """Let a claim's lease end ``lease_ms`` from now.
+
+    With ``ids`` only that of these messages: they go over to a claim of their own, unless
+    they are all that the claim holds.
+    """
 
     account: str
     queue: str
     claim: int
     lease_ms: int | None = None
+    ids: tuple[MessageId, ...] | None = None
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -232,6 +237,70 @@ class TakeDigest(msgspec.Struct, frozen=True, array_like=True, tag=19):
     """Ask every node to take a digest of its state right after this entry."""
 
 
+class PartAck(msgspec.Struct, frozen=True, array_like=True):
+    """See ``Ack``."""
+
+    queue: str
+    claim: int
+    ids: tuple[MessageId, ...] | None = None
+
+
+class PartPut(msgspec.Struct, frozen=True, array_like=True):
+    """See ``Enqueue``."""
+
+    queue: str
+    messages: tuple[NewMessage, ...]
+
+
+class PartRelease(msgspec.Struct, frozen=True, array_like=True):
+    """See ``Release``."""
+
+    queue: str
+    claim: int
+    ids: tuple[MessageId, ...] | None = None
+    delay_ms: int | None = None
+    reason: str = ""
+    dead: bool = False
+
+
+class Transact(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """Do all of it, or nothing if one of the claims does not hold what is named."""
+
+    account: str
+    acks: tuple[PartAck, ...] = ()
+    puts: tuple[PartPut, ...] = ()
+    releases: tuple[PartRelease, ...] = ()
+
+
+class Redrive(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """Begin to move a queue's ready messages back to where they died, or to ``to``.
+
+    It is done by sweeps: up to ``limit`` messages, ``rate`` in a second; 0 is no bound.
+    """
+
+    account: str
+    queue: str
+    to: str = ""
+    limit: int = 0
+    rate: int = 0
+
+
+class ExtendMany(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """Let the leases of several claims of one queue end ``lease_ms`` from now."""
+
+    account: str
+    queue: str
+    claims: tuple[int, ...]
+    lease_ms: int | None = None
+
+
+class CancelRedrive(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """Move no more messages; what was moved stays where it is."""
+
+    account: str
+    queue: str
+
+
 QueueCommand = (
     Enqueue
     | Claim
@@ -246,6 +315,10 @@ QueueCommand = (
     | PutAccount
     | PatchAccount
     | DeleteAccount
+    | Transact
+    | Redrive
+    | ExtendMany
+    | CancelRedrive
 )
 """What a front end may propose."""
 

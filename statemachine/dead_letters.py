@@ -8,7 +8,7 @@ one when it is moved back (``redrive``).
 
 from __future__ import annotations
 
-from statemachine import messages, records
+from statemachine import messages, rates, records
 from statemachine.commands import DeadLetter, NewMessage
 from statemachine.queues import open_queue
 from statemachine.records import DEAD, Held
@@ -39,6 +39,8 @@ def bury_if_due(state: State, queue: Queue, held: Held, error: str, *, rejected:
     reason = REJECTED if rejected else MAX_DELIVERIES
     dead = DeadLetter(reason, error, name, held.id, held.deliveries, stored.enqueued_ms)
     queue.record.claimed -= 1
+    queue.record.tally.dead += 1
+    rates.count(state, queue, rates.DEAD, 1)
     messages.leave(state, queue, (held,))
     letter = NewMessage(
         stored.body,

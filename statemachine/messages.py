@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from statemachine import deadlines, dedup, fresh, groups, keys, lanes, records, returned
+from statemachine import deadlines, dedup, fresh, groups, keys, lanes, rates, records, returned
 from statemachine.commands import DeleteMessages, Enqueue, MessageId, NewMessage
 from statemachine.deadlines import DELAY, EXPIRY, later
 from statemachine.keys import LANE_MASK
@@ -71,6 +71,7 @@ def enqueue_into(state: State, queue: Queue, messages: tuple[NewMessage, ...]) -
             dedup.remember(state, queue, message.dedup_id, message_id)
         if is_ready:
             woken[lane] = woken.get(lane, 0) + 1
+    rates.count(state, queue, rates.ENQUEUED, len(ids) - len(duplicates))
     return Enqueued(tuple(ids), tuple(duplicates))
 
 
@@ -106,6 +107,12 @@ def leave(state: State, queue: Queue, gone: Iterable[Held]) -> bool:
     return freed
 
 
+def expired(state: State, queue: Queue, held: Held) -> bool:
+    """The message is gone because its life is over; see ``leave``."""
+    rates.count(state, queue, rates.EXPIRED, 1)
+    return leave(state, queue, (held,))
+
+
 def delete_messages(state: State, command: DeleteMessages) -> Outcome:
     """See ``commands.DeleteMessages``."""
     queue = state.find_queue(command.account, command.queue)
@@ -115,7 +122,7 @@ def delete_messages(state: State, command: DeleteMessages) -> Outcome:
     for message_id in command.ids:
         data = state.kv.get(queue.messages + message_id)
         if data is not None:
-            _remove(state, queue, message_id, records.times(data))
+            remove(state, queue, message_id, records.times(data))
             count += 1
     if count:
         fresh.settle_gaps(state, queue)
@@ -131,7 +138,7 @@ def give_back(state: State, queue: Queue, held: Held, delay_ms: int, error: str)
     expires_ms = records.times(data).expires_ms
     record.claimed -= 1
     if expires_ms <= state.now_ms:
-        leave(state, queue, (held,))
+        expired(state, queue, held)
         return False
     if delay_ms > 0:
         _delay(state, queue, held.id, delay_ms, expires_ms, held.deliveries, error)
@@ -153,7 +160,7 @@ def ripen(state: State, queue: Queue, message_id: MessageId) -> bool:
     kv.delete(key)
     record.delayed -= 1
     if times.expires_ms <= state.now_ms:
-        leave(state, queue, (Held(message_id, deliveries, times.bytes),))
+        expired(state, queue, Held(message_id, deliveries, times.bytes))
         return False
     if _is_behind(state, queue, message_id):
         _block(state, queue, message_id, times.expires_ms)
@@ -166,7 +173,8 @@ def expire(state: State, queue: Queue, message_id: MessageId) -> None:
     """What has an expiry deadline has reached it; ``fresh.settle_gaps`` is left to do."""
     data = state.kv.get(queue.messages + message_id)
     assert data is not None, "what has a deadline is stored"
-    _remove(state, queue, message_id, records.times(data))
+    rates.count(state, queue, rates.EXPIRED, 1)
+    remove(state, queue, message_id, records.times(data))
 
 
 def drop_fresh(state: State, queue: Queue, message: Fresh) -> None:
@@ -174,7 +182,7 @@ def drop_fresh(state: State, queue: Queue, message: Fresh) -> None:
     message_id, expires_ms, size, timed, _ = message
     if timed:
         deadlines.remove(state, queue, expires_ms, EXPIRY, message_id)
-    leave(state, queue, (Held(message_id, 0, size),))
+    expired(state, queue, Held(message_id, 0, size))
 
 
 def take_returned(state: State, queue: Queue, message_id: MessageId, expires_ms: int) -> None:
@@ -316,8 +324,29 @@ def _group(state: State, queue: Queue, message_id: MessageId) -> str:
     return records.group_of(data)
 
 
-def _remove(state: State, queue: Queue, message_id: MessageId, times: records.Times) -> None:
-    """Take a stored message out, wherever it is."""
+def is_claimed(state: State, queue: Queue, message_id: MessageId) -> bool:
+    """Whether a stored message is under a claim: it is in no other place."""
+    return not is_ready(state, queue, message_id) and not _waits(state, queue, message_id)
+
+
+def is_ready(state: State, queue: Queue, message_id: MessageId) -> bool:
+    """Whether a stored message is fresh or returned."""
+    lane = queue.lane_of(message_id)
+    if message_id >= keys.message_id(lane.record.head, lane.number) and not message_id[0] & _FLAGS:
+        return True
+    key = keys.returned(queue.record.number, message_id)
+    return bool(lane.record.returned) and state.kv.get(key) is not None
+
+
+def _waits(state: State, queue: Queue, message_id: MessageId) -> bool:
+    record = queue.record
+    if record.delayed and state.kv.get(keys.delayed(record.number, message_id)) is not None:
+        return True
+    return bool(record.blocked) and _is_behind(state, queue, message_id)
+
+
+def remove(state: State, queue: Queue, message_id: MessageId, times: records.Times) -> None:
+    """Take a stored message out, wherever it is; ``fresh.settle_gaps`` is left to do."""
     record, kv, lane = queue.record, state.kv, queue.lane_of(message_id)
     number = record.number
     if message_id >= keys.message_id(lane.record.head, lane.number) and not message_id[0] & _FLAGS:

@@ -15,11 +15,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from statemachine import keys, records
+from statemachine import keys, rates, records
 from statemachine.commands import Claim, MessageId, QueueSettings
 from statemachine.kv import Reader
 from statemachine.outcomes import Claimed, Delivered
-from statemachine.records import LaneRecord, MachineRecord, QueueRecord
+from statemachine.records import LaneRecord, MachineRecord, QueueRecord, RedriveRecord
 from statemachine.settings import ONLY, PREFER, ZONE_MODE, Effective, effective
 
 NOTHING_SET = QueueSettings()
@@ -76,6 +76,13 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     claims: int
     oldest_ready_ms: int | None
+    dead: int
+    """How many of its messages became dead letters so far."""
+    leases_ended: int
+    """How many of its claims ran out so far."""
+    recent: dict[str, int]
+    """What has happened of late (``rates.KINDS``): in the last ``recent_ms``."""
+    recent_ms: int
 
 
 class MessageView(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,11 +192,17 @@ def queue(reader: Reader, account: str, name: str) -> QueueView | None:
     return _queue_view(name, record, records.decode_account(data).defaults)
 
 
-def stats(reader: Reader, account: str, name: str) -> Stats | None:
-    """A queue's counts and the age of its oldest ready message, or None."""
+def stats(reader: Reader, account: str, name: str, *, now_ms: int | None = None) -> Stats | None:
+    """A queue's counts and the age of its oldest ready message, or None.
+
+    What has happened of late is that at ``now_ms``, since log time stands still where
+    nothing happens.
+    """
     record = _queue(reader, account, name)
     if record is None:
         return None
+    stamp_ms = _machine(reader).stamp_ms
+    recent, recent_ms = rates.recent(record.tally, max(stamp_ms, now_ms or 0))
     return Stats(
         ready=record.ready,
         delayed=record.delayed,
@@ -198,7 +211,18 @@ def stats(reader: Reader, account: str, name: str) -> Stats | None:
         bytes=record.bytes,
         claims=record.claims,
         oldest_ready_ms=_oldest_ready_ms(reader, record),
+        dead=record.tally.dead,
+        leases_ended=record.tally.leases_ended,
+        recent=recent,
+        recent_ms=recent_ms,
     )
+
+
+def redrive(reader: Reader, account: str, name: str) -> RedriveRecord | None:
+    """What moves the queue's messages elsewhere, or last did; None if nothing does."""
+    record = _queue(reader, account, name)
+    data = None if record is None else reader.get(keys.redrive(record.number))
+    return None if data is None else records.decode_redrive(data)
 
 
 def prospects(reader: Reader, command: Claim) -> Prospects:

@@ -73,6 +73,15 @@ class LaneRecord(msgspec.Struct, array_like=True):
     expiry_high_ms: int = 0  # The latest expiry of the fresh messages that the head covers.
 
 
+class Tally(msgspec.Struct, array_like=True):
+    """What has happened in a queue; see ``rates``. A purge does not change it."""
+
+    dead: int = 0  # Messages of the queue that became dead letters.
+    leases_ended: int = 0  # Claims of which the lease ran out.
+    slot: int = -1
+    counts: list[int] = []
+
+
 class QueueRecord(msgspec.Struct, array_like=True):
     """A queue: its settings, exact counts, and marks below which no scan need look."""
 
@@ -95,6 +104,8 @@ class QueueRecord(msgspec.Struct, array_like=True):
     deadlines_low_ms: int = 0  # None is due before this.
     due_ms: int = FOR_EVER  # When the queue's timer goes; nothing in it is due before.
     dedup_ids: int = 0  # That are remembered.
+    redrive_ms: int = FOR_EVER  # When there is something to do for the job in space j.
+    tally: Tally = msgspec.field(default_factory=Tally)
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -120,6 +131,23 @@ class GroupRecord(msgspec.Struct, frozen=True, array_like=True):
 
     head: MessageId  # The first member.
     members: int
+
+
+class RedriveRecord(msgspec.Struct, array_like=True):
+    """A job that moves a queue's messages elsewhere, also for a while after it has ended."""
+
+    to: str  # Empty: to where each died.
+    limit: int
+    rate: int
+    total: int  # How many there were to be moved when it began.
+    mark: int  # What came into the queue later than this is left alone.
+    started_ms: int
+    moved: int = 0
+    ended_ms: int = 0  # 0: it is running.
+    cancelled: bool = False
+    cursor: bytes = b""  # Up to here all was looked at.
+    began: int = 0  # How many were moved before it last began at the first message.
+    again: bool = False  # Whether something was passed over that may have its turn since.
 
 
 class SessionRecord(msgspec.Struct, array_like=True):
@@ -186,6 +214,7 @@ decode_lane = msgspec.msgpack.Decoder(LaneRecord).decode
 decode_group = msgspec.msgpack.Decoder(GroupRecord).decode
 decode_claim = msgspec.msgpack.Decoder(ClaimRecord).decode
 decode_session = msgspec.msgpack.Decoder(SessionRecord).decode
+decode_redrive = msgspec.msgpack.Decoder(RedriveRecord).decode
 decode_once = msgspec.msgpack.Decoder(OnceRecord).decode
 decode_outcomes = msgspec.msgpack.Decoder(tuple[Outcome, ...]).decode
 

@@ -110,7 +110,7 @@ class Taken:
         messages.take_returned(state, queue, message_id, times.expires_ms)
         returned.took_first(lane, message_id)
         if times.expires_ms <= state.now_ms:
-            self.freed = messages.leave(state, queue, (Held(message_id, deliveries, times.bytes),))
+            self.freed = messages.expired(state, queue, Held(message_id, deliveries, times.bytes))
             self._dropped += 1
         else:
             self.held.append(Held(message_id, deliveries + 1, times.bytes, error))

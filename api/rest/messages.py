@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from api.ports import Limits
 from api.problems import Problem
 from api.rest import answers, envelopes, pages, parameters
 from api.rest.answers import Answer
@@ -130,17 +131,16 @@ async def put_messages(call: Call, query: PutQuery) -> Answer:
     if is_json(call.content_type):
         if query != _NO_ATTRIBUTES:
             raise Problem("invalid_request", f"{ATTRIBUTES} are fields of a JSON message")
-        messages = _from_json(call, await call.body())
+        messages = new_messages(call, decode(_decode_put, await call.body()))
     else:
         messages = (_from_raw(call, query, await call.body()),)
     account, queue = call.account, call.queue
     outcome = await call.propose(Enqueue(account, queue, messages), Enqueued)
-    ids = [message_id_text(message_id) for message_id in outcome.ids]
-    duplicates = outcome.duplicates or msgspec.UNSET
-    if len(ids) > 1:
-        return answers.json(201, Put(ids, duplicates))
-    location = f"/v1/{account}/queues/{queue}/messages/{ids[0]}".encode()
-    return answers.json(201, Put(ids, duplicates), (b"location", location))
+    view = put_view(outcome)
+    if len(view.ids) > 1:
+        return answers.json(201, view)
+    location = f"/v1/{account}/queues/{queue}/messages/{view.ids[0]}".encode()
+    return answers.json(201, view, (b"location", location))
 
 
 async def browse_messages(call: Call, query: BrowseQuery) -> Answer:
@@ -250,21 +250,31 @@ def _no_message(text: str) -> Problem:
     return Problem("no_message", f"there is no message {text[:64]!r} in the queue")
 
 
-def _from_json(call: Call, data: bytes) -> tuple[NewMessage, ...]:
-    limits = call.service.limits
-    given = decode(_decode_put, data)
-    if len(given) > limits.batch_messages_max:
-        raise Problem(
-            "too_many_messages",
-            f"a request may have at most {limits.batch_messages_max} messages",
-            field="messages",
-            limit=limits.batch_messages_max,
-        )
+def put_view(outcome: Enqueued) -> Put:
+    """What a producer is told."""
+    ids = [message_id_text(message_id) for message_id in outcome.ids]
+    return Put(ids, outcome.duplicates or msgspec.UNSET)
+
+
+def new_messages(call: Call, given: list[MessageToPut]) -> tuple[NewMessage, ...]:
+    """Checked messages for the state machine."""
+    if len(given) > call.service.limits.batch_messages_max:
+        raise too_many(call.service.limits)
     if not given:
         raise Problem("invalid_request", "messages must not be empty", field="messages")
     if len(given) == 1:
         return (_checked(call, given[0]),)
     return tuple([_checked(call, message) for message in given])
+
+
+def too_many(limits: Limits) -> Problem:
+    """There are more messages than one request may have."""
+    return Problem(
+        "too_many_messages",
+        f"a request may have at most {limits.batch_messages_max} messages",
+        field="messages",
+        limit=limits.batch_messages_max,
+    )
 
 
 def _checked(call: Call, message: MessageToPut) -> NewMessage:

@@ -54,6 +54,12 @@ def a_dead_letter(client: TestClient, service: LocalService) -> dict[str, str]:
     return {"queue": "orders.dead"}
 
 
+def a_redrive(client: TestClient, service: LocalService) -> dict[str, str]:
+    found = a_dead_letter(client, service)
+    client.post(f"{ACCOUNT}/queues/orders.dead/redrive", json={"rate": 1})
+    return found
+
+
 def an_account(client: TestClient, service: LocalService) -> dict[str, str]:
     client.put(ACCOUNT, json={"defaults": {"ttl": 60}})
     return {}
@@ -108,6 +114,26 @@ CASES = [
     Case("extend_claim", 200, a_claim, json={"lease": 5}),
     Case("extend_claim", 200, a_claim),
     Case("extend_claim", 404, a_message),
+    Case("extend_claim", 409, a_claim, json={"ids": [ABSENT_ID]}),
+    Case("extend_claims", 200, a_claim, json={"claims": [ABSENT_CLAIM], "lease": 5}),
+    Case("transact", 200, json={"puts": [{"queue": "q", "messages": [{"body": 1}]}]}),
+    Case("transact", 400, json={"puts": [{"queue": "q", "messages": [{"body": 1}] * 1_001}]}),
+    Case(
+        "transact",
+        409,
+        json={
+            "acks": [{"queue": "q", "claim": ABSENT_CLAIM}],
+            "releases": [{"queue": "q", "claim": ABSENT_CLAIM, "ids": [ABSENT_ID], "reason": "x"}],
+        },
+    ),
+    Case("start_redrive", 202, a_dead_letter, json={"limit": 5, "rate": 1}),
+    Case("start_redrive", 404),
+    Case("start_redrive", 409, a_redrive),
+    Case("start_redrive", 400, json={"to": "orders"}),
+    Case("show_redrive", 200, a_redrive),
+    Case("show_redrive", 404, a_queue),
+    Case("cancel_redrive", 200, a_redrive),
+    Case("cancel_redrive", 404, a_queue),
     Case("release_claim", 200, a_claim, query="?delay=5"),
     Case("release_claim", 404, a_message),
     Case("release_claim", 409, a_claim, query=f"?ids={ABSENT_ID}"),
@@ -245,7 +271,7 @@ def test_answers_have_no_fields_that_the_document_does_not_know(
 
 
 def test_wrong_fields_are_wrong_in_the_document_too(document: dict[str, Any]) -> None:
-    for name in ("MessageToPut", "BatchToPut", "ClaimToMake", "Ids", "Lease", "Settings"):
+    for name in ("MessageToPut", "BatchToPut", "ClaimToMake", "Ids", "Lease", "Nack", "Settings"):
         assert document["components"]["schemas"][name]["additionalProperties"] is False, name
 
 

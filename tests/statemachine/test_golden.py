@@ -40,7 +40,10 @@ COMMANDS: list[tuple[str, c.Command]] = [
         "9301079194050302919408a161a1719bc0c0c0c0c0c0c0c0c0a46f6e6c7904",
         c.PutQueue("a", "q", PLACED),
     ),
-    ("9301079194050302919503a161a1710506", c.Extend("a", "q", 5, 6)),
+    (
+        "9301079194050302919603a161a171050691c40a00000000000000000007",
+        c.Extend("a", "q", 5, 6, (ID,)),
+    ),
     ("9301079194050302919504a161a1710591c40a00000000000000000007", c.Ack("a", "q", 5, (ID,))),
     (
         "9301079194050302919805a161a17105c006a3776879c3",
@@ -75,33 +78,58 @@ COMMANDS: list[tuple[str, c.Command]] = [
         c.Once("a", "k", b"f", 9, c.Purge("a", "q")),
     ),
     ("9301079194050302919113", c.TakeDigest()),
+    (
+        "9301079194050302919514a1619193a1710591c40a000000000000000000079192a170919bc400a17490c0c0a000a0a0c0c09196a17206c007a3776879c3",
+        c.Transact(
+            "a",
+            (c.PartAck("q", 5, (ID,)),),
+            (c.PartPut("p", (NewMessage(b"", "t"),)),),
+            (c.PartRelease("r", 6, None, 7, "why", True),),
+        ),
+    ),
+    ("9301079194050302919615a161a171a1700506", c.Redrive("a", "q", "p", 5, 6)),
+    ("9301079194050302919516a161a17192050607", c.ExtendMany("a", "q", (5, 6), 7)),
+    ("9301079194050302919317a161a171", c.CancelRedrive("a", "q")),
 ]
 
 OUTCOMES: list[tuple[str, o.Outcome]] = [
-    ("9300a86e6f5f7175657565a3776879", o.Refused(o.Reason.NO_QUEUE, "why")),
+    (
+        "9500a86e6f5f7175657565a377687991c40a0000000000000000000791ab6e616d65645f7477696365",
+        o.Refused(o.Reason.NO_QUEUE, "why", (ID,), (o.Why.TWICE,)),
+    ),
     ("930191c40a000000000000000000079100", o.Enqueued((ID,), (0,))),
     (
         "940205069194c40a0000000000000000000701c40172a3776879",
         o.Claimed(5, 6, (o.Delivered(ID, 1, b"r", "why"),)),
     ),
-    ("920306", o.Extended(6)),
-    ("93040191c40a00000000000000000007", o.Settled(1, (ID,))),
+    (
+        "9503060591c40a0000000000000000000791b568656c645f62795f616e6f746865725f636c61696d",
+        o.Extended(6, 5, (ID,), (o.Why.HELD,)),
+    ),
+    ("94040191c40a0000000000000000000791a777616974696e67", o.Settled(1, (ID,), (o.Why.WAITING,))),
     ("920503", o.Deleted(3)),
     ("9206c3", o.Stored(created=True)),
     ("930703c3", o.Swept(3, more=True)),
     ("920805", o.SessionOpened(5)),
     ("9109", o.Done()),
+    ("930a06919205c3", o.ManyExtended(6, ((5, True),))),
+    (
+        "950b9101910291930191c40a0000000000000000000790919401c391c40a0000000000000000000791a4676f6e65",
+        o.Transacted(
+            (1,), (2,), (o.Enqueued((ID,)),), (o.StalePart(1, True, (ID,), (o.Why.GONE,)),)
+        ),
+    ),
 ]
 
 RECORDS: list[tuple[str, msgspec.Struct]] = [
     ("9c0102030405060708090a0b0c", r.MachineRecord(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)),
     ("939b010203c4027b7d04a3646c71050607a46f6e6c79080102", r.AccountRecord(SETTINGS, 1, 2)),
     (
-        "dc0013019b010203c4027b7d04a3646c71050607a46f6e6c7908020304050607089a01a17a0203040506070809090a0b0c0d0e0f1011",
-        r.QueueRecord(1, SETTINGS, 2, *range(3, 9), LANE, *range(9, 18)),
+        "dc0015019b010203c4027b7d04a3646c71050607a46f6e6c7908020304050607089a01a17a0203040506070809090a0b0c0d0e0f101112940102039104",
+        r.QueueRecord(1, SETTINGS, 2, *range(3, 9), LANE, *range(9, 19), r.Tally(1, 2, 3, [4])),
     ),
     (
-        "dc0013019bc0c0c0c0c0c0c0c0c0c0c002000000000000c000000000000000cfffffffffffffffff00",
+        "dc0015019bc0c0c0c0c0c0c0c0c0c0c002000000000000c000000000000000cfffffffffffffffff00cfffffffffffffffff940000ff90",
         r.QueueRecord(1, QueueSettings(), 2),
     ),
     (
@@ -110,6 +138,7 @@ RECORDS: list[tuple[str, msgspec.Struct]] = [
     ),
     ("9a01a17a0203040506070809", LANE),
     ("92c40a0000000000000000000702", r.GroupRecord(ID, 2)),
+    ("9ca17001020304050607c3c4016308c3", r.RedriveRecord("p", *range(1, 8), True, b"c", 8, True)),
     ("93a26e310102", r.SessionRecord("n1", 1, 2)),
     ("93c40166019109", r.OnceRecord(b"f", 1, o.Done())),
 ]
@@ -122,7 +151,7 @@ PLAIN_HEX = "00ffffffffffffffff00000000000000060000000896a17490a000a0c078"
 
 NEAR = [("y", "only", None), ("z", "prefer", 40), ("", "prefer", None)]
 
-STATE_DIGEST = "e5a52093ccbe65167594b2e9fe26125e"
+STATE_DIGEST = "275ca0ee34d7859a768338e770c0240a"
 
 REASONS = {
     "no_account",
@@ -132,6 +161,8 @@ REASONS = {
     "idempotency_key_reused",
     "session_expired",
     "stale_batch",
+    "redrive_running",
+    "no_redrive",
 }
 
 
@@ -201,7 +232,7 @@ def test_a_log_leads_to_the_state_it_always_did() -> None:
         machine.end_round()
         spaces |= {key[:1] for key in kv.rows()}
         digests[b"%d" % index] = digest(kv)
-    assert b"".join(sorted(spaces)) == b"acdgiklmopqrstwxz", "every space was in use"
+    assert b"".join(sorted(spaces)) == b"acdgijklmopqrstwxz", "every space was in use"
     assert digest(MemoryKV(digests)).hex() == STATE_DIGEST
 
 
@@ -273,6 +304,10 @@ class History:
                 draw.choice([False, True]),
             ),
             c.DeleteMessages("a", queue, ids[:1]),
+            c.Extend("a", queue, claim, lease_ms, ids),
+            c.ExtendMany("a", queue, tuple(one for _, one in self._claims), lease_ms),
+            c.Transact("a", (c.PartAck(queue, claim),), (c.PartPut(queue, new),)),
+            c.Redrive("a", draw.choice([queue, f"{queue}.dead"]), "", draw.choice([0, 3]), 20),
         ]
         command = draw.choice(common)
         if draw.random() < 0.1:

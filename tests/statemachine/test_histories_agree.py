@@ -9,6 +9,7 @@ round their stores must hold the same bytes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -215,6 +216,53 @@ class Histories(RuleBasedStateMachine):
     def extend(self, how: str, which: int, lease: int | None) -> None:
         names, claim = self.a_claim(which)
         self.do(how, c.Extend(*names, claim, lease))
+
+    @step(2, how=HOW, which=INDEX, picked=st.lists(INDEX, max_size=3), lease=OPTIONAL)
+    def extend_some(self, how: str, which: int, picked: list[int], lease: int | None) -> None:
+        names, claim = self.a_claim(which)
+        self.do(how, c.Extend(*names, claim, lease, self.some_held(names, claim, picked)))
+
+    @step(2, how=HOW, names=NAMES, which=st.lists(INDEX, max_size=4), lease=OPTIONAL)
+    def extend_many(self, how: str, names: Names, which: list[int], lease: int | None) -> None:
+        claims = tuple(self.a_claim(one)[1] for one in which)
+        self.do(how, c.ExtendMany(*names, claims, lease))
+
+    def some_held(self, names: Names, claim: int, picked: list[int]) -> tuple[bytes, ...]:
+        """Of what the claim holds, and of what it does not."""
+        known = self.model_messages(names)
+        held = [one.id for one in known if one.claim == claim and one.state == "claimed"]
+        held += [b"none", *[one.id for one in known if one.claim != claim][:1]]
+        return tuple(held[one % len(held)] for one in picked)
+
+    @step(
+        4,
+        how=HOW,
+        parts=st.lists(st.tuples(INDEX, st.none() | st.lists(INDEX, max_size=2), BACK), max_size=3),
+        puts=st.lists(st.tuples(NAMES, MESSAGES), max_size=2),
+    )
+    def transact(self, how: str, parts: list[Any], puts: list[Any]) -> None:
+        acks, releases = [], []
+        for which, picked, back in parts:
+            names, claim = self.a_claim(which)
+            ids = None if picked is None else self.some_held(names, claim, picked)
+            if back is None:
+                acks.append(c.PartAck(names[1], claim, ids))
+            else:
+                releases.append(c.PartRelease(names[1], claim, ids, *back))
+        new = tuple(c.PartPut(names[1], (self.from_now_on(one),)) for names, one in puts)
+        self.do(how, c.Transact("a", tuple(acks), new, tuple(releases)))
+
+    @step(
+        2,
+        how=HOW,
+        names=NAMES,
+        dead=st.sampled_from(["", ".dead"]),
+        to=st.sampled_from(["", "", "p", "q"]),
+        cancel=st.sampled_from([False, False, True]),
+    )
+    def redrive(self, how: str, names: Names, dead: str, to: str, cancel: bool) -> None:
+        where = (names[0], names[1] + dead)
+        self.do(how, c.CancelRedrive(*where) if cancel else c.Redrive(*where, to))
 
     @step(5, how=HOW, which=INDEX, back=BACK)
     def settle(self, how: str, which: int, back: tuple[Any, ...] | None) -> None:
@@ -424,6 +472,11 @@ class Histories(RuleBasedStateMachine):
             assert stats.claims == len(queue.claims)
             oldest = queue.of("ready")
             assert stats.oldest_ready_ms == (oldest[0].arrived_ms if oldest else None)
+            assert (stats.dead, stats.leases_ended) == (queue.dead, queue.leases_ended)
+            assert +Counter(stats.recent) == +queue.recent(applied_ms)
+            job = queries.redrive(kv, account, name)
+            if queue.job is not None and job is not None:
+                assert (job.moved, bool(job.ended_ms)) == (queue.job.moved, queue.job.is_over)
             self.prospects_agree((account, name))
             self.browse_agrees((account, name), applied_ms)
             for claim in queue.claims:
@@ -516,8 +569,9 @@ class Histories(RuleBasedStateMachine):
                 self.do("plain", c.Ack(account, name, claim))
             ids = tuple(queue.messages)
             self.do("plain", c.DeleteMessages(account, name, ids))
-        self.time_passes(10**9)
-        self.sweep(1000)
+        for _ in range(2):  # What jobs have done can be seen for a while longer.
+            self.time_passes(10**9)
+            self.sweep(1000)
         for names, queue in self.model.queues.items():
             assert not queue.messages, names
         self.a_round_ends()

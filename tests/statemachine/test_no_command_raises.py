@@ -60,6 +60,22 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
         max_size=3,
     ).map(tuple),
 }
+PARTS = {
+    "queue": NAMES,
+    "claim": INTEGERS,
+    "delay_ms": st.none() | INTEGERS,
+    "reason": TEXTS,
+    "dead": st.booleans(),
+    "messages": FIELDS["messages"],
+}
+
+
+def parts(kind: type, ids: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    names = getattr(kind, "__struct_fields__")  # noqa: B009  # As below.
+    given = {**PARTS, "ids": st.none() | ids}
+    return st.lists(st.builds(kind, **{name: given[name] for name in names}), max_size=2).map(tuple)
+
+
 KNOWN = st.integers(0, 3)
 
 
@@ -68,6 +84,11 @@ def any_command(kind: type, ids: st.SearchStrategy[Any]) -> st.SearchStrategy[An
     special = {
         "ids": ids if kind is c.DeleteMessages else st.none() | ids,
         "lease_ms": st.none() | INTEGERS,
+        "acks": parts(c.PartAck, ids),
+        "puts": parts(c.PartPut, ids),
+        "releases": parts(c.PartRelease, ids),
+        "claims": st.lists(INTEGERS, max_size=3).map(tuple),
+        "to": TEXTS,
         "delay_ms": st.none() | INTEGERS,
         "reason": TEXTS,
         "dead": st.booleans(),
@@ -101,6 +122,9 @@ def real(batch: Batch, outcomes: list[Outcome], sessions: list[int], which: int)
         if isinstance(command, c.Ack | c.Release | c.Extend) and claims and which:
             kept = {name: getattr(command, name) for name in command.__struct_fields__}
             command = type(command)(**{**kept, "claim": claims[-1]})
+        if isinstance(command, c.Transact) and claims and which:
+            own = tuple(c.PartAck(one.queue, claims[-1], one.ids) for one in command.acks)
+            command = c.Transact(command.account, own, command.puts, command.releases)
         if isinstance(command, c.DeleteMessages) and ids and which > 1:
             command = c.DeleteMessages(command.account, command.queue, tuple(ids[-which:]))
         commands.append(command)

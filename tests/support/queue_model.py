@@ -10,7 +10,7 @@ has expired, and that nothing can be done under a lease that has ended.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -68,11 +68,32 @@ class Message:
 
 
 @dataclass
+class Job:
+    to: str
+    moment: int
+    moved: int = 0
+    is_over: bool = False
+
+
+@dataclass
 class Queue:
     settings: c.QueueSettings
     messages: dict[bytes, Message] = field(default_factory=dict)
     claims: dict[int, int] = field(default_factory=dict)  # To the end of the lease.
     dedup: dict[str, tuple[bytes, int]] = field(default_factory=dict)  # To id and end of window.
+    job: Job | None = None
+    counts: Counter[tuple[str, int]] = field(default_factory=Counter)  # By kind and time.
+    dead: int = 0
+    leases_ended: int = 0
+
+    def recent(self, now_ms: int) -> Counter[str]:
+        """What has happened in this slot of ten seconds and the five before it."""
+        found: Counter[str] = Counter()
+        for (kind, at_ms), count in self.counts.items():
+            if at_ms // 10_000 > now_ms // 10_000 - 6:
+                found[kind] += count
+        return found
+
     zones: dict[str, None] = field(default_factory=dict)  # Seen since it was empty by command.
 
     def zone(self, named: str) -> str:
@@ -124,6 +145,10 @@ class Model:
             c.PatchAccount: self._patch_account,
             c.DeleteAccount: self._delete_account,
             c.Once: self._once,
+            c.Transact: self._transact,
+            c.ExtendMany: self._extend_many,
+            c.Redrive: self._redrive,
+            c.CancelRedrive: self._cancel_redrive,
         }
         self.moment += 1
         checks[type(command)](command, outcome)
@@ -153,22 +178,28 @@ class Model:
         """Let everything happen that is due."""
         self.moment += 1
         for names, queue in list(self.queues.items()):
-            for claim, until_ms in list(queue.claims.items()):
-                if until_ms <= self.now_ms:
-                    for message in queue.held(claim):
-                        self._give_back(names, queue, message, RUN_OUT)
-                    del queue.claims[claim]
+            self._move(names, queue)
+        for names, queue in list(self.queues.items()):
+            self._end_leases(names, queue)
             for message in queue.of("delayed"):
                 if message.expired(self.now_ms):
-                    self._leaves(names, queue, message)
+                    self._expires(names, queue, message)
                 elif message.due_ms <= self.now_ms:
                     message.state = "blocked"
                     self._turn(names, queue, message)
             for message in queue.of("blocked") + queue.of("ready"):
                 if message.expired(self.now_ms):
-                    self._leaves(names, queue, message)
+                    self._expires(names, queue, message)
             queue.dedup = {key: kept for key, kept in queue.dedup.items() if kept[1] > self.now_ms}
         self.once = {key: kept for key, kept in self.once.items() if kept[1] > self.now_ms}
+
+    def _end_leases(self, names: Names, queue: Queue) -> None:
+        for claim, until_ms in list(queue.claims.items()):
+            if until_ms <= self.now_ms:
+                for message in queue.held(claim):
+                    self._give_back(names, queue, message, RUN_OUT)
+                del queue.claims[claim]
+                queue.leases_ended += 1
 
     def next_due_ms(self) -> int | None:
         """When the next thing happens in the queues or to a key."""
@@ -200,6 +231,10 @@ class Model:
             message.state = "ready"
             # What has expired is no reason to get up.
             self.woken[*names, message.zone] += not message.expired(self.now_ms)
+
+    def _expires(self, names: Names, queue: Queue, message: Message) -> None:
+        queue.counts["expired", self.now_ms] += 1
+        self._leaves(names, queue, message)
 
     def _leaves(self, names: Names, queue: Queue, message: Message) -> None:
         """The message is gone; the next one of its group may have its turn."""
@@ -247,6 +282,7 @@ class Model:
             )
             self._turn(names, queue, queue.messages[message_id])
             self.all_ids.append((names, message_id))
+            queue.counts["enqueued", self.now_ms] += 1
         assert not duplicates
 
     def _claim(self, command: c.Claim, outcome: Outcome) -> None:
@@ -262,7 +298,7 @@ class Model:
             if not due:
                 break
             if due[0].expired(self.now_ms):
-                self._leaves(names, queue, due[0])
+                self._expires(names, queue, due[0])
             else:
                 taken.append(due[0])
         if not taken:
@@ -277,6 +313,7 @@ class Model:
         assert [given.id for given in outcome.messages] == [message.id for message in taken]
         for message, given in zip(taken, outcome.messages, strict=True):
             message.state, message.claim = "claimed", outcome.claim
+            queue.counts["claimed", self.now_ms] += 1
             message.deliveries += 1
             assert given.deliveries == message.deliveries
             assert given.error == message.error
@@ -322,48 +359,197 @@ class Model:
         found.zone, found.state = queue.zone(found.new.zone), "blocked"
         self._turn(names, queue, found)
 
+    def _why(self, queue: Queue, ids: Iterable[bytes], ended: int = 0) -> tuple[o.Why, ...]:
+        """What became of messages that a claim does not hold, or no more as it has ended."""
+        found = []
+        for one in ids:
+            message = queue.messages.get(one)
+            if message is None:
+                found.append(o.Why.GONE)
+            elif message.state == "claimed":
+                found.append(o.Why.WAITING if message.claim == ended else o.Why.HELD)
+            else:
+                found.append(o.Why.GONE if message.expired(self.now_ms) else o.Why.WAITING)
+        return tuple(found)
+
     def _held(self, command: c.Extend | c.Ack | c.Release, outcome: Outcome) -> Queue | None:
         """The queue if the claim is alive; else the outcome is asserted to say so."""
         queue = self.queues.get((command.account, command.queue))
-        if queue is None or queue.claims.get(command.claim, 0) <= self.now_ms:
-            assert isinstance(outcome, Refused)
-            assert outcome.reason is Reason.NO_CLAIM
-            return None
-        return queue
+        if queue is not None and queue.claims.get(command.claim, 0) > self.now_ms:
+            return queue
+        assert isinstance(outcome, Refused)
+        assert outcome.reason is Reason.NO_CLAIM
+        ids = command.ids or ()
+        assert outcome.stale == ids
+        assert outcome.why == self._why(queue or Queue(c.QueueSettings()), ids, command.claim)
+        return None
+
+    def _until_ms(self, names: Names, lease_ms: int | None) -> int:
+        return self.now_ms + (self.in_force(names).lease_ms if lease_ms is None else lease_ms)
 
     def _extend(self, command: c.Extend, outcome: Outcome) -> None:
         queue = self._held(command, outcome)
-        if queue is not None:
-            lease_ms = self.in_force((command.account, command.queue)).lease_ms
-            lease_ms = lease_ms if command.lease_ms is None else command.lease_ms
-            queue.claims[command.claim] = self.now_ms + lease_ms
-            assert outcome == o.Extended(self.now_ms + lease_ms)
-
-    def _settled(self, queue: Queue, command: c.Ack | c.Release, outcome: Outcome) -> list[Message]:
+        if queue is None:
+            return
+        names = (command.account, command.queue)
+        until_ms = self._until_ms(names, command.lease_ms)
+        if command.ids is None:
+            queue.claims[command.claim] = until_ms
+            assert outcome == o.Extended(until_ms)
+            return
+        assert isinstance(outcome, o.Extended)
         held = {message.id: message for message in queue.held(command.claim)}
-        settled, stale = [], []
-        for one in held.copy() if command.ids is None else command.ids:
-            if one in held:
-                settled.append(held.pop(one))
+        moved, lost = self._picked(held, command.ids)
+        assert (outcome.stale, outcome.why) == (lost, self._why(queue, lost))
+        assert outcome.until_ms == (until_ms if moved else 0)
+        if moved and not held:
+            queue.claims[command.claim] = until_ms
+        elif moved:
+            assert outcome.claim not in [claim for _, claim in self.all_claims]
+            queue.claims[outcome.claim] = until_ms
+            self.all_claims.append((names, outcome.claim))
+            for message in moved:
+                message.claim = outcome.claim
+        assert bool(outcome.claim) == bool(moved and held)
+
+    def _extend_many(self, command: c.ExtendMany, outcome: Outcome) -> None:
+        names = (command.account, command.queue)
+        queue = self.queues.get(names)
+        claims = {} if queue is None else queue.claims
+        until_ms = 0 if queue is None else self._until_ms(names, command.lease_ms)
+        ended = []
+        for claim in command.claims:
+            if claims.get(claim, 0) <= self.now_ms:
+                ended.append((claim, claim in claims))
             else:
-                stale.append(one)
-        assert outcome == o.Settled(len(settled), tuple(stale))
+                claims[claim] = until_ms
+        assert outcome == o.ManyExtended(until_ms, tuple(ended))
+
+    def _picked(
+        self, held: dict[bytes, Message], ids: Iterable[bytes]
+    ) -> tuple[list[Message], tuple[bytes, ...]]:
+        """Take messages out of ``held``; also the ids of those that are not there."""
+        picked, lost = [], []
+        for one in ids:
+            if one in held:
+                picked.append(held.pop(one))
+            else:
+                lost.append(one)
+        return picked, tuple(lost)
+
+    def _settled(
+        self, queue: Queue, command: c.Ack | c.Release
+    ) -> tuple[list[Message], tuple[bytes, ...]]:
+        held = {message.id: message for message in queue.held(command.claim)}
+        ids = list(held) if command.ids is None else command.ids
+        settled, lost = self._picked(held, ids)
         if not held:
             del queue.claims[command.claim]
-        return settled
+        return settled, lost
 
     def _ack(self, command: c.Ack, outcome: Outcome) -> None:
         queue = self._held(command, outcome)
         if queue is not None:
-            for message in self._settled(queue, command, outcome):
+            settled, lost = self._settled(queue, command)
+            for message in settled:
                 self._leaves((command.account, command.queue), queue, message)
+            queue.counts["acked", self.now_ms] += len(settled)
+            assert outcome == o.Settled(len(settled), lost, self._why(queue, lost))
 
     def _release(self, command: c.Release, outcome: Outcome) -> None:
         queue = self._held(command, outcome)
         if queue is not None:
-            names = (command.account, command.queue)
-            for message in self._settled(queue, command, outcome):
-                self._give_back(names, queue, message, command)
+            settled, lost = self._settled(queue, command)
+            for message in settled:
+                self._give_back((command.account, command.queue), queue, message, command)
+            queue.counts["released", self.now_ms] += len(settled)
+            assert outcome == o.Settled(len(settled), lost, self._why(queue, lost))
+
+    def _transact(self, command: c.Transact, outcome: Outcome) -> None:
+        assert isinstance(outcome, o.Transacted)
+        account = command.account
+        holds: dict[tuple[str, int], dict[bytes, Message]] = {}
+        wrong, named = [], []
+        parts: tuple[c.PartAck | c.PartRelease, ...] = (*command.acks, *command.releases)
+        for number, part in enumerate(parts):
+            queue = self.queues.get((account, part.queue), Queue(c.QueueSettings()))
+            if queue.claims.get(part.claim, 0) <= self.now_ms:
+                ids = part.ids or ()
+                why = self._why(queue, ids, part.claim)
+                wrong.append(o.StalePart(number, True, ids, why))
+                continue
+            every = {one.id: one for one in queue.held(part.claim)}
+            held = holds.setdefault((part.queue, part.claim), dict(every))
+            picked, lost = self._picked(held, list(held) if part.ids is None else part.ids)
+            named.append(tuple(one.id for one in picked))
+            if lost:
+                why = self._why(queue, lost)
+                twice = [
+                    o.Why.TWICE if one in every else what
+                    for one, what in zip(lost, why, strict=True)
+                ]
+                wrong.append(o.StalePart(number, False, lost, tuple(twice)))
+        if wrong:
+            assert outcome == o.Transacted(stale=tuple(wrong))
+            return
+        counts = [len(ids) for ids in named]
+        assert [*outcome.acked, *outcome.released] == counts
+        assert not outcome.stale
+        for part, ids in zip(parts, named, strict=True):
+            if not ids:
+                continue
+            if isinstance(part, c.PartAck):
+                self._ack(c.Ack(account, part.queue, part.claim, ids), o.Settled(len(ids)))
+            else:
+                how = (part.delay_ms, part.reason, part.dead)
+                release = c.Release(account, part.queue, part.claim, ids, *how)
+                self._release(release, o.Settled(len(ids)))
+        for put, enqueued in zip(command.puts, outcome.put, strict=True):
+            self._enqueue(c.Enqueue(account, put.queue, put.messages), enqueued)
+
+    def _redrive(self, command: c.Redrive, outcome: Outcome) -> None:
+        """Only what has no limit and no rate."""
+        queue = self._queue_or_refused(command, outcome)
+        if queue is None:
+            return
+        if queue.job is not None and not queue.job.is_over:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.REDRIVE_RUNNING
+        else:
+            assert outcome == o.Done()
+            queue.job = Job(command.to, self.moment)
+
+    def _cancel_redrive(self, command: c.CancelRedrive, outcome: Outcome) -> None:
+        queue = self._queue_or_refused(command, outcome)
+        if queue is None:
+            return
+        if queue.job is None or queue.job.is_over:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.NO_REDRIVE
+        else:
+            assert outcome == o.Done()
+            queue.job.is_over = True
+
+    def _move(self, names: Names, queue: Queue) -> None:
+        """Let a job do what it is to do."""
+        job = queue.job
+        if job is None or job.is_over:
+            return
+        job.is_over = True
+        while movable := [
+            one
+            for one in queue.of("ready")
+            if one.moment <= job.moment
+            and not one.expired(self.now_ms)
+            and (job.to or (one.new.dead and one.new.dead.queue) or names[1]) != names[1]
+        ]:
+            for message in movable:
+                dead = message.new.dead
+                target = job.to or (dead.queue if dead else "")
+                self._leaves(names, queue, message)
+                new = msgspec.structs.replace(message.new, dead=None)
+                self._arrives((names[0], target), new, self.now_ms)
+                job.moved += 1
 
     def _give_back(self, names: Names, queue: Queue, message: Message, how: c.Release) -> None:
         in_force = self.in_force(names)
@@ -377,7 +563,7 @@ class Model:
         too_often = 0 < in_force.max_deliveries <= message.deliveries
         may_die = message.new.dead is None and graveyard != names[1]
         if message.expired(self.now_ms):
-            self._leaves(names, queue, message)
+            self._expires(names, queue, message)
         elif may_die and (how.dead or too_often):
             reason = "rejected" if how.dead else "max_deliveries"
             self._leaves(names, queue, message)
@@ -392,20 +578,29 @@ class Model:
         dead = c.DeadLetter(
             reason, message.error, source, message.id, message.deliveries, message.enqueued_ms
         )
+        origin = self.queues[names[0], source]
+        origin.counts["dead", self.now_ms] += 1
+        origin.dead += 1
+        new = msgspec.structs.replace(message.new, dead=dead)
+        self._arrives(names, new, message.enqueued_ms)
+
+    def _arrives(self, names: Names, new: c.NewMessage, enqueued_ms: int) -> None:
+        """A message comes from another queue, under an id that is not known yet."""
         queue = self._open(names)
         ttl_ms = self.in_force(names).ttl_ms
         self.made_up += 1
         message_id = b"made up %d" % self.made_up
         queue.messages[message_id] = Message(
             message_id,
-            msgspec.structs.replace(message.new, dead=dead),
-            enqueued_ms=message.enqueued_ms,
+            new,
+            enqueued_ms=enqueued_ms,
             arrived_ms=self.now_ms,
             expires_ms=self.now_ms + ttl_ms if ttl_ms else None,
-            state="blocked" if message.new.group else "ready",
+            state="blocked" if new.group else "ready",
             moment=self.moment,
             is_known=False,
         )
+        queue.counts["enqueued", self.now_ms] += 1
 
     def _delete_messages(self, command: c.DeleteMessages, outcome: Outcome) -> None:
         queue = self._queue_or_refused(command, outcome)
@@ -424,9 +619,17 @@ class Model:
             queue.messages.clear()
             queue.claims.clear()
             queue.dedup.clear()
+            queue.job = None
 
     def _queue_or_refused(
-        self, command: c.DeleteMessages | c.Purge | c.PatchQueue | c.DeleteQueue, outcome: Outcome
+        self,
+        command: c.DeleteMessages
+        | c.Purge
+        | c.PatchQueue
+        | c.DeleteQueue
+        | c.Redrive
+        | c.CancelRedrive,
+        outcome: Outcome,
     ) -> Queue | None:
         queue = self.queues.get((command.account, command.queue))
         if queue is None:
