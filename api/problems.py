@@ -11,7 +11,9 @@ from typing import NamedTuple
 import msgspec
 
 from api.ports import OutcomeUnknown, Unavailable
-from statemachine.outcomes import Reason, Refused
+from statemachine.commands import MessageId
+from statemachine.outcomes import Reason, Refused, Why
+from statemachine.records import message_id_text
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:raftq:problem:"
@@ -33,11 +35,14 @@ KINDS: dict[str, Kind] = {
     Reason.KEY_REUSED: Kind(422, "The idempotency key was used for another request"),
     Reason.SESSION_EXPIRED: Kind(503, "The node's session ran out"),
     Reason.STALE_BATCH: Kind(503, "The node's batch came too late"),
+    Reason.REDRIVE_RUNNING: Kind(409, "The queue is being redriven already"),
+    Reason.NO_REDRIVE: Kind(404, "The queue is not being redriven"),
     # Refused at the door.
     "no_route": Kind(404, "No such resource"),
     "no_message": Kind(404, "No such message"),
     "method_not_allowed": Kind(405, "Method not allowed"),
     "stale_claim": Kind(409, "The claim holds none of these messages"),
+    "stale_transaction": Kind(409, "Some of the claims do not hold what was named"),
     "invalid_request": Kind(400, "The request is not what this operation takes"),
     "invalid_name": Kind(400, "Invalid name"),
     "invalid_id": Kind(400, "Invalid message id"),
@@ -62,6 +67,16 @@ KINDS: dict[str, Kind] = {
 assert KINDS.keys() >= set(Reason), "every reason needs a status"
 
 
+class StalePart(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of a transaction that can not be done, and why."""
+
+    part: str
+    """``acks`` or ``releases``."""
+    index: int
+    claim_ended: bool
+    why: dict[str, str]
+
+
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     """The body of every error answer."""
 
@@ -74,6 +89,9 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     """Which part of the request is at fault."""
     limit: float | int | msgspec.UnsetType = msgspec.UNSET
     """The limit that was exceeded: a count, bytes, or seconds."""
+    why: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    """By message, what became of those that the claim does not hold."""
+    stale: tuple[StalePart, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Problem(Exception):
@@ -87,8 +105,12 @@ class Problem(Exception):
         field: str | None = None,
         limit: float | None = None,
         headers: tuple[tuple[str, str], ...] = (),
+        why: dict[str, str] | None = None,
+        stale: tuple[StalePart, ...] = (),
     ) -> None:
         super().__init__(detail)
+        self.why = why
+        self.stale = stale
         self.reason = reason
         self.detail = detail
         self.field = field
@@ -115,6 +137,8 @@ class Problem(Exception):
                 detail=self.detail,
                 field=msgspec.UNSET if self.field is None else self.field,
                 limit=msgspec.UNSET if self.limit is None else self.limit,
+                why=self.why or msgspec.UNSET,
+                stale=self.stale or msgspec.UNSET,
             )
         )
 
@@ -123,7 +147,14 @@ def refused(outcome: Refused) -> Problem:
     """A command that was committed and refused."""
     unserved = KINDS[outcome.reason].status == 503
     headers = (("Retry-After", "1"),) if unserved else ()
-    return Problem(outcome.reason.value, outcome.detail, headers=headers)
+    found = why(outcome.stale, outcome.why)
+    return Problem(outcome.reason.value, outcome.detail, headers=headers, why=found)
+
+
+def why(stale: tuple[MessageId, ...], words: tuple[Why, ...]) -> dict[str, str]:
+    """By message, what became of it."""
+    texts = [message_id_text(one) for one in stale]
+    return {text: word.value for text, word in zip(texts, words, strict=True)}
 
 
 def unavailable(error: Unavailable) -> Problem:

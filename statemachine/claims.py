@@ -7,10 +7,11 @@ a lease has ended nothing can be done under it any more, swept or not.
 
 from __future__ import annotations
 
-from statemachine import deadlines, keys, messages, records, taking
-from statemachine.commands import Ack, Claim, Extend, MessageId, Release
+from statemachine import deadlines, giving_back, keys, messages, rates, records, stale, taking
+from statemachine.commands import Ack, Claim, Extend, ExtendMany, MessageId, Release
 from statemachine.deadlines import LEASE, later
-from statemachine.outcomes import Claimed, Delivered, Extended, Outcome, Reason, Refused, Settled
+from statemachine.giving_back import How
+from statemachine.outcomes import Claimed, Delivered, Extended, ManyExtended, Outcome, Settled
 from statemachine.queues import set_marks
 from statemachine.records import ClaimRecord, Held
 from statemachine.state import Queue, State
@@ -27,12 +28,10 @@ def claim(state: State, command: Claim) -> Outcome:
     taken = taking.take(state, queue, command)
     if not taken.held:
         return Claimed(claim=0, until_ms=taken.due_ms, messages=()) if taken.due_ms else NONE_READY
-    lease_ms = command.lease_ms
-    if lease_ms is None:
-        lease_ms = queue.in_force().lease_ms
     claim_id = state.take_id()
-    until_ms = _lease_end(state, lease_ms)
+    until_ms = _lease_end(state, queue, command.lease_ms)
     _open(state, queue, claim_id, until_ms, taken.held)
+    rates.count(state, queue, rates.CLAIMED, len(taken.held))
     return Claimed(claim_id, until_ms, tuple(taken.delivered))
 
 
@@ -41,19 +40,42 @@ def extend(state: State, command: Extend) -> Outcome:
     queue = state.find_queue(command.account, command.queue)
     found = _find(state, queue, command.claim)
     if queue is None or found is None:
-        return _no_claim(command.claim)
-    lease_ms = command.lease_ms
-    if lease_ms is None:
-        lease_ms = queue.in_force().lease_ms
-    subject = keys.u64(command.claim)
-    if found.timed:
-        deadlines.remove(state, queue, found.until_ms, LEASE, subject)
-    found.until_ms = _lease_end(state, lease_ms)
-    found.timed = True
-    deadlines.put(state, queue, found.until_ms, LEASE, subject)
-    _write(state, queue, command.claim, found)
+        return stale.no_claim(state, queue, command.claim, command.ids)
+    until_ms = _lease_end(state, queue, command.lease_ms)
     state.touch_queue(queue)
-    return Extended(found.until_ms)
+    if command.ids is None:
+        _extend(state, queue, command.claim, found, until_ms)
+        return Extended(until_ms)
+    return _split(state, queue, command, found, until_ms)
+
+
+def extend_many(state: State, command: ExtendMany) -> Outcome:
+    """See ``commands.ExtendMany``."""
+    queue = state.find_queue(command.account, command.queue)
+    if queue is None:
+        return ManyExtended(0, tuple([(claim_id, False) for claim_id in command.claims]))
+    until_ms = _lease_end(state, queue, command.lease_ms)
+    state.touch_queue(queue)
+    ended = []
+    for claim_id in command.claims:
+        found = _find(state, queue, claim_id)
+        if found is None:
+            ended.append((claim_id, stale.over_record(state, queue, claim_id) is not None))
+        else:
+            _extend(state, queue, claim_id, found, until_ms)
+    return ManyExtended(until_ms, tuple(ended))
+
+
+def held_ids(state: State, account: str, name: str, claim_id: int) -> list[MessageId] | None:
+    """What a claim holds; None if it is over."""
+    queue = state.find_queue(account, name)
+    found = _find(state, queue, claim_id)
+    if queue is None or found is None:
+        return None
+    if not queue.record.deleted_in_flight:
+        return [held.id for held in found.messages]
+    get, number = state.kv.get, queue.record.number
+    return [held.id for held in found.messages if get(keys.deleted(number, held.id)) is None]
 
 
 def ack(state: State, command: Ack) -> Outcome:
@@ -61,13 +83,14 @@ def ack(state: State, command: Ack) -> Outcome:
     queue = state.find_queue(command.account, command.queue)
     found = _find(state, queue, command.claim)
     if queue is None or found is None:
-        return _no_claim(command.claim)
-    settled, stale = _settle(state, queue, command.claim, found, command.ids)
+        return stale.no_claim(state, queue, command.claim, command.ids)
+    settled, lost = _settle(state, queue, command.claim, found, command.ids)
     queue.record.claimed -= len(settled)
     messages.leave(state, queue, settled)
     set_marks(queue.record, state.next_id)
     state.touch_queue(queue)
-    return Settled(len(settled), stale)
+    rates.count(state, queue, rates.ACKED, len(settled))
+    return Settled(len(settled), lost, stale.why(state, queue, lost))
 
 
 def release(state: State, command: Release) -> Outcome:
@@ -75,10 +98,12 @@ def release(state: State, command: Release) -> Outcome:
     queue = state.find_queue(command.account, command.queue)
     found = _find(state, queue, command.claim)
     if queue is None or found is None:
-        return _no_claim(command.claim)
-    settled, stale = _settle(state, queue, command.claim, found, command.ids)
-    _give_back(state, queue, settled, command.delay_ms)
-    return Settled(len(settled), stale)
+        return stale.no_claim(state, queue, command.claim, command.ids)
+    settled, lost = _settle(state, queue, command.claim, found, command.ids)
+    how = How(command.delay_ms, command.reason, command.dead)
+    giving_back.give_back(state, queue, settled, how)
+    rates.count(state, queue, rates.RELEASED, len(settled))
+    return Settled(len(settled), lost, stale.why(state, queue, lost))
 
 
 def end_lease(state: State, queue: Queue, claim_id: int) -> None:
@@ -87,7 +112,8 @@ def end_lease(state: State, queue: Queue, claim_id: int) -> None:
     assert found is not None, claim_id
     assert found.until_ms <= state.now_ms, claim_id
     settled, _ = _settle(state, queue, claim_id, found, None)
-    _give_back(state, queue, settled, 0)
+    queue.record.tally.leases_ended += 1
+    giving_back.give_back(state, queue, settled, giving_back.LEASE_ENDED)
 
 
 def holding(state: State, account: str, name: str, claim_id: int) -> Claimed:
@@ -100,13 +126,52 @@ def holding(state: State, account: str, name: str, claim_id: int) -> Claimed:
     for held in found.messages:
         data = state.kv.get(queue.messages + held.id)
         if data is not None:
-            delivered.append(Delivered(held.id, held.deliveries, data))
+            delivered.append(Delivered(held.id, held.deliveries, data, held.error))
     return Claimed(claim_id, found.until_ms, tuple(delivered)) if delivered else NONE_READY
 
 
-def _lease_end(state: State, lease_ms: int) -> int:
+def _lease_end(state: State, queue: Queue, lease_ms: int | None) -> int:
     """At least a moment from now: a lease of nothing would hand out a claim that is over."""
+    if lease_ms is None:
+        lease_ms = queue.in_force().lease_ms
     return later(state.now_ms, max(lease_ms, 1))
+
+
+def _extend(
+    state: State, queue: Queue, claim_id: int, claim_record: ClaimRecord, until_ms: int
+) -> None:
+    subject = keys.u64(claim_id)
+    if claim_record.timed:
+        deadlines.remove(state, queue, claim_record.until_ms, LEASE, subject)
+    claim_record.until_ms = until_ms
+    claim_record.timed = True
+    deadlines.put(state, queue, until_ms, LEASE, subject)
+    _write(state, queue, claim_id, claim_record)
+
+
+def _split(
+    state: State, queue: Queue, command: Extend, claim_record: ClaimRecord, until_ms: int
+) -> Extended:
+    """Extend the lease of some of a claim's messages."""
+    assert command.ids is not None
+    if queue.record.deleted_in_flight:
+        _sift(state, queue, claim_record)
+    held = {one.id: one for one in claim_record.messages}
+    moved = [one for message_id in command.ids if (one := held.pop(message_id, None)) is not None]
+    named = {one.id: one for one in moved}
+    lost = tuple([one for one in command.ids if named.pop(one, None) is None])
+    why = stale.why(state, queue, lost)
+    if not held and moved:
+        _extend(state, queue, command.claim, claim_record, until_ms)
+        return Extended(until_ms, 0, lost, why)
+    claim_record.messages = list(held.values())
+    _write(state, queue, command.claim, claim_record)
+    if not moved:
+        return Extended(0, 0, lost, why)
+    claim_id = state.take_id()
+    queue.record.claimed -= len(moved)
+    _open(state, queue, claim_id, until_ms, moved)
+    return Extended(until_ms, claim_id, lost, why)
 
 
 def _open(state: State, queue: Queue, claim_id: int, until_ms: int, held: list[Held]) -> None:
@@ -160,11 +225,11 @@ def _settle(
         _close(state, queue, claim_id, claim_record)
         return claim_record.messages, ()
     held_by_id = {held.id: held for held in claim_record.messages}
-    settled, stale = [], []
+    settled, lost = [], []
     for message_id in ids:
         held = held_by_id.pop(message_id, None)
         if held is None:
-            stale.append(message_id)
+            lost.append(message_id)
         else:
             settled.append(held)
     claim_record.messages = [held for held in claim_record.messages if held.id in held_by_id]
@@ -172,7 +237,7 @@ def _settle(
         _write(state, queue, claim_id, claim_record)
     else:
         _close(state, queue, claim_id, claim_record)
-    return settled, tuple(stale)
+    return settled, tuple(lost)
 
 
 def _close(state: State, queue: Queue, claim_id: int, claim_record: ClaimRecord) -> None:
@@ -196,16 +261,3 @@ def _sift(state: State, queue: Queue, claim_record: ClaimRecord) -> None:
         else:
             left.append(held)
     claim_record.messages = left
-
-
-def _give_back(state: State, queue: Queue, settled: list[Held], delay_ms: int) -> None:
-    for held in settled:
-        if messages.give_back(state, queue, held, delay_ms):
-            state.wake(queue.lane_of(held.id))
-    set_marks(queue.record, state.next_id)
-    state.touch_queue(queue)
-
-
-def _no_claim(claim_id: int) -> Refused:
-    detail = f"claim {records.claim_text(claim_id)} has ended, was settled, or never was"
-    return Refused(Reason.NO_CLAIM, detail)

@@ -22,6 +22,17 @@ MessageId = bytes
 """Ten bytes: u16 lane, u64 sequence, big-endian; the end of the message's key."""
 
 
+class DeadLetter(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a dead letter was before, and why it is one."""
+
+    reason: str  # "max_deliveries" or "rejected".
+    error: str  # What was last said to be wrong with it, if anything was.
+    queue: str
+    id: MessageId
+    deliveries: int
+    enqueued_ms: int
+
+
 class NewMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A message as its producer sent it. ``body`` is opaque."""
 
@@ -33,13 +44,17 @@ class NewMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     zone: str = ""
     priority: int = 0  # Up to 9, which goes first.
     group: str = ""  # Messages of one group go one at a time, in order; empty: of none.
+    dedup_id: str = ""  # Empty: any number of them.
+    not_before_ms: int | None = None  # Instead of a delay.
+    dead: DeadLetter | None = None
 
 
 class QueueSettings(msgspec.Struct, frozen=True, array_like=True):
     """What an operator may set on a queue, or on an account as its queues' defaults.
 
     ``None`` in a queue means the account's default; ``None`` in an account means
-    the built-in one (``statemachine.settings``). A ``ttl_ms`` of 0 means for ever.
+    the built-in one (``statemachine.settings``). A ``ttl_ms`` of 0 means for ever,
+    a ``max_deliveries`` of 0 any number, and a ``dead_letter_queue`` of "" the usual one.
     """
 
     ttl_ms: int | None = None
@@ -81,12 +96,17 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Extend(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Let a claim's lease end ``lease_ms`` from now."""
+    """Let a claim's lease end ``lease_ms`` from now.
+
+    With ``ids`` only that of these messages: they go over to a claim of their own, unless
+    they are all that the claim holds.
+    """
 
     account: str
     queue: str
     claim: int
     lease_ms: int | None = None
+    ids: tuple[MessageId, ...] | None = None
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -99,13 +119,19 @@ class Ack(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """Give messages of a claim back, claimable after ``delay_ms``; None means all."""
+    """Give messages of a claim back, claimable after ``delay_ms``; ids None means all.
+
+    ``reason`` is what went wrong with them, if something did. With ``dead`` they become
+    dead letters at once.
+    """
 
     account: str
     queue: str
     claim: int
     ids: tuple[MessageId, ...] | None = None
-    delay_ms: int = 0
+    delay_ms: int | None = None
+    reason: str = ""
+    dead: bool = False
 
 
 class DeleteMessages(msgspec.Struct, frozen=True, array_like=True, tag=6):
@@ -211,6 +237,70 @@ class TakeDigest(msgspec.Struct, frozen=True, array_like=True, tag=19):
     """Ask every node to take a digest of its state right after this entry."""
 
 
+class PartAck(msgspec.Struct, frozen=True, array_like=True):
+    """See ``Ack``."""
+
+    queue: str
+    claim: int
+    ids: tuple[MessageId, ...] | None = None
+
+
+class PartPut(msgspec.Struct, frozen=True, array_like=True):
+    """See ``Enqueue``."""
+
+    queue: str
+    messages: tuple[NewMessage, ...]
+
+
+class PartRelease(msgspec.Struct, frozen=True, array_like=True):
+    """See ``Release``."""
+
+    queue: str
+    claim: int
+    ids: tuple[MessageId, ...] | None = None
+    delay_ms: int | None = None
+    reason: str = ""
+    dead: bool = False
+
+
+class Transact(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """Do all of it, or nothing if one of the claims does not hold what is named."""
+
+    account: str
+    acks: tuple[PartAck, ...] = ()
+    puts: tuple[PartPut, ...] = ()
+    releases: tuple[PartRelease, ...] = ()
+
+
+class Redrive(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """Begin to move a queue's ready messages back to where they died, or to ``to``.
+
+    It is done by sweeps: up to ``limit`` messages, ``rate`` in a second; 0 is no bound.
+    """
+
+    account: str
+    queue: str
+    to: str = ""
+    limit: int = 0
+    rate: int = 0
+
+
+class ExtendMany(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """Let the leases of several claims of one queue end ``lease_ms`` from now."""
+
+    account: str
+    queue: str
+    claims: tuple[int, ...]
+    lease_ms: int | None = None
+
+
+class CancelRedrive(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """Move no more messages; what was moved stays where it is."""
+
+    account: str
+    queue: str
+
+
 QueueCommand = (
     Enqueue
     | Claim
@@ -225,6 +315,10 @@ QueueCommand = (
     | PutAccount
     | PatchAccount
     | DeleteAccount
+    | Transact
+    | Redrive
+    | ExtendMany
+    | CancelRedrive
 )
 """What a front end may propose."""
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from typing import NamedTuple, assert_never
 
-from statemachine import claims, messages, once, queues, sessions, sweeps
+from statemachine import claims, messages, once, queues, redrive, sessions, sweeps, transactions
 from statemachine.commands import (
     ENTRY_VERSION,
     Ack,
     Barrier,
     Batch,
+    CancelRedrive,
     Claim,
     Command,
     DeleteAccount,
@@ -26,6 +27,7 @@ from statemachine.commands import (
     Enqueue,
     Entry,
     Extend,
+    ExtendMany,
     Once,
     OpenSession,
     PatchAccount,
@@ -33,10 +35,12 @@ from statemachine.commands import (
     Purge,
     PutAccount,
     PutQueue,
+    Redrive,
     Release,
     ReportDigest,
     Sweep,
     TakeDigest,
+    Transact,
 )
 from statemachine.kv import KV
 from statemachine.outcomes import Done, Outcome, Reason, Refused
@@ -157,17 +161,33 @@ def _run(state: State, command: Command) -> Outcome:
 
 def _run_rare(
     state: State,
-    command: Release | Extend | DeleteMessages | Purge | _SettingsCommand,
+    command: Transact
+    | Release
+    | Extend
+    | ExtendMany
+    | DeleteMessages
+    | Purge
+    | Redrive
+    | CancelRedrive
+    | _SettingsCommand,
 ) -> Outcome:
     match command:
+        case Transact():
+            return transactions.transact(state, command)
         case Release():
             return claims.release(state, command)
         case Extend():
             return claims.extend(state, command)
+        case ExtendMany():
+            return claims.extend_many(state, command)
         case DeleteMessages():
             return messages.delete_messages(state, command)
         case Purge():
             return queues.purge(state, command)
+        case Redrive():
+            return redrive.start(state, command)
+        case CancelRedrive():
+            return redrive.cancel(state, command)
         case _:
             return _run_settings(state, command)
 

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from statemachine import deadlines, fresh, groups, keys, lanes, records, returned
+from statemachine import deadlines, dedup, fresh, groups, keys, lanes, rates, records, returned
 from statemachine.commands import DeleteMessages, Enqueue, MessageId, NewMessage
 from statemachine.deadlines import DELAY, EXPIRY, later
 from statemachine.keys import LANE_MASK
 from statemachine.outcomes import Deleted, Enqueued, Outcome
 from statemachine.queues import no_queue, open_queue
 from statemachine.records import FOR_EVER, TIMED, Held
+from statemachine.settings import Effective
 from statemachine.state import Fresh, Lane, Queue, State
 
 _GROUPED = keys.GROUPED >> 8
@@ -33,12 +34,23 @@ _FLAGS = (keys.GROUPED | keys.PARKED) >> 8
 
 def enqueue(state: State, command: Enqueue) -> Outcome:
     """See ``commands.Enqueue``."""
-    queue = open_queue(state, command.account, command.queue)
+    return enqueue_into(state, open_queue(state, command.account, command.queue), command.messages)
+
+
+def enqueue_into(state: State, queue: Queue, messages: tuple[NewMessage, ...]) -> Enqueued:
+    """Append messages to a queue that is there."""
     state.touch_queue(queue)
     in_force, lanes_by_kind, woken = queue.in_force(), queue.lanes_by_kind, state.woken
-    ids = []
-    for message in command.messages:
-        delay_ms = in_force.delay_ms if message.delay_ms is None else message.delay_ms
+    ids: list[MessageId] = []
+    duplicates: list[int] = []
+    for message in messages:
+        if message.dedup_id and (earlier := dedup.find(state, queue, message.dedup_id)):
+            duplicates.append(len(ids))
+            ids.append(earlier)
+            continue
+        delay_ms = message.delay_ms
+        if delay_ms is None:
+            delay_ms = _delay_ms(message, in_force, state.now_ms)
         ttl_ms = in_force.ttl_ms if message.ttl_ms is None else message.ttl_ms
         expires_ms = later(state.now_ms, ttl_ms) if ttl_ms else FOR_EVER
         lane = lanes_by_kind.get((message.priority, message.zone))
@@ -55,9 +67,17 @@ def enqueue(state: State, command: Enqueue) -> Outcome:
         else:
             message_id = _park(state, queue, lane, message, expires_ms, delay_ms)
         ids.append(message_id)
+        if message.dedup_id:
+            dedup.remember(state, queue, message.dedup_id, message_id)
         if is_ready:
             woken[lane] = woken.get(lane, 0) + 1
-    return Enqueued(tuple(ids))
+    rates.count(state, queue, rates.ENQUEUED, len(ids) - len(duplicates))
+    return Enqueued(tuple(ids), tuple(duplicates))
+
+
+def _delay_ms(message: NewMessage, in_force: Effective, now_ms: int) -> int:
+    at_ms = message.not_before_ms
+    return in_force.delay_ms if at_ms is None else at_ms - now_ms
 
 
 def leave(state: State, queue: Queue, gone: Iterable[Held]) -> bool:
@@ -87,6 +107,12 @@ def leave(state: State, queue: Queue, gone: Iterable[Held]) -> bool:
     return freed
 
 
+def expired(state: State, queue: Queue, held: Held) -> bool:
+    """The message is gone because its life is over; see ``leave``."""
+    rates.count(state, queue, rates.EXPIRED, 1)
+    return leave(state, queue, (held,))
+
+
 def delete_messages(state: State, command: DeleteMessages) -> Outcome:
     """See ``commands.DeleteMessages``."""
     queue = state.find_queue(command.account, command.queue)
@@ -96,7 +122,7 @@ def delete_messages(state: State, command: DeleteMessages) -> Outcome:
     for message_id in command.ids:
         data = state.kv.get(queue.messages + message_id)
         if data is not None:
-            _remove(state, queue, message_id, records.times(data))
+            remove(state, queue, message_id, records.times(data))
             count += 1
     if count:
         fresh.settle_gaps(state, queue)
@@ -104,7 +130,7 @@ def delete_messages(state: State, command: DeleteMessages) -> Outcome:
     return Deleted(count)
 
 
-def give_back(state: State, queue: Queue, held: Held, delay_ms: int) -> bool:
+def give_back(state: State, queue: Queue, held: Held, delay_ms: int, error: str) -> bool:
     """A claim holds the message no more; whether it is ready now."""
     record = queue.record
     data = state.kv.get(queue.messages + held.id)
@@ -112,12 +138,12 @@ def give_back(state: State, queue: Queue, held: Held, delay_ms: int) -> bool:
     expires_ms = records.times(data).expires_ms
     record.claimed -= 1
     if expires_ms <= state.now_ms:
-        leave(state, queue, (held,))
+        expired(state, queue, held)
         return False
     if delay_ms > 0:
-        _delay(state, queue, held.id, delay_ms, expires_ms, held.deliveries)
+        _delay(state, queue, held.id, delay_ms, expires_ms, held.deliveries, error)
         return False
-    _return(state, queue, held.id, expires_ms, held.deliveries)
+    _return(state, queue, held.id, expires_ms, held.deliveries, error)
     return True
 
 
@@ -128,18 +154,18 @@ def ripen(state: State, queue: Queue, message_id: MessageId) -> bool:
     waiting, data = kv.get(key), kv.get(queue.messages + message_id)
     assert waiting is not None, message_id
     assert data is not None, message_id
-    due_ms, deliveries = records.decode_delayed(waiting)
+    due_ms, deliveries, error = records.decode_delayed(waiting)
     times = records.times(data)
     deadlines.remove(state, queue, min(due_ms, times.expires_ms), DELAY, message_id)
     kv.delete(key)
     record.delayed -= 1
     if times.expires_ms <= state.now_ms:
-        leave(state, queue, (Held(message_id, deliveries, times.bytes),))
+        expired(state, queue, Held(message_id, deliveries, times.bytes))
         return False
     if _is_behind(state, queue, message_id):
         _block(state, queue, message_id, times.expires_ms)
         return False
-    _return(state, queue, message_id, times.expires_ms, deliveries)
+    _return(state, queue, message_id, times.expires_ms, deliveries, error)
     return True
 
 
@@ -147,7 +173,8 @@ def expire(state: State, queue: Queue, message_id: MessageId) -> None:
     """What has an expiry deadline has reached it; ``fresh.settle_gaps`` is left to do."""
     data = state.kv.get(queue.messages + message_id)
     assert data is not None, "what has a deadline is stored"
-    _remove(state, queue, message_id, records.times(data))
+    rates.count(state, queue, rates.EXPIRED, 1)
+    remove(state, queue, message_id, records.times(data))
 
 
 def drop_fresh(state: State, queue: Queue, message: Fresh) -> None:
@@ -155,7 +182,7 @@ def drop_fresh(state: State, queue: Queue, message: Fresh) -> None:
     message_id, expires_ms, size, timed, _ = message
     if timed:
         deadlines.remove(state, queue, expires_ms, EXPIRY, message_id)
-    leave(state, queue, (Held(message_id, 0, size),))
+    expired(state, queue, Held(message_id, 0, size))
 
 
 def take_returned(state: State, queue: Queue, message_id: MessageId, expires_ms: int) -> None:
@@ -218,7 +245,7 @@ def _join(
     if delay_ms > 0:
         _delay(state, queue, message_id, delay_ms, expires_ms, deliveries=0)
     elif is_first:
-        _return(state, queue, message_id, expires_ms, deliveries=0)
+        _return(state, queue, message_id, expires_ms, deliveries=0, error="")
         return message_id, True
     else:
         _block(state, queue, message_id, expires_ms)
@@ -240,18 +267,24 @@ def _delay(
     delay_ms: int,
     expires_ms: int,
     deliveries: int,
+    error: str = "",
 ) -> None:
     due_ms = later(state.now_ms, delay_ms)
     key = keys.delayed(queue.record.number, message_id)
-    state.kv.put(key, records.encode_delayed(due_ms, deliveries))
+    state.kv.put(key, records.encode_delayed(due_ms, deliveries, error))
     queue.record.delayed += 1
     deadlines.put(state, queue, min(due_ms, expires_ms), DELAY, message_id)
 
 
 def _return(
-    state: State, queue: Queue, message_id: MessageId, expires_ms: int, deliveries: int
+    state: State,
+    queue: Queue,
+    message_id: MessageId,
+    expires_ms: int,
+    deliveries: int,
+    error: str,
 ) -> None:
-    returned.add(state, queue, queue.lane_of(message_id), message_id, deliveries)
+    returned.add(state, queue, queue.lane_of(message_id), message_id, deliveries, error)
     if expires_ms != FOR_EVER:
         deadlines.put(state, queue, expires_ms, EXPIRY, message_id)
 
@@ -270,7 +303,7 @@ def _succeed(state: State, queue: Queue, group: str, message_id: MessageId) -> b
     queue.record.blocked -= 1
     # The deadline that it has stays as it is. Behind its first member none was ever delivered.
     lane = queue.lane_of(first)
-    returned.add(state, queue, lane, first, deliveries=0)
+    returned.add(state, queue, lane, first, deliveries=0, error="")
     data = state.kv.get(queue.messages + first)
     assert data is not None, "a member is stored"
     if records.times(data).expires_ms > state.now_ms:
@@ -291,8 +324,29 @@ def _group(state: State, queue: Queue, message_id: MessageId) -> str:
     return records.group_of(data)
 
 
-def _remove(state: State, queue: Queue, message_id: MessageId, times: records.Times) -> None:
-    """Take a stored message out, wherever it is."""
+def is_claimed(state: State, queue: Queue, message_id: MessageId) -> bool:
+    """Whether a stored message is under a claim: it is in no other place."""
+    return not is_ready(state, queue, message_id) and not _waits(state, queue, message_id)
+
+
+def is_ready(state: State, queue: Queue, message_id: MessageId) -> bool:
+    """Whether a stored message is fresh or returned."""
+    lane = queue.lane_of(message_id)
+    if message_id >= keys.message_id(lane.record.head, lane.number) and not message_id[0] & _FLAGS:
+        return True
+    key = keys.returned(queue.record.number, message_id)
+    return bool(lane.record.returned) and state.kv.get(key) is not None
+
+
+def _waits(state: State, queue: Queue, message_id: MessageId) -> bool:
+    record = queue.record
+    if record.delayed and state.kv.get(keys.delayed(record.number, message_id)) is not None:
+        return True
+    return bool(record.blocked) and _is_behind(state, queue, message_id)
+
+
+def remove(state: State, queue: Queue, message_id: MessageId, times: records.Times) -> None:
+    """Take a stored message out, wherever it is; ``fresh.settle_gaps`` is left to do."""
     record, kv, lane = queue.record, state.kv, queue.lane_of(message_id)
     number = record.number
     if message_id >= keys.message_id(lane.record.head, lane.number) and not message_id[0] & _FLAGS:
@@ -304,7 +358,7 @@ def _remove(state: State, queue: Queue, message_id: MessageId, times: records.Ti
     elif lane.record.returned and kv.get(keys.returned(number, message_id)) is not None:
         take_returned(state, queue, message_id, times.expires_ms)
     elif record.delayed and (waiting := kv.get(keys.delayed(number, message_id))) is not None:
-        due_ms, _ = records.decode_delayed(waiting)
+        due_ms, _, _ = records.decode_delayed(waiting)
         deadlines.remove(state, queue, min(due_ms, times.expires_ms), DELAY, message_id)
         kv.delete(keys.delayed(number, message_id))
         record.delayed -= 1

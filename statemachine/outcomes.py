@@ -24,19 +24,40 @@ class Reason(enum.StrEnum):
     KEY_REUSED = "idempotency_key_reused"
     SESSION_EXPIRED = "session_expired"
     STALE_BATCH = "stale_batch"
+    REDRIVE_RUNNING = "redrive_running"
+    NO_REDRIVE = "no_redrive"
+
+
+class Why(enum.StrEnum):
+    """What became of a message that a claim was said to hold and does not."""
+
+    HELD = "held_by_another_claim"
+    GONE = "gone"  # Acknowledged, expired, deleted or dead-lettered, or it never was.
+    WAITING = "waiting"  # It is back in the queue, or about to be.
+    TWICE = "named_twice"  # By two parts of a transaction.
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=0):
-    """The command was valid but could not take effect; state is unchanged."""
+    """The command was valid but could not take effect; state is unchanged.
+
+    ``why`` says of each message in ``stale`` what became of it, here and below.
+    """
 
     reason: Reason
     detail: str
+    stale: tuple[MessageId, ...] = ()
+    why: tuple[Why, ...] = ()
 
 
 class Enqueued(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The messages are in the queue under these ids, in the order they were given."""
+    """The messages are in the queue under these ids, in the order they were given.
+
+    At the positions in ``duplicates`` nothing was added: there the id is that of an
+    earlier message with the same ``dedup_id``, which may be gone by now.
+    """
 
     ids: tuple[MessageId, ...]
+    duplicates: tuple[int, ...] = ()
 
 
 class Delivered(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -45,6 +66,7 @@ class Delivered(msgspec.Struct, frozen=True, array_like=True, gc=False):
     id: MessageId
     deliveries: int  # This one included.
     record: bytes
+    error: str = ""  # What was last said to be wrong with it.
 
 
 class Claimed(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -60,9 +82,15 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Extended(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """The lease now ends at ``until_ms``."""
+    """The lease now ends at ``until_ms``; that of ``claim``, if the messages went over to one.
+
+    ``until_ms`` is 0 if the claim holds none of the messages named.
+    """
 
     until_ms: int
+    claim: int = 0
+    stale: tuple[MessageId, ...] = ()
+    why: tuple[Why, ...] = ()
 
 
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -70,6 +98,7 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
     settled: int
     stale: tuple[MessageId, ...] = ()
+    why: tuple[Why, ...] = ()
 
 
 class Deleted(msgspec.Struct, frozen=True, array_like=True, tag=5):
@@ -101,6 +130,34 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=9):
     """Nothing to say: a barrier, a digest command, a deletion of a queue or account."""
 
 
+class ManyExtended(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """The leases now end at ``until_ms``, but for those of ``ended``, which are over.
+
+    Of each of these it is said whether the lease ran out and the messages go back.
+    """
+
+    until_ms: int
+    ended: tuple[tuple[int, bool], ...] = ()
+
+
+class StalePart(msgspec.Struct, frozen=True, array_like=True):
+    """What is wrong with an ack, or with a release; releases count on after acks."""
+
+    part: int
+    ended: bool  # The claim is over.
+    stale: tuple[MessageId, ...] = ()
+    why: tuple[Why, ...] = ()
+
+
+class Transacted(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """How many messages each part settled, and the ids of those put; or nothing, for ``stale``."""
+
+    acked: tuple[int, ...] = ()
+    released: tuple[int, ...] = ()
+    put: tuple[Enqueued, ...] = ()
+    stale: tuple[StalePart, ...] = ()
+
+
 Outcome = (
     Refused
     | Enqueued
@@ -112,4 +169,6 @@ Outcome = (
     | Swept
     | SessionOpened
     | Done
+    | ManyExtended
+    | Transacted
 )

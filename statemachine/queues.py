@@ -63,10 +63,11 @@ def purge(state: State, command: Purge) -> Outcome:
         return no_queue(command.account, command.queue)
     record = queue.record
     count = record.ready + record.delayed + record.claimed + record.blocked
-    if count or record.claims:
+    if count or _has_more(record):
         _empty(state, queue)
         # Under a new number nothing of before can be found, by a late ack least of all.
         queue.begin(_new_record(state, record.settings, record.created_ms))
+        queue.record.tally = record.tally
         state.touch_queue(queue)
     return Deleted(count)
 
@@ -157,11 +158,16 @@ def _set(state: State, queue: Queue, settings: QueueSettings) -> Outcome:
     return Stored(created=False)
 
 
+def _has_more(record: QueueRecord) -> bool:
+    """Whether there is something to a queue besides its messages."""
+    return bool(record.claims or record.dedup_ids) or record.redrive_ms != FOR_EVER
+
+
 def _empty(state: State, queue: Queue) -> None:
     record = queue.record
     deadlines.set_timer(state, queue, FOR_EVER)
     has_messages = record.ready or record.delayed or record.blocked
-    if has_messages or record.claims or record.lanes > 1:
+    if has_messages or _has_more(record) or record.lanes > 1:
         for space in keys.OF_QUEUE:
             low = keys.of_queue(space, record.number)
             state.kv.delete_range(low, keys.of_queue(space, record.number + 1))

@@ -6,9 +6,20 @@ or session forgotten, or one look that found nothing to do any more.
 
 from __future__ import annotations
 
-from statemachine import claims, deadlines, fresh, keys, messages, once, records, sessions
+from statemachine import (
+    claims,
+    deadlines,
+    dedup,
+    fresh,
+    keys,
+    messages,
+    once,
+    records,
+    redrive,
+    sessions,
+)
 from statemachine.commands import Sweep
-from statemachine.deadlines import DELAY, EXPIRY, LEASE
+from statemachine.deadlines import DEDUP, DELAY, EXPIRY, LEASE
 from statemachine.outcomes import Outcome, Swept
 from statemachine.records import FOR_EVER
 from statemachine.state import Queue, State
@@ -49,14 +60,18 @@ def _sweep_queue(state: State, queue: Queue, limit: int) -> int:
     """Do what is due in the queue, and set its timer to what is next.
 
     Each step answers how much it has done and when it is next wanted: now, if it had
-    to stop. Deadlines come last, since the steps before may set some.
+    to stop. A job comes first, since it may put messages into the queue. Deadlines come
+    last, since the steps before may set some.
     """
-    count, leases_ms = _end_leases(state, queue, limit)
+    count = redrive.step(state, queue, limit)
+    ended, leases_ms = _end_leases(state, queue, limit - count)
+    count += ended
     dropped, heads_ms = _drop_heads(state, queue, limit - count)
     count += dropped
     fired, deadlines_ms = _meet_deadlines(state, queue, limit - count)
     count += fired
-    deadlines.set_timer(state, queue, min(leases_ms, heads_ms, deadlines_ms))
+    redrive_ms = max(queue.record.redrive_ms, state.now_ms)
+    deadlines.set_timer(state, queue, min(redrive_ms, leases_ms, heads_ms, deadlines_ms))
     state.touch_queue(queue)
     return max(count, 1)
 
@@ -126,9 +141,11 @@ def _due_deadlines(state: State, queue: Queue, low: bytes, limit: int) -> tuple[
 
 
 def _meet(state: State, queue: Queue, key: bytes) -> None:
-    _, kind, subject = keys.split_deadline(key)
+    due_ms, kind, subject = keys.split_deadline(key)
     if kind == LEASE:
         claims.end_lease(state, queue, keys.number(subject))
+    elif kind == DEDUP:
+        dedup.forget(state, queue, due_ms, subject)
     elif kind == DELAY:
         if messages.ripen(state, queue, subject):
             state.wake(queue.lane_of(subject))

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
+from api import problems
 from api.problems import Problem
 from api.rest import answers, parameters, polling
 from api.rest.answers import Answer
-from api.rest.envelopes import Message, envelope, timestamp
+from api.rest.envelopes import Message, checked_text, envelope, timestamp
 from api.rest.operations import Operation, Says
 from api.rest.parameters import NoQuery, ZoneMode
 from api.rest.reads import ReadQuery
 from api.rest.requests import Call, JsonBody
 from statemachine import queries
-from statemachine.commands import Ack, Claim, Extend, Release
-from statemachine.outcomes import Claimed, Extended, Reason, Settled
-from statemachine.records import claim_from_text, claim_text, decode_message, message_id_text
+from statemachine.commands import Ack, Claim, Extend, ExtendMany, Release
+from statemachine.outcomes import Claimed, Extended, ManyExtended, Reason, Settled
+from statemachine.records import claim_from_text, claim_text, decode_message
 
 CLAIMS = "/v1/{account}/queues/{queue}/claims"
 CLAIM = CLAIMS + "/{claim}"
 ACK = CLAIM + "/ack"
+EXTEND = "/v1/{account}/queues/{queue}/extend"
+NACK = CLAIM + "/nack"
+REASON_LENGTH_MAX = 1_000
 
 
 class ClaimToMake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,15 +52,44 @@ class ClaimView(msgspec.Struct, frozen=True):
 
 
 class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A new lease, from now; without it the queue's."""
+    """A new lease, from now, without it the queue's; for some of the messages, or all."""
 
     lease: float | None = None
+    ids: list[str] | None = None
 
 
 class LeaseView(msgspec.Struct, frozen=True):
-    """When the lease ends now."""
+    """When the lease ends now.
+
+    ``claim`` is the one that the messages named went over to, if they were not all that
+    there are; ``stale`` names those that the claim did not hold.
+    """
 
     lease_until: datetime
+    claim: str | msgspec.UnsetType = msgspec.UNSET
+    stale: list[str] | msgspec.UnsetType = msgspec.UNSET
+    why: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ManyLeases(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Claims, and a new lease for all of them, from now; without it the queue's."""
+
+    claims: list[str]
+    lease: float | None = None
+
+
+class ClaimLease(msgspec.Struct, frozen=True):
+    """When a claim's lease ends now, or why it does not."""
+
+    claim: str
+    lease_until: datetime | None
+    ended: Literal["lease_ended", "gone"] | None
+
+
+class ManyLeasesView(msgspec.Struct, frozen=True):
+    """In the order in which the claims were named."""
+
+    claims: list[ClaimLease]
 
 
 class Ids(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,7 +102,20 @@ class ReleaseQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Some of the claim's messages, comma-separated, and when they are ready again."""
 
     ids: str | None = None
-    delay: float = 0
+    delay: float | None = None
+    reason: str | None = None
+
+
+class Nack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Some of the claim's messages, or all; what is wrong, and when to try them again.
+
+    With ``dead`` they are not tried again: they become dead letters.
+    """
+
+    ids: list[str] | None = None
+    reason: str | None = None
+    delay: float | None = None
+    dead: bool = False
 
 
 class Acked(msgspec.Struct, frozen=True):
@@ -76,6 +123,8 @@ class Acked(msgspec.Struct, frozen=True):
 
     acked: int
     stale: list[str]
+    why: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    """By message, what became of those that are stale; absent if there are none."""
 
 
 class Released(msgspec.Struct, frozen=True):
@@ -83,11 +132,15 @@ class Released(msgspec.Struct, frozen=True):
 
     released: int
     stale: list[str]
+    why: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    """By message, what became of those that are stale; absent if there are none."""
 
 
 CLAIM_BODY = JsonBody(ClaimToMake, optional=True)
+MANY_BODY = JsonBody(ManyLeases)
 LEASE_BODY = JsonBody(Lease, optional=True)
 ACK_BODY = JsonBody(Ids, optional=True)
+NACK_BODY = JsonBody(Nack, optional=True)
 
 
 async def claim_messages(call: Call, query: NoQuery) -> Answer:
@@ -130,25 +183,59 @@ async def inspect_claim(call: Call, query: ReadQuery) -> Answer:
 
 async def extend_claim(call: Call, query: NoQuery) -> Answer:
     """PATCH a claim."""
-    lease_ms = _lease_ms(call, (await LEASE_BODY.read(call)).lease)
-    command = Extend(call.account, call.queue, _claim(call), lease_ms)
+    asked = await LEASE_BODY.read(call)
+    lease_ms, ids = _lease_ms(call, asked.lease), _named(call, asked.ids)
+    command = Extend(call.account, call.queue, _claim(call), lease_ms, ids)
     extended = await call.propose(command, Extended)
-    return answers.json(200, LeaseView(timestamp(extended.until_ms)))
+    why = problems.why(extended.stale, extended.why)
+    if not extended.until_ms:
+        raise _stale_claim(why)
+    view = LeaseView(
+        timestamp(extended.until_ms),
+        claim_text(extended.claim) if extended.claim else msgspec.UNSET,
+        list(why) if ids is not None else msgspec.UNSET,
+        why or msgspec.UNSET,
+    )
+    return answers.json(200, view)
+
+
+async def extend_claims(call: Call, query: NoQuery) -> Answer:
+    """POST extend: many claims at once."""
+    asked = await MANY_BODY.read(call)
+    parameters.in_range(len(asked.claims), 1, call.service.limits.claim_messages_max, "claims")
+    claims = tuple([claim_id(text) for text in asked.claims])
+    command = ExtendMany(call.account, call.queue, claims, _lease_ms(call, asked.lease))
+    extended = await call.propose(command, ManyExtended)
+    ended, until = dict(extended.ended), timestamp(extended.until_ms)
+    views = [
+        ClaimLease(text, None, "lease_ended" if ended[one] else "gone")
+        if one in ended
+        else ClaimLease(text, until, None)
+        for text, one in zip(asked.claims, claims, strict=True)
+    ]
+    return answers.json(200, ManyLeasesView(views))
+
+
+def claim_id(text: str) -> int:
+    """A claim of a list, which must be well-formed."""
+    found = claim_from_text(text)
+    if found is None:
+        raise Problem("invalid_id", f"{text[:64]!r} is not a claim", field="claims")
+    return found
 
 
 async def release_claim(call: Call, query: ReleaseQuery) -> Answer:
     """DELETE a claim."""
-    limits = call.service.limits
     named = None if query.ids is None else query.ids.split(",")
-    command = Release(
-        call.account,
-        call.queue,
-        _claim(call),
-        _named(call, named),
-        parameters.milliseconds(query.delay, limits.duration_ms_max, "delay"),
-    )
-    settled = _some_held(await call.propose(command, Settled))
-    return answers.json(200, Released(settled.settled, _texts(settled)))
+    return await _give_back(call, Nack(named, query.reason, query.delay))
+
+
+async def nack_messages(call: Call, query: NoQuery) -> Answer:
+    """POST nack: the work has failed."""
+    asked = await NACK_BODY.read(call)
+    if asked.dead and asked.delay is not None:
+        raise Problem("invalid_request", "dead and delay exclude each other", field="delay")
+    return await _give_back(call, asked)
 
 
 async def ack_messages(call: Call, query: NoQuery) -> Answer:
@@ -156,7 +243,22 @@ async def ack_messages(call: Call, query: NoQuery) -> Answer:
     named = (await ACK_BODY.read(call)).ids
     command = Ack(call.account, call.queue, _claim(call), _named(call, named))
     settled = _some_held(await call.propose(command, Settled))
-    return answers.json(200, Acked(settled.settled, _texts(settled)))
+    return answers.json(200, Acked(settled.settled, *_stale(settled)))
+
+
+async def _give_back(call: Call, asked: Nack) -> Answer:
+    reason, most_ms = asked.reason, call.service.limits.duration_ms_max
+    command = Release(
+        call.account,
+        call.queue,
+        _claim(call),
+        _named(call, asked.ids),
+        parameters.optional_milliseconds(asked.delay, most_ms, "delay"),
+        "" if reason is None else checked_text(reason, REASON_LENGTH_MAX, "reason"),
+        asked.dead,
+    )
+    settled = _some_held(await call.propose(command, Settled))
+    return answers.json(200, Released(settled.settled, *_stale(settled)))
 
 
 def _claim(call: Call) -> int:
@@ -188,7 +290,7 @@ def _claimed(call: Call, command: Claim, claimed: Claimed) -> Answer:
 
 def _view(claimed: Claimed) -> ClaimView:
     messages = [
-        envelope(given.id, decode_message(given.record), "claimed", given.deliveries)
+        envelope(given.id, decode_message(given.record), "claimed", given.deliveries, given.error)
         for given in claimed.messages
     ]
     return ClaimView(claim_text(claimed.claim), timestamp(claimed.until_ms), messages)
@@ -201,12 +303,17 @@ def _no_claim(text: str) -> Problem:
 def _some_held(settled: Settled) -> Settled:
     """Part of a list is an answer; nothing of it is a mistake that must not look like success."""
     if settled.stale and not settled.settled:
-        raise Problem("stale_claim", "the claim holds none of the messages named")
+        raise _stale_claim(problems.why(settled.stale, settled.why))
     return settled
 
 
-def _texts(settled: Settled) -> list[str]:
-    return [message_id_text(message_id) for message_id in settled.stale]
+def _stale_claim(why: dict[str, str]) -> Problem:
+    return Problem("stale_claim", "the claim holds none of the messages named", why=why)
+
+
+def _stale(settled: Settled) -> tuple[list[str], dict[str, str] | msgspec.UnsetType]:
+    why = problems.why(settled.stale, settled.why)
+    return list(why), why or msgspec.UNSET
 
 
 OPERATIONS = (
@@ -233,6 +340,16 @@ OPERATIONS = (
         refusals=("no_claim", "stale_claim"),
     ),
     Operation(
+        "POST",
+        NACK,
+        nack_messages,
+        "Give messages back because their work failed, or make them dead letters",
+        query=NoQuery,
+        body=NACK_BODY,
+        answers={200: Says("What went back, and what the claim did not hold", Released)},
+        refusals=("no_claim", "stale_claim"),
+    ),
+    Operation(
         "GET",
         CLAIM,
         inspect_claim,
@@ -249,7 +366,16 @@ OPERATIONS = (
         query=NoQuery,
         body=LEASE_BODY,
         answers={200: Says("When it ends now", LeaseView)},
-        refusals=("no_claim",),
+        refusals=("no_claim", "stale_claim"),
+    ),
+    Operation(
+        "POST",
+        EXTEND,
+        extend_claims,
+        "Let the leases of many claims end later, or earlier",
+        query=NoQuery,
+        body=MANY_BODY,
+        answers={200: Says("When each ends now, or why it does not", ManyLeasesView)},
     ),
     Operation(
         "DELETE",

@@ -127,7 +127,7 @@ def _tag(path: str) -> str:
     nouns = [part for part in path.split("/") if part and not part.startswith("{")]
     if nouns[0] != "v1":
         return "node"
-    words = [noun for noun in nouns if noun in ("messages", "claims", "queues")]
+    words = [noun for noun in nouns if noun in ("messages", "claims", "queues", "transactions")]
     return words[-1] if words else "accounts"
 
 

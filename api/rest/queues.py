@@ -66,12 +66,29 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages per second, over the last fifty to sixty seconds."""
+
+    enqueued: float
+    claimed: float
+    acked: float
+    released: float
+    expired: float
+    dead: float
+
+
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """What is in a queue."""
 
     messages: Counts
     bytes: int
     oldest_ready_at: datetime | None
+    oldest_ready_age: float | None
+    dead: int
+    """Messages of this queue that became dead letters so far."""
+    leases_ended: int
+    """Claims of which the lease ran out so far."""
+    rates: Rates
 
 
 async def list_queues(call: Call, query: ListQuery) -> Answer:
@@ -122,15 +139,22 @@ async def delete_queue(call: Call, query: NoQuery) -> Answer:
 
 async def queue_stats(call: Call, query: ReadQuery) -> Answer:
     """GET stats."""
-    found = queries.stats(call.service.reader(), call.account, call.queue)
+    now_ms = call.service.now_ms()
+    found = queries.stats(call.service.reader(), call.account, call.queue, now_ms=now_ms)
     if found is None:
         raise no_queue(call)
+    oldest_ms = found.oldest_ready_ms
+    seconds = found.recent_ms / 1000
     return answers.json(
         200,
         Stats(
             messages=_counts(found),
             bytes=found.bytes,
-            oldest_ready_at=envelopes.optional_timestamp(found.oldest_ready_ms),
+            oldest_ready_at=envelopes.optional_timestamp(oldest_ms),
+            oldest_ready_age=None if oldest_ms is None else (now_ms - oldest_ms) / 1000,
+            dead=found.dead,
+            leases_ended=found.leases_ended,
+            rates=Rates(**{kind: round(n / seconds, 3) for kind, n in found.recent.items()}),
         ),
     )
 
@@ -152,7 +176,7 @@ def _describe(call: Call) -> Queue:
     return Queue(
         name=found.name,
         settings=settings.from_store(found.settings),
-        effective=settings.in_force(found.effective),
+        effective=settings.in_force(found.name, found.effective),
         created_at=envelopes.timestamp(found.created_ms),
         messages=_counts(found),
         bytes=found.bytes,

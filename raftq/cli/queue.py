@@ -83,7 +83,8 @@ def stats(
     if as_json:
         output.print_json(found)
         return
-    flat = {**found.pop("messages", {}), **found}
+    rates = {f"{kind}/s": rate for kind, rate in found.pop("rates", {}).items()}
+    flat = {**found.pop("messages", {}), **found, **rates}
     output.print_table(("what", "value"), list(flat.items()))
 
 
@@ -173,19 +174,74 @@ def release(
     queue: Queue,
     claim: Claim,
     ids: Ids = None,
-    delay: Annotated[float, typer.Option(min=0, help="Seconds until they are ready.")] = 0.0,
+    delay: Annotated[
+        float | None, typer.Option(min=0, help="Seconds until they are ready.")
+    ] = None,
     url: Urls = None,
     account: Account = "default",
     timeout: Timeout = 10.0,
 ) -> None:
     """Give messages back."""
     query = {"ids": ",".join(ids)} if ids else {}
-    if delay:
+    if delay is not None:
         query["delay"] = str(delay)
     with connect(url, timeout) as client:
         path = f"{queue_path(account, queue)}/claims/{claim}"
         settled = _write(client, "DELETE", path, query=query)
     _report(settled["released"], "released", settled["stale"])
+
+
+@app.command()
+def nack(
+    queue: Queue,
+    claim: Claim,
+    ids: Ids = None,
+    reason: Annotated[str | None, typer.Option(help="What went wrong.")] = None,
+    delay: Annotated[
+        float | None, typer.Option(min=0, help="Seconds until they are tried again.")
+    ] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="Do not try again: dead letters.")] = False,
+    url: Urls = None,
+    account: Account = "default",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Give messages back whose work has failed."""
+    asked = {"ids": ids, "reason": reason, "delay": delay, "dead": dead or None}
+    body = messages.encode({key: value for key, value in asked.items() if value is not None})
+    with connect(url, timeout) as client:
+        path = f"{queue_path(account, queue)}/claims/{claim}/nack"
+        settled = _write(client, "POST", path, body=body)
+    _report(settled["released"], "nacked", settled["stale"])
+
+
+@app.command()
+def redrive(
+    queue: Queue,
+    to: Annotated[str | None, typer.Option(help="Else each to where it died.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most.")] = None,
+    rate: Annotated[int | None, typer.Option(min=1, help="At most in a second.")] = None,
+    status: Annotated[bool, typer.Option("--status", help="Only show how far it is.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Move no more.")] = False,
+    as_json: Json = False,
+    url: Urls = None,
+    account: Account = "default",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Move a queue's dead letters back, in the background."""
+    asked = {"to": to, "limit": limit, "rate": rate}
+    body = messages.encode({key: value for key, value in asked.items() if value is not None})
+    with connect(url, timeout) as client:
+        path = f"{queue_path(account, queue)}/redrive"
+        if status:
+            job = client.request("GET", path, repeatable=True).json()
+        elif cancel:
+            job = _write(client, "DELETE", path)
+        else:
+            job = _write(client, "POST", path, body=body)
+    if as_json:
+        output.print_json(job)
+    else:
+        output.print_table(("what", "value"), list(job.items()))
 
 
 @app.command()

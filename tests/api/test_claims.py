@@ -129,9 +129,11 @@ def test_ack_of_some_names_what_the_claim_did_not_hold(client: TestClient) -> No
     ids = put(client, 2)
     path = f"{QUEUE}/claims/{claim(client, limit=2)['claim']}/ack"
     answer = client.post(path, json={"ids": [ids[0], ABSENT]})
-    assert (answer.status_code, answer.json()) == (200, {"acked": 1, "stale": [ABSENT]})
+    told = {"acked": 1, "stale": [ABSENT], "why": {ABSENT: "gone"}}
+    assert (answer.status_code, answer.json()) == (200, told)
     nothing = client.post(path, json={"ids": [ids[0]]})
     assert (nothing.status_code, nothing.json()["reason"]) == (409, "stale_claim")
+    assert nothing.json()["why"] == {ids[0]: "gone"}
     assert client.post(path, json={"ids": None}).json() == {"acked": 1, "stale": []}
 
 

@@ -12,6 +12,7 @@ from local_service import LocalService
 ACCOUNT = "/v1/shop"
 QUEUES = "/v1/shop/queues"
 QUEUE = "/v1/shop/queues/orders"
+RATES = dict.fromkeys(("enqueued", "claimed", "acked", "released", "expired", "dead"), 0.0)
 
 
 def put(client: TestClient, queue: str, count: int = 1, **more: Any) -> None:
@@ -87,6 +88,10 @@ def test_stats_count_messages_by_state(client: TestClient, service: LocalService
     assert found == {
         "messages": {"ready": 2, "delayed": 2, "claimed": 1, "blocked": 0},
         "oldest_ready_at": "2026-01-01T00:00:00Z",
+        "oldest_ready_age": 1.0,
+        "dead": 0,
+        "leases_ended": 0,
+        "rates": RATES | {"enqueued": 0.098, "claimed": 0.02},
     }
 
 
@@ -96,6 +101,10 @@ def test_an_empty_queue_has_no_oldest_message(client: TestClient) -> None:
         "messages": {"ready": 0, "delayed": 0, "claimed": 0, "blocked": 0},
         "bytes": 0,
         "oldest_ready_at": None,
+        "oldest_ready_age": None,
+        "dead": 0,
+        "leases_ended": 0,
+        "rates": RATES,
     }
 
 

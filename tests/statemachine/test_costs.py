@@ -347,3 +347,51 @@ def test_a_queue_of_many_lanes_writes_only_those_that_changed() -> None:
     assert bench.cost["put"] <= 5, bench.cost
     bench.claim(zone="z7", zone_mode="only")
     assert bench.cost["put"] <= 6, bench.cost
+
+
+def test_a_duplicate_costs_one_look_and_a_new_id_two_writes_more() -> None:
+    bench = Bench()
+    new = NewMessage(b"x", "t")
+    bench.do(c.Enqueue("a", "q", (new,)))
+    bench.do(c.Enqueue("a", "q", (new,)))
+    plain = bench.cost
+    for number in range(2_000):
+        bench.do(c.Enqueue("a", "q", (NewMessage(b"x", "t", dedup_id=str(number)),)))
+    assert bench.cost - plain == {"get": 1, "put": 2}
+    bench.do(c.Enqueue("a", "q", (NewMessage(b"x", "t", dedup_id="7"),)), restart=True)
+    assert bench.cost["put"] <= 2, bench.cost  # The queue's record and the position.
+    assert bench.cost["scan"] == 0, bench.cost
+
+
+def test_a_transaction_costs_what_its_parts_do() -> None:
+    bench = Bench()
+    bench.put(3_000)
+    claims = [bench.claim(100) for _ in range(20)]
+    parts = tuple(c.PartAck("q", one.claim) for one in claims)
+    bench.do(c.Transact("a", parts, (c.PartPut("q", (NewMessage(b"x", "t"),)),)))
+    assert bench.cost["get"] + bench.cost["scan"] == 0, bench.cost
+    assert bench.cost["delete"] <= 20 * 101, bench.cost
+    assert bench.cost["put"] < 10, bench.cost
+
+
+def test_extending_many_claims_costs_two_writes_for_each() -> None:
+    bench = Bench()
+    bench.put(3_000)
+    claims = tuple(bench.claim(10).claim for _ in range(100))
+    bench.do(c.ExtendMany("a", "q", claims, 1_000))
+    assert bench.cost["get"] + bench.cost["scan"] == 0, bench.cost
+    assert bench.cost["put"] <= 2 * 100 + 3, bench.cost
+
+
+def test_a_redrive_does_not_walk_over_what_it_has_moved() -> None:
+    bench = Bench()
+    bench.do(c.PutQueue("a", "q", c.QueueSettings(max_deliveries=1)))
+    bench.put(5_000)
+    for _ in range(5):
+        bench.do(c.Release("a", "q", bench.claim(1_000).claim))
+    bench.do(c.Redrive("a", "q.dead"))
+    while (swept := bench.do(c.Sweep(500), restart=True)) != Swept(0, more=False):
+        assert isinstance(swept, Swept)
+        # Once for moving them, and once for the head to follow.
+        assert bench.cost["step"] < 2 * 500 + 2 * STEPS_MAX, bench.cost
+    assert len(bench.claim(1_000).messages) == 1_000

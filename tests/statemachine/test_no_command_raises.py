@@ -20,9 +20,12 @@ BYTES = st.sampled_from([b"", b"\xff" * 10, bytes(10), b"x" * 11])
 MODES = st.sampled_from([None, "any", "only", "prefer", ""])
 SETTINGS = st.builds(
     c.QueueSettings,
-    st.none() | INTEGERS,
-    st.none() | INTEGERS,
-    st.none() | INTEGERS,
+    *[st.none() | INTEGERS] * 3,
+    max_deliveries=st.none() | INTEGERS,
+    dead_letter_queue=st.none() | TEXTS,
+    retry_delay_ms=st.none() | INTEGERS,
+    retry_delay_max_ms=st.none() | INTEGERS,
+    dedup_window_ms=st.none() | INTEGERS,
     zone_mode=MODES,
     locality_wait_ms=st.none() | INTEGERS,
 )
@@ -51,10 +54,28 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
             TEXTS,
             INTEGERS,
             TEXTS,
+            dedup_id=TEXTS,
+            not_before_ms=st.none() | INTEGERS,
         ),
         max_size=3,
     ).map(tuple),
 }
+PARTS = {
+    "queue": NAMES,
+    "claim": INTEGERS,
+    "delay_ms": st.none() | INTEGERS,
+    "reason": TEXTS,
+    "dead": st.booleans(),
+    "messages": FIELDS["messages"],
+}
+
+
+def parts(kind: type, ids: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    names = getattr(kind, "__struct_fields__")  # noqa: B009  # As below.
+    given = {**PARTS, "ids": st.none() | ids}
+    return st.lists(st.builds(kind, **{name: given[name] for name in names}), max_size=2).map(tuple)
+
+
 KNOWN = st.integers(0, 3)
 
 
@@ -63,6 +84,14 @@ def any_command(kind: type, ids: st.SearchStrategy[Any]) -> st.SearchStrategy[An
     special = {
         "ids": ids if kind is c.DeleteMessages else st.none() | ids,
         "lease_ms": st.none() | INTEGERS,
+        "acks": parts(c.PartAck, ids),
+        "puts": parts(c.PartPut, ids),
+        "releases": parts(c.PartRelease, ids),
+        "claims": st.lists(INTEGERS, max_size=3).map(tuple),
+        "to": TEXTS,
+        "delay_ms": st.none() | INTEGERS,
+        "reason": TEXTS,
+        "dead": st.booleans(),
         "command": st.deferred(
             lambda: st.one_of([any_command(one, ids) for one in get_args(c.QueueCommand)])
         ),
@@ -93,6 +122,9 @@ def real(batch: Batch, outcomes: list[Outcome], sessions: list[int], which: int)
         if isinstance(command, c.Ack | c.Release | c.Extend) and claims and which:
             kept = {name: getattr(command, name) for name in command.__struct_fields__}
             command = type(command)(**{**kept, "claim": claims[-1]})
+        if isinstance(command, c.Transact) and claims and which:
+            own = tuple(c.PartAck(one.queue, claims[-1], one.ids) for one in command.acks)
+            command = c.Transact(command.account, own, command.puts, command.releases)
         if isinstance(command, c.DeleteMessages) and ids and which > 1:
             command = c.DeleteMessages(command.account, command.queue, tuple(ids[-which:]))
         commands.append(command)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,12 @@ class Scenario:
         if stats is None or page is None:
             return "no queue"
         shown = [f"{self.name('m', one.id)}:{one.state}({one.deliveries})" for one in page.items]
+        job = queries.redrive(self.kv, *names)
+        if "job" in words:
+            return f"moved={job.moved} of {job.total} ended={job.ended_ms}" if job else "no job"
+        if "of-late" in words:
+            recent = [f"{kind}={count}" for kind, count in stats.recent.items() if count]
+            return f"dead={stats.dead} ended={stats.leases_ended} {' '.join(recent)}"
         counts = f"ready={stats.ready} delayed={stats.delayed} claimed={stats.claimed}"
         if stats.blocked:
             counts += f" blocked={stats.blocked}"
@@ -84,24 +91,52 @@ class Scenario:
             self.things[self.names[thing]] = thing
         return self.names[thing]
 
+    def lost(self, stale: tuple[bytes, ...], why: tuple[o.Why, ...]) -> str:
+        pairs = zip(stale, why, strict=True)
+        return "".join(f" stale={self.name('m', one)}:{what}" for one, what in pairs)
+
+    def told(self, given: o.Delivered) -> str:
+        """What is said of a message that has failed."""
+        error = f"[{given.error}]" if given.error else ""
+        dead = decode_message(given.record).dead
+        if dead is None:
+            return error
+        source = f"{dead.queue}/{self.name('m', dead.id)}({dead.deliveries})"
+        return f"{error}[{dead.reason}:{dead.error} of {source} @{dead.enqueued_ms}]"
+
     def shown(self, outcome: Outcome) -> str:
         match outcome:
-            case o.Enqueued(ids):
-                return " ".join(["Enqueued", *(self.name("m", one) for one in ids)])
+            case o.Enqueued(ids, duplicates):
+                names = [self.name("m", one) for one in ids]
+                again = [f"duplicate={at}" for at in duplicates]
+                return " ".join(["Enqueued", *names, *again])
             case o.Claimed(claim, until_ms, messages) if messages:
                 shown = [
                     f"{self.name('m', one.id)}({one.deliveries})="
-                    f"{decode_message(one.record).body.decode()}"
+                    f"{decode_message(one.record).body.decode()}{self.told(one)}"
                     for one in messages
                 ]
                 return " ".join(["Claimed", self.name("c", claim), f"until={until_ms}", *shown])
-            case o.Settled(count, stale):
-                names = [self.name("m", one) for one in stale]
-                return " ".join([f"Settled {count}", *(f"stale={name}" for name in names)])
+            case o.Settled(count, stale, why):
+                return f"Settled {count}{self.lost(stale, why)}"
+            case o.Extended(until_ms, claim, stale, why):
+                to = f" {self.name('c', claim)}" if claim else ""
+                return f"Extended(until_ms={until_ms}){to}{self.lost(stale, why)}"
+            case o.ManyExtended(until_ms, ended):
+                over = [f" {self.name('c', one)}:over={is_known}" for one, is_known in ended]
+                return f"ManyExtended until={until_ms}{''.join(over)}"
+            case o.Transacted(acked, released, put, stale_parts):
+                parts = [
+                    f" part={one.part} ended={one.ended}{self.lost(one.stale, one.why)}"
+                    for one in stale_parts
+                ]
+                ids = [f" {self.name('m', one)}" for given in put for one in given.ids]
+                done = f" acked={acked} released={released}" if not parts else ""
+                return f"Transacted{done}{''.join(ids)}{''.join(parts)}"
             case o.SessionOpened(session):
                 return f"SessionOpened {self.name('s', session)}"
-            case o.Refused(reason, _):
-                return f"Refused {reason}"
+            case o.Refused(reason, _, stale, why):
+                return f"Refused {reason}{self.lost(stale, why)}"
             case other:
                 return repr(other)
 
@@ -109,6 +144,9 @@ class Scenario:
         thing = self.things.get(words["claim"][0], 12345)
         assert isinstance(thing, int)
         return thing
+
+    def claims(self, words: Words) -> tuple[int, ...]:
+        return tuple(self.claim({"claim": [one]}) for one in words["claim"])
 
     def ids(self, words: Words) -> tuple[bytes, ...] | None:
         if "id" not in words:
@@ -130,22 +168,53 @@ def number(words: Words, key: str) -> int | None:
     return int(words[key][0]) if key in words else None
 
 
+SETTINGS = {
+    "ttl": "ttl_ms",
+    "delay": "delay_ms",
+    "lease": "lease_ms",
+    "max": "max_deliveries",
+    "dlq": "dead_letter_queue",
+    "retry": "retry_delay_ms",
+    "retry-max": "retry_delay_max_ms",
+    "window": "dedup_window_ms",
+    "mode": "zone_mode",
+    "wait": "locality_wait_ms",
+}
+
+
 def word(words: Words, key: str) -> str | None:
     return words[key][0] if key in words else None
 
 
 def settings_of(words: Words) -> c.QueueSettings:
-    return c.QueueSettings(
-        number(words, "ttl"),
-        number(words, "delay"),
-        number(words, "lease"),
-        zone_mode=word(words, "mode"),
-        locality_wait_ms=number(words, "wait"),
-    )
+    given: dict[str, Any] = {
+        member: words[key][0] if key in ("dlq", "mode") else int(words[key][0])
+        for key, member in SETTINGS.items()
+        if key in words
+    }
+    return c.QueueSettings(**given)
 
 
 def fields_of(words: Words) -> tuple[str, ...]:
-    return tuple(f"{name}_ms" for name in words.get("field", []))
+    return tuple(SETTINGS.get(name, name) for name in words.get("field", []))
+
+
+def transaction(scenario: Scenario, words: Words) -> Command:
+    """Parts as ``ack=c1`` or ``release=c2:m3,m4``; ``put=queue:body``."""
+
+    def parts(key: str) -> Iterator[tuple[str, int, tuple[bytes, ...] | None]]:
+        for text in words.get(key, []):
+            claim, _, ids = text.partition(":")
+            named = {"id": ids.split(",")} if ids else {}
+            yield "q", scenario.claim({"claim": [claim]}), scenario.ids(named)
+
+    new = [text.partition(":") for text in words.get("put", [])]
+    return c.Transact(
+        "a",
+        tuple(c.PartAck(*part) for part in parts("ack")),
+        tuple(c.PartPut(name, (c.NewMessage(body.encode(), "t"),)) for name, _, body in new),
+        tuple(c.PartRelease(*part) for part in parts("release")),
+    )
 
 
 def put(_: Scenario, words: Words) -> Command:
@@ -159,6 +228,8 @@ def put(_: Scenario, words: Words) -> Command:
             zone=word(words, "zone") or "",
             priority=number(words, "priority") or 0,
             group=word(words, "group") or "",
+            dedup_id=word(words, "dedup") or "",
+            not_before_ms=number(words, "not-before"),
         )
         for body in words["body"]
     )
@@ -179,9 +250,22 @@ def claim(_: Scenario, words: Words) -> Command:
 COMMANDS: dict[str, Callable[[Scenario, Words], Command]] = {
     "put": put,
     "claim": claim,
-    "extend": lambda s, w: c.Extend(*names_of(w), s.claim(w), number(w, "lease")),
+    "extend": lambda s, w: c.Extend(*names_of(w), s.claim(w), number(w, "lease"), s.ids(w)),
+    "extend-many": lambda s, w: c.ExtendMany(*names_of(w), s.claims(w), number(w, "lease")),
+    "transact": lambda s, w: transaction(s, w),
+    "redrive": lambda _, w: c.Redrive(
+        *names_of(w), word(w, "to") or "", number(w, "limit") or 0, number(w, "rate") or 0
+    ),
+    "cancel": lambda _, w: c.CancelRedrive(*names_of(w)),
     "ack": lambda s, w: c.Ack(*names_of(w), s.claim(w), s.ids(w)),
-    "release": lambda s, w: c.Release(*names_of(w), s.claim(w), s.ids(w), number(w, "delay") or 0),
+    "release": lambda s, w: c.Release(
+        *names_of(w),
+        s.claim(w),
+        s.ids(w),
+        number(w, "delay"),
+        w.get("reason", [""])[0],
+        "dead" in w,
+    ),
     "delete": lambda s, w: c.DeleteMessages(*names_of(w), s.ids(w) or ()),
     "purge": lambda _, w: c.Purge(*names_of(w)),
     "put-queue": lambda _, w: c.PutQueue(*names_of(w), settings_of(w)),

@@ -1,7 +1,8 @@
 """What raftq promises, as plainly as it can be said: lists, dictionaries, no indexes.
 
 The model is shown each command with the outcome it had. It takes new ids from the
-outcome, and asserts everything else. Nothing happens in it by itself: leases, delays
+outcome, and asserts everything else. Dead letters get ids of which no outcome tells: they
+go by made-up ones until they are seen (``learn``). Nothing happens in it by itself: leases, delays
 and lifetimes end when ``sweep`` is called, except that a claim never gives out what
 has expired, and that nothing can be done under a lease that has ended.
 """
@@ -9,9 +10,11 @@ has expired, and that nothing can be done under a lease that has ended.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, NamedTuple
+
+import msgspec
 
 from statemachine import commands as c
 from statemachine import lanes
@@ -19,11 +22,26 @@ from statemachine import outcomes as o
 from statemachine.outcomes import Outcome, Reason, Refused
 from statemachine.records import decode_message
 
-T = TypeVar("T")
 Names = tuple[str, str]
 Place = tuple[str, str, str]  # Account, queue and zone.
-TTL_MS, DELAY_MS, LEASE_MS = 4 * 24 * 3600 * 1000, 0, 30_000
-LOCALITY_WAIT_MS = 3_000
+
+
+class InForce(NamedTuple):
+    """Settings, and what is built in."""
+
+    ttl_ms: int = 4 * 24 * 3600 * 1000
+    delay_ms: int = 0
+    lease_ms: int = 30_000
+    max_deliveries: int = 0
+    dead_letter_queue: str = ""
+    retry_delay_ms: int = 0
+    retry_delay_max_ms: int = 3_600_000
+    dedup_window_ms: int = 300_000
+    zone_mode: str = "any"
+    locality_wait_ms: int = 3_000
+
+
+BUILT_IN = InForce()
 
 
 @dataclass
@@ -31,18 +49,30 @@ class Message:
     id: bytes
     new: c.NewMessage
     enqueued_ms: int
+    arrived_ms: int  # In the queue where it is.
     expires_ms: int | None
     state: str
     due_ms: int = 0
     deliveries: int = 0
     claim: int = 0
     zone: str = ""  # Empty also for what came from one zone too many.
+    error: str = ""
+    moment: int = 0  # What came earlier has a smaller one.
+    is_known: bool = True  # By its id.
 
     def expired(self, now_ms: int) -> bool:
         return self.expires_ms is not None and self.expires_ms <= now_ms
 
-    def age(self) -> bytes:
-        return self.id[2:]
+    def age(self) -> tuple[int, bytes]:
+        return self.moment, self.id[2:] if self.is_known else b"\xff" * 8
+
+
+@dataclass
+class Job:
+    to: str
+    moment: int
+    moved: int = 0
+    is_over: bool = False
 
 
 @dataclass
@@ -50,6 +80,20 @@ class Queue:
     settings: c.QueueSettings
     messages: dict[bytes, Message] = field(default_factory=dict)
     claims: dict[int, int] = field(default_factory=dict)  # To the end of the lease.
+    dedup: dict[str, tuple[bytes, int]] = field(default_factory=dict)  # To id and end of window.
+    job: Job | None = None
+    counts: Counter[tuple[str, int]] = field(default_factory=Counter)  # By kind and time.
+    dead: int = 0
+    leases_ended: int = 0
+
+    def recent(self, now_ms: int) -> Counter[str]:
+        """What has happened in this slot of ten seconds and the five before it."""
+        found: Counter[str] = Counter()
+        for (kind, at_ms), count in self.counts.items():
+            if at_ms // 10_000 > now_ms // 10_000 - 6:
+                found[kind] += count
+        return found
+
     zones: dict[str, None] = field(default_factory=dict)  # Seen since it was empty by command.
 
     def zone(self, named: str) -> str:
@@ -81,6 +125,8 @@ class Model:
         self.woken: Counter[Place] = Counter()
         self.all_ids: list[tuple[Names, bytes]] = []
         self.all_claims: list[tuple[Names, int]] = []
+        self.moment = 0
+        self.made_up = 0
 
     def check(self, command: c.Command, outcome: Outcome) -> None:
         """Take the command in, and assert that this is what it answers."""
@@ -99,7 +145,12 @@ class Model:
             c.PatchAccount: self._patch_account,
             c.DeleteAccount: self._delete_account,
             c.Once: self._once,
+            c.Transact: self._transact,
+            c.ExtendMany: self._extend_many,
+            c.Redrive: self._redrive,
+            c.CancelRedrive: self._cancel_redrive,
         }
+        self.moment += 1
         checks[type(command)](command, outcome)
 
     def again(self, command: c.Command, outcome: Outcome) -> Outcome:
@@ -117,7 +168,7 @@ class Model:
         records = {given.id: given.record for given in outcome.messages}
         held = {message.id: message for message in queue.held(outcome.claim)}
         given = tuple(
-            o.Delivered(one.id, held[one.id].deliveries, records[one.id])
+            o.Delivered(one.id, held[one.id].deliveries, records[one.id], held[one.id].error)
             for one in outcome.messages
             if one.id in held
         )
@@ -125,49 +176,54 @@ class Model:
 
     def sweep(self) -> None:
         """Let everything happen that is due."""
-        for names, queue in self.queues.items():
-            for claim, until_ms in list(queue.claims.items()):
-                if until_ms <= self.now_ms:
-                    for message in queue.held(claim):
-                        self._give_back(names, queue, message, 0)
-                    del queue.claims[claim]
+        self.moment += 1
+        for names, queue in list(self.queues.items()):
+            self._move(names, queue)
+        for names, queue in list(self.queues.items()):
+            self._end_leases(names, queue)
             for message in queue.of("delayed"):
                 if message.expired(self.now_ms):
-                    self._leaves(names, queue, message)
+                    self._expires(names, queue, message)
                 elif message.due_ms <= self.now_ms:
                     message.state = "blocked"
                     self._turn(names, queue, message)
             for message in queue.of("blocked") + queue.of("ready"):
                 if message.expired(self.now_ms):
-                    self._leaves(names, queue, message)
+                    self._expires(names, queue, message)
+            queue.dedup = {key: kept for key, kept in queue.dedup.items() if kept[1] > self.now_ms}
         self.once = {key: kept for key, kept in self.once.items() if kept[1] > self.now_ms}
+
+    def _end_leases(self, names: Names, queue: Queue) -> None:
+        for claim, until_ms in list(queue.claims.items()):
+            if until_ms <= self.now_ms:
+                for message in queue.held(claim):
+                    self._give_back(names, queue, message, RUN_OUT)
+                del queue.claims[claim]
+                queue.leases_ended += 1
 
     def next_due_ms(self) -> int | None:
         """When the next thing happens in the queues or to a key."""
         times = [until_ms for _, until_ms, _ in self.once.values()]
         for queue in self.queues.values():
             times += queue.claims.values()
+            times += [until_ms for _, until_ms in queue.dedup.values()]
             times += [message.due_ms for message in queue.of("delayed")]
             waiting = queue.of("delayed") + queue.of("ready") + queue.of("blocked")
             times += [one.expires_ms for one in waiting if one.expires_ms is not None]
         return min(times, default=None)
 
-    def in_force(self, names: Names) -> tuple[int, int, int]:
-        """Time to live, delay and lease for the queue."""
+    def in_force(self, names: Names) -> InForce:
+        """The settings that hold for the queue."""
         own, defaults = self.queues[names].settings, self.accounts[names[0]]
-        return (
-            pick(own.ttl_ms, defaults.ttl_ms, TTL_MS),
-            pick(own.delay_ms, defaults.delay_ms, DELAY_MS),
-            pick(own.lease_ms, defaults.lease_ms, LEASE_MS),
-        )
-
-    def locality(self, names: Names) -> tuple[str, int]:
-        """Zone mode, and how long a message is first for its own zone."""
-        own, defaults = self.queues[names].settings, self.accounts[names[0]]
-        return (
-            pick(own.zone_mode, defaults.zone_mode, "any"),
-            pick(own.locality_wait_ms, defaults.locality_wait_ms, LOCALITY_WAIT_MS),
-        )
+        found: dict[str, Any] = {}
+        for member, built_in in BUILT_IN._asdict().items():
+            given = [
+                value
+                for value in (getattr(own, member), getattr(defaults, member))
+                if value is not None
+            ]
+            found[member] = given[0] if given else built_in
+        return InForce(**found)
 
     def _turn(self, names: Names, queue: Queue, message: Message) -> None:
         """A message whose turn it may be: it is ready unless others of its group are ahead."""
@@ -175,6 +231,10 @@ class Model:
             message.state = "ready"
             # What has expired is no reason to get up.
             self.woken[*names, message.zone] += not message.expired(self.now_ms)
+
+    def _expires(self, names: Names, queue: Queue, message: Message) -> None:
+        queue.counts["expired", self.now_ms] += 1
+        self._leaves(names, queue, message)
 
     def _leaves(self, names: Names, queue: Queue, message: Message) -> None:
         """The message is gone; the next one of its group may have its turn."""
@@ -192,37 +252,53 @@ class Model:
         assert len(outcome.ids) == len(command.messages)
         names = (command.account, command.queue)
         queue = self._open(names)
-        for message_id, new in zip(outcome.ids, command.messages, strict=True):
+        duplicates = list(outcome.duplicates)
+        for at, (message_id, new) in enumerate(zip(outcome.ids, command.messages, strict=True)):
+            earlier, until_ms = queue.dedup.get(new.dedup_id, (b"", 0))
+            if until_ms > self.now_ms:
+                assert duplicates.pop(0) == at
+                assert message_id == earlier
+                continue
             assert len(message_id) == 10
             seen = [known[2:] for known_names, known in self.all_ids if known_names == names]
             assert all(earlier < message_id[2:] for earlier in seen), "ids grow"
-            ttl_ms, delay_ms, _ = self.in_force(names)
-            ttl_ms = ttl_ms if new.ttl_ms is None else new.ttl_ms
-            delay_ms = delay_ms if new.delay_ms is None else new.delay_ms
+            in_force = self.in_force(names)
+            ttl_ms = in_force.ttl_ms if new.ttl_ms is None else new.ttl_ms
+            delay_ms = in_force.delay_ms if new.delay_ms is None else new.delay_ms
+            if new.delay_ms is None and new.not_before_ms is not None:
+                delay_ms = max(new.not_before_ms - self.now_ms, 0)
+            if new.dedup_id and in_force.dedup_window_ms:
+                queue.dedup[new.dedup_id] = message_id, self.now_ms + in_force.dedup_window_ms
             queue.messages[message_id] = Message(
                 message_id,
                 new,
                 enqueued_ms=self.now_ms,
+                arrived_ms=self.now_ms,
                 expires_ms=self.now_ms + ttl_ms if ttl_ms else None,
                 state="delayed" if delay_ms else "blocked",
                 due_ms=self.now_ms + delay_ms,
                 zone=queue.zone(new.zone),
+                moment=self.moment,
             )
             self._turn(names, queue, queue.messages[message_id])
             self.all_ids.append((names, message_id))
+            queue.counts["enqueued", self.now_ms] += 1
+        assert not duplicates
 
     def _claim(self, command: c.Claim, outcome: Outcome) -> None:
         assert isinstance(outcome, o.Claimed)
         names = (command.account, command.queue)
         queue = self.queues.get(names, Queue(c.QueueSettings()))
         taken: list[Message] = []
+        for given in outcome.messages:
+            self.learn(names, given.id, given.record)
         while len(taken) < command.limit:
             waiting = self._for_claim(command, queue)
             due = [one for one, due_ms in waiting if due_ms <= self.now_ms and one not in taken]
             if not due:
                 break
             if due[0].expired(self.now_ms):
-                self._leaves(names, queue, due[0])
+                self._expires(names, queue, due[0])
             else:
                 taken.append(due[0])
         if not taken:
@@ -230,15 +306,17 @@ class Model:
             assert outcome == o.Claimed(0, until_ms, ())
             return
         assert outcome.claim not in [claim for _, claim in self.all_claims]
-        lease_ms = self.in_force(names)[2] if command.lease_ms is None else command.lease_ms
+        lease_ms = self.in_force(names).lease_ms if command.lease_ms is None else command.lease_ms
         queue.claims[outcome.claim] = outcome.until_ms
         self.all_claims.append((names, outcome.claim))
         assert outcome.until_ms == self.now_ms + lease_ms
         assert [given.id for given in outcome.messages] == [message.id for message in taken]
         for message, given in zip(taken, outcome.messages, strict=True):
             message.state, message.claim = "claimed", outcome.claim
+            queue.counts["claimed", self.now_ms] += 1
             message.deliveries += 1
             assert given.deliveries == message.deliveries
+            assert given.error == message.error
             self.same(message, given.record)
 
     def _for_claim(self, command: c.Claim, queue: Queue) -> list[tuple[Message, int]]:
@@ -246,84 +324,283 @@ class Model:
         names = (command.account, command.queue)
         if names not in self.queues:
             return []
-        mode, wait_ms = self.locality(names)
+        in_force = self.in_force(names)
+        mode, wait_ms = in_force.zone_mode, in_force.locality_wait_ms
         mode = mode if command.zone_mode is None else command.zone_mode
         wait_ms = wait_ms if command.locality_wait_ms is None else command.locality_wait_ms
         found = []
         for message in queue.of("ready"):
             is_near = mode not in ("only", "prefer") or message.zone in ("", command.zone)
             if is_near or mode == "prefer":
-                due_ms = 0 if is_near else message.enqueued_ms + wait_ms
+                due_ms = 0 if is_near else message.arrived_ms + wait_ms
                 order = (-message.new.priority, not is_near, message.age())
                 found.append((order, message, due_ms))
         return [(message, due_ms) for _, message, due_ms in sorted(found, key=lambda one: one[0])]
 
     def same(self, message: Message, record: bytes) -> None:
         """The stored record is the message as it was put."""
-        stored = decode_message(record)
-        new = message.new
-        assert (stored.body, stored.content_type, stored.headers, stored.zone) == (
-            new.body,
-            new.content_type,
-            new.headers,
-            new.zone,
-        )
-        assert (stored.priority, stored.group) == (new.priority, new.group)
-        assert stored.enqueued_ms == message.enqueued_ms
-        assert stored.expires_ms == message.expires_ms
+        assert is_stored(message, record)
+
+    def learn(self, names: Names, message_id: bytes, record: bytes) -> None:
+        """A message was seen: it may be one whose id was not known.
+
+        Those of one queue are to be seen in order.
+        """
+        queue = self.queues.get(names)
+        if queue is None or message_id in queue.messages:
+            return
+        unknown = [one for one in queue.messages.values() if not one.is_known]
+        found = min((one for one in unknown if is_stored(one, record)), key=Message.age)
+        assert (names, message_id) not in self.all_ids
+        del queue.messages[found.id]
+        found.id, found.is_known = message_id, True
+        queue.messages[message_id] = found
+        self.all_ids.append((names, message_id))
+        found.zone, found.state = queue.zone(found.new.zone), "blocked"
+        self._turn(names, queue, found)
+
+    def _why(self, queue: Queue, ids: Iterable[bytes], ended: int = 0) -> tuple[o.Why, ...]:
+        """What became of messages that a claim does not hold, or no more as it has ended."""
+        found = []
+        for one in ids:
+            message = queue.messages.get(one)
+            if message is None:
+                found.append(o.Why.GONE)
+            elif message.state == "claimed":
+                found.append(o.Why.WAITING if message.claim == ended else o.Why.HELD)
+            else:
+                found.append(o.Why.GONE if message.expired(self.now_ms) else o.Why.WAITING)
+        return tuple(found)
 
     def _held(self, command: c.Extend | c.Ack | c.Release, outcome: Outcome) -> Queue | None:
         """The queue if the claim is alive; else the outcome is asserted to say so."""
         queue = self.queues.get((command.account, command.queue))
-        if queue is None or queue.claims.get(command.claim, 0) <= self.now_ms:
-            assert isinstance(outcome, Refused)
-            assert outcome.reason is Reason.NO_CLAIM
-            return None
-        return queue
+        if queue is not None and queue.claims.get(command.claim, 0) > self.now_ms:
+            return queue
+        assert isinstance(outcome, Refused)
+        assert outcome.reason is Reason.NO_CLAIM
+        ids = command.ids or ()
+        assert outcome.stale == ids
+        assert outcome.why == self._why(queue or Queue(c.QueueSettings()), ids, command.claim)
+        return None
+
+    def _until_ms(self, names: Names, lease_ms: int | None) -> int:
+        return self.now_ms + (self.in_force(names).lease_ms if lease_ms is None else lease_ms)
 
     def _extend(self, command: c.Extend, outcome: Outcome) -> None:
         queue = self._held(command, outcome)
-        if queue is not None:
-            lease_ms = self.in_force((command.account, command.queue))[2]
-            lease_ms = lease_ms if command.lease_ms is None else command.lease_ms
-            queue.claims[command.claim] = self.now_ms + lease_ms
-            assert outcome == o.Extended(self.now_ms + lease_ms)
-
-    def _settled(self, queue: Queue, command: c.Ack | c.Release, outcome: Outcome) -> list[Message]:
+        if queue is None:
+            return
+        names = (command.account, command.queue)
+        until_ms = self._until_ms(names, command.lease_ms)
+        if command.ids is None:
+            queue.claims[command.claim] = until_ms
+            assert outcome == o.Extended(until_ms)
+            return
+        assert isinstance(outcome, o.Extended)
         held = {message.id: message for message in queue.held(command.claim)}
-        settled, stale = [], []
-        for one in held.copy() if command.ids is None else command.ids:
-            if one in held:
-                settled.append(held.pop(one))
+        moved, lost = self._picked(held, command.ids)
+        assert (outcome.stale, outcome.why) == (lost, self._why(queue, lost))
+        assert outcome.until_ms == (until_ms if moved else 0)
+        if moved and not held:
+            queue.claims[command.claim] = until_ms
+        elif moved:
+            assert outcome.claim not in [claim for _, claim in self.all_claims]
+            queue.claims[outcome.claim] = until_ms
+            self.all_claims.append((names, outcome.claim))
+            for message in moved:
+                message.claim = outcome.claim
+        assert bool(outcome.claim) == bool(moved and held)
+
+    def _extend_many(self, command: c.ExtendMany, outcome: Outcome) -> None:
+        names = (command.account, command.queue)
+        queue = self.queues.get(names)
+        claims = {} if queue is None else queue.claims
+        until_ms = 0 if queue is None else self._until_ms(names, command.lease_ms)
+        ended = []
+        for claim in command.claims:
+            if claims.get(claim, 0) <= self.now_ms:
+                ended.append((claim, claim in claims))
             else:
-                stale.append(one)
-        assert outcome == o.Settled(len(settled), tuple(stale))
+                claims[claim] = until_ms
+        assert outcome == o.ManyExtended(until_ms, tuple(ended))
+
+    def _picked(
+        self, held: dict[bytes, Message], ids: Iterable[bytes]
+    ) -> tuple[list[Message], tuple[bytes, ...]]:
+        """Take messages out of ``held``; also the ids of those that are not there."""
+        picked, lost = [], []
+        for one in ids:
+            if one in held:
+                picked.append(held.pop(one))
+            else:
+                lost.append(one)
+        return picked, tuple(lost)
+
+    def _settled(
+        self, queue: Queue, command: c.Ack | c.Release
+    ) -> tuple[list[Message], tuple[bytes, ...]]:
+        held = {message.id: message for message in queue.held(command.claim)}
+        ids = list(held) if command.ids is None else command.ids
+        settled, lost = self._picked(held, ids)
         if not held:
             del queue.claims[command.claim]
-        return settled
+        return settled, lost
 
     def _ack(self, command: c.Ack, outcome: Outcome) -> None:
         queue = self._held(command, outcome)
         if queue is not None:
-            for message in self._settled(queue, command, outcome):
+            settled, lost = self._settled(queue, command)
+            for message in settled:
                 self._leaves((command.account, command.queue), queue, message)
+            queue.counts["acked", self.now_ms] += len(settled)
+            assert outcome == o.Settled(len(settled), lost, self._why(queue, lost))
 
     def _release(self, command: c.Release, outcome: Outcome) -> None:
         queue = self._held(command, outcome)
         if queue is not None:
-            names = (command.account, command.queue)
-            for message in self._settled(queue, command, outcome):
-                self._give_back(names, queue, message, command.delay_ms)
+            settled, lost = self._settled(queue, command)
+            for message in settled:
+                self._give_back((command.account, command.queue), queue, message, command)
+            queue.counts["released", self.now_ms] += len(settled)
+            assert outcome == o.Settled(len(settled), lost, self._why(queue, lost))
 
-    def _give_back(self, names: Names, queue: Queue, message: Message, delay_ms: int) -> None:
+    def _transact(self, command: c.Transact, outcome: Outcome) -> None:
+        assert isinstance(outcome, o.Transacted)
+        account = command.account
+        holds: dict[tuple[str, int], dict[bytes, Message]] = {}
+        wrong, named = [], []
+        parts: tuple[c.PartAck | c.PartRelease, ...] = (*command.acks, *command.releases)
+        for number, part in enumerate(parts):
+            queue = self.queues.get((account, part.queue), Queue(c.QueueSettings()))
+            if queue.claims.get(part.claim, 0) <= self.now_ms:
+                ids = part.ids or ()
+                why = self._why(queue, ids, part.claim)
+                wrong.append(o.StalePart(number, True, ids, why))
+                continue
+            every = {one.id: one for one in queue.held(part.claim)}
+            held = holds.setdefault((part.queue, part.claim), dict(every))
+            picked, lost = self._picked(held, list(held) if part.ids is None else part.ids)
+            named.append(tuple(one.id for one in picked))
+            if lost:
+                why = self._why(queue, lost)
+                twice = [
+                    o.Why.TWICE if one in every else what
+                    for one, what in zip(lost, why, strict=True)
+                ]
+                wrong.append(o.StalePart(number, False, lost, tuple(twice)))
+        if wrong:
+            assert outcome == o.Transacted(stale=tuple(wrong))
+            return
+        counts = [len(ids) for ids in named]
+        assert [*outcome.acked, *outcome.released] == counts
+        assert not outcome.stale
+        for part, ids in zip(parts, named, strict=True):
+            if not ids:
+                continue
+            if isinstance(part, c.PartAck):
+                self._ack(c.Ack(account, part.queue, part.claim, ids), o.Settled(len(ids)))
+            else:
+                how = (part.delay_ms, part.reason, part.dead)
+                release = c.Release(account, part.queue, part.claim, ids, *how)
+                self._release(release, o.Settled(len(ids)))
+        for put, enqueued in zip(command.puts, outcome.put, strict=True):
+            self._enqueue(c.Enqueue(account, put.queue, put.messages), enqueued)
+
+    def _redrive(self, command: c.Redrive, outcome: Outcome) -> None:
+        """Only what has no limit and no rate."""
+        queue = self._queue_or_refused(command, outcome)
+        if queue is None:
+            return
+        if queue.job is not None and not queue.job.is_over:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.REDRIVE_RUNNING
+        else:
+            assert outcome == o.Done()
+            queue.job = Job(command.to, self.moment)
+
+    def _cancel_redrive(self, command: c.CancelRedrive, outcome: Outcome) -> None:
+        queue = self._queue_or_refused(command, outcome)
+        if queue is None:
+            return
+        if queue.job is None or queue.job.is_over:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.NO_REDRIVE
+        else:
+            assert outcome == o.Done()
+            queue.job.is_over = True
+
+    def _move(self, names: Names, queue: Queue) -> None:
+        """Let a job do what it is to do."""
+        job = queue.job
+        if job is None or job.is_over:
+            return
+        job.is_over = True
+        while movable := [
+            one
+            for one in queue.of("ready")
+            if one.moment <= job.moment
+            and not one.expired(self.now_ms)
+            and (job.to or (one.new.dead and one.new.dead.queue) or names[1]) != names[1]
+        ]:
+            for message in movable:
+                dead = message.new.dead
+                target = job.to or (dead.queue if dead else "")
+                self._leaves(names, queue, message)
+                new = msgspec.structs.replace(message.new, dead=None)
+                self._arrives((names[0], target), new, self.now_ms)
+                job.moved += 1
+
+    def _give_back(self, names: Names, queue: Queue, message: Message, how: c.Release) -> None:
+        in_force = self.in_force(names)
         message.claim = 0
+        message.error = how.reason or message.error
+        delay_ms = how.delay_ms
+        if delay_ms is None:
+            doubled = in_force.retry_delay_ms * 2 ** (message.deliveries - 1)
+            delay_ms = min(doubled, in_force.retry_delay_max_ms)
+        graveyard = in_force.dead_letter_queue or f"{names[1]}.dead"
+        too_often = 0 < in_force.max_deliveries <= message.deliveries
+        may_die = message.new.dead is None and graveyard != names[1]
         if message.expired(self.now_ms):
+            self._expires(names, queue, message)
+        elif may_die and (how.dead or too_often):
+            reason = "rejected" if how.dead else "max_deliveries"
             self._leaves(names, queue, message)
+            self._bury(message, reason, names[1], (names[0], graveyard))
         elif delay_ms:
             message.state, message.due_ms = "delayed", self.now_ms + delay_ms
         else:
             message.state = "ready"
             self.woken[*names, message.zone] += 1
+
+    def _bury(self, message: Message, reason: str, source: str, names: Names) -> None:
+        dead = c.DeadLetter(
+            reason, message.error, source, message.id, message.deliveries, message.enqueued_ms
+        )
+        origin = self.queues[names[0], source]
+        origin.counts["dead", self.now_ms] += 1
+        origin.dead += 1
+        new = msgspec.structs.replace(message.new, dead=dead)
+        self._arrives(names, new, message.enqueued_ms)
+
+    def _arrives(self, names: Names, new: c.NewMessage, enqueued_ms: int) -> None:
+        """A message comes from another queue, under an id that is not known yet."""
+        queue = self._open(names)
+        ttl_ms = self.in_force(names).ttl_ms
+        self.made_up += 1
+        message_id = b"made up %d" % self.made_up
+        queue.messages[message_id] = Message(
+            message_id,
+            new,
+            enqueued_ms=enqueued_ms,
+            arrived_ms=self.now_ms,
+            expires_ms=self.now_ms + ttl_ms if ttl_ms else None,
+            state="blocked" if new.group else "ready",
+            moment=self.moment,
+            is_known=False,
+        )
+        queue.counts["enqueued", self.now_ms] += 1
 
     def _delete_messages(self, command: c.DeleteMessages, outcome: Outcome) -> None:
         queue = self._queue_or_refused(command, outcome)
@@ -341,9 +618,18 @@ class Model:
                 queue.zones.clear()
             queue.messages.clear()
             queue.claims.clear()
+            queue.dedup.clear()
+            queue.job = None
 
     def _queue_or_refused(
-        self, command: c.DeleteMessages | c.Purge | c.PatchQueue | c.DeleteQueue, outcome: Outcome
+        self,
+        command: c.DeleteMessages
+        | c.Purge
+        | c.PatchQueue
+        | c.DeleteQueue
+        | c.Redrive
+        | c.CancelRedrive,
+        outcome: Outcome,
     ) -> Queue | None:
         queue = self.queues.get((command.account, command.queue))
         if queue is None:
@@ -409,16 +695,39 @@ class Model:
             assert outcome == self.again(command, kept[2])
 
 
-def pick(of_queue: T | None, of_account: T | None, built_in: T) -> T:
-    """The queue's setting, or the account's, or the built-in one."""
-    given = [value for value in (of_queue, of_account) if value is not None]
-    return given[0] if given else built_in
+RUN_OUT = c.Release("", "", 0)
+
+
+def is_stored(message: Message, record: bytes) -> bool:
+    """Whether the record is the message as it was put."""
+    stored, new = decode_message(record), message.new
+    return (
+        stored.body,
+        stored.content_type,
+        stored.headers,
+        stored.zone,
+        stored.priority,
+        stored.group,
+        stored.dead,
+        stored.enqueued_ms,
+        stored.expires_ms,
+    ) == (
+        new.body,
+        new.content_type,
+        new.headers,
+        new.zone,
+        new.priority,
+        new.group,
+        new.dead,
+        message.enqueued_ms,
+        message.expires_ms,
+    )
 
 
 def _patched(
     current: c.QueueSettings, change: c.QueueSettings, fields: tuple[str, ...]
 ) -> c.QueueSettings:
-    members = ("ttl_ms", "delay_ms", "lease_ms", "metadata", "zone_mode", "locality_wait_ms")
+    members = (*InForce._fields, "metadata")
     return c.QueueSettings(
         **{name: getattr(change if name in fields else current, name) for name in members}
     )

@@ -1,0 +1,160 @@
+"""Transactions: acks, releases and puts of one account, all or none."""
+
+from __future__ import annotations
+
+import msgspec
+
+from api import problems
+from api.problems import Problem, StalePart
+from api.rest import answers, messages, parameters
+from api.rest.answers import Answer
+from api.rest.claims import REASON_LENGTH_MAX, claim_id
+from api.rest.envelopes import checked_text
+from api.rest.messages import MessageToPut, Put
+from api.rest.operations import Operation, Says
+from api.rest.parameters import NoQuery
+from api.rest.requests import Call, JsonBody
+from statemachine.commands import PartAck, PartPut, PartRelease, Transact
+from statemachine.outcomes import Transacted
+
+TRANSACTIONS = "/v1/{account}/transactions"
+
+
+class AckPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Messages of a claim whose work is done; without ``ids`` all that it holds."""
+
+    queue: str
+    claim: str
+    ids: list[str] | None = None
+
+
+class PutPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """New messages for a queue."""
+
+    queue: str
+    messages: list[MessageToPut]
+
+
+class ReleasePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Messages of a claim to give back, as with nack."""
+
+    queue: str
+    claim: str
+    ids: list[str] | None = None
+    reason: str | None = None
+    delay: float | None = None
+    dead: bool = False
+
+
+class Transaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be done as one."""
+
+    acks: list[AckPart] = []
+    puts: list[PutPart] = []
+    releases: list[ReleasePart] = []
+
+
+class TransactionView(msgspec.Struct, frozen=True):
+    """How many messages each part settled, and the ids of those put."""
+
+    acked: tuple[int, ...]
+    released: tuple[int, ...]
+    puts: list[Put]
+
+
+BODY = JsonBody(Transaction)
+
+
+async def transact(call: Call, query: NoQuery) -> Answer:
+    """POST transactions."""
+    asked = await BODY.read(call)
+    _check_sizes(call, asked)
+    command = Transact(
+        call.account,
+        tuple(
+            [
+                PartAck(_queue(one.queue), claim_id(one.claim), _ids(call, one.ids))
+                for one in asked.acks
+            ]
+        ),
+        tuple(
+            [
+                PartPut(_queue(one.queue), messages.new_messages(call, one.messages))
+                for one in asked.puts
+            ]
+        ),
+        tuple([_release(call, one) for one in asked.releases]),
+    )
+    done = await call.propose(command, Transacted)
+    if done.stale:
+        raise _stale(asked, done)
+    puts = [messages.put_view(one) for one in done.put]
+    return answers.json(200, TransactionView(done.acked, done.released, puts))
+
+
+def _check_sizes(call: Call, asked: Transaction) -> None:
+    """The limits of single requests, for all parts together."""
+    limits = call.service.limits
+    parts: tuple[AckPart | ReleasePart, ...] = (*asked.acks, *asked.releases)
+    if not parts and not asked.puts:
+        raise Problem("invalid_request", "a transaction must have a part")
+    parameters.in_range(len(parts), 0, limits.claim_messages_max, "acks and releases")
+    ids = sum(len(one.ids or ()) for one in parts)
+    parameters.in_range(ids, 0, limits.claim_messages_max, "ids")
+    count = sum(len(one.messages) for one in asked.puts)
+    if max(count, len(asked.puts)) > limits.batch_messages_max:
+        raise messages.too_many(limits)
+
+
+def _queue(name: str) -> str:
+    return parameters.name(name, "queue")
+
+
+def _ids(call: Call, ids: list[str] | None) -> tuple[bytes, ...] | None:
+    limit = call.service.limits.claim_messages_max
+    return None if ids is None else parameters.message_ids(ids, limit)
+
+
+def _release(call: Call, one: ReleasePart) -> PartRelease:
+    if one.dead and one.delay is not None:
+        raise Problem("invalid_request", "dead and delay exclude each other", field="delay")
+    most_ms = call.service.limits.duration_ms_max
+    return PartRelease(
+        _queue(one.queue),
+        claim_id(one.claim),
+        _ids(call, one.ids),
+        parameters.optional_milliseconds(one.delay, most_ms, "delay"),
+        "" if one.reason is None else checked_text(one.reason, REASON_LENGTH_MAX, "reason"),
+        one.dead,
+    )
+
+
+def _stale(asked: Transaction, outcome: Transacted) -> Problem:
+    acks = len(asked.acks)
+    parts = tuple(
+        [
+            StalePart(
+                part="acks" if one.part < acks else "releases",
+                index=one.part if one.part < acks else one.part - acks,
+                claim_ended=one.ended,
+                why=problems.why(one.stale, one.why),
+            )
+            for one in outcome.stale
+        ]
+    )
+    detail = "nothing was done, since some of the claims do not hold what was named"
+    return Problem("stale_transaction", detail, stale=parts)
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        TRANSACTIONS,
+        transact,
+        "Acknowledge, give back and put messages: all or nothing",
+        query=NoQuery,
+        body=BODY,
+        answers={200: Says("All of it is done", TransactionView)},
+        refusals=("stale_transaction", "too_many_messages"),
+    ),
+)

@@ -1,0 +1,121 @@
+"""Transactions: acks, releases and puts of one account, all or none, in one entry.
+
+All claims are looked at before anything is done. What they hold is counted down as the
+parts name it, so that a message can not be settled twice by one transaction.
+"""
+
+from __future__ import annotations
+
+from statemachine import claims, messages, stale
+from statemachine.commands import (
+    Ack,
+    Enqueue,
+    MessageId,
+    PartAck,
+    PartRelease,
+    Release,
+    Transact,
+)
+from statemachine.outcomes import Enqueued, Outcome, Settled, StalePart, Transacted, Why
+from statemachine.state import State
+
+Ids = tuple[MessageId, ...]
+
+
+class _Claim:
+    """What a claim holds, and what of it no part has named yet."""
+
+    __slots__ = ("all", "left")
+
+    def __init__(self, ids: list[MessageId]) -> None:
+        self.all = dict.fromkeys(ids)
+        self.left = dict(self.all)
+
+    def take(self, ids: Ids | None) -> tuple[Ids, Ids]:
+        """What a part names, and what of it can not be had."""
+        if ids is None:
+            taken, self.left = tuple(self.left), {}
+            return taken, ()
+        lost = []
+        for one in ids:
+            if one in self.left:
+                del self.left[one]
+            else:
+                lost.append(one)
+        return ids, tuple(lost)
+
+
+def transact(state: State, command: Transact) -> Outcome:
+    """See ``commands.Transact``."""
+    account = command.account
+    named, lost = _plan(state, command)
+    if lost:
+        return Transacted(stale=tuple(lost))
+    acked = [
+        _ack(state, account, part, ids) for part, ids in zip(command.acks, named, strict=False)
+    ]
+    released = [
+        _release(state, account, part, ids)
+        for part, ids in zip(command.releases, named[len(command.acks) :], strict=True)
+    ]
+    put = []
+    for one in command.puts:
+        enqueued = messages.enqueue(state, Enqueue(account, one.queue, one.messages))
+        assert isinstance(enqueued, Enqueued)
+        put.append(enqueued)
+    return Transacted(tuple(acked), tuple(released), tuple(put))
+
+
+def _plan(state: State, command: Transact) -> tuple[list[Ids], list[StalePart]]:
+    """The messages that each part settles, and what is wrong with those that can not."""
+    known: dict[tuple[str, int], _Claim | None] = {}
+    named: list[Ids] = []
+    wrong: list[StalePart] = []
+    parts: tuple[PartAck | PartRelease, ...] = (*command.acks, *command.releases)
+    for number, part in enumerate(parts):
+        key = (part.queue, part.claim)
+        if key not in known:
+            held = claims.held_ids(state, command.account, part.queue, part.claim)
+            known[key] = None if held is None else _Claim(held)
+        claim = known[key]
+        if claim is None:
+            queue = state.find_queue(command.account, part.queue)
+            refused = stale.no_claim(state, queue, part.claim, part.ids)
+            wrong.append(StalePart(number, True, refused.stale, refused.why))
+            continue
+        ids, lost = claim.take(part.ids)
+        named.append(ids)
+        if lost:
+            wrong.append(_stale_part(state, command.account, number, part, lost, claim))
+    return named, wrong
+
+
+def _stale_part(
+    state: State, account: str, number: int, part: PartAck | PartRelease, lost: Ids, claim: _Claim
+) -> StalePart:
+    queue = state.find_queue(account, part.queue)
+    assert queue is not None, "its claim was found"
+    found = stale.why(state, queue, lost)
+    why = [Why.TWICE if one in claim.all else what for one, what in zip(lost, found, strict=True)]
+    return StalePart(number, False, lost, tuple(why))
+
+
+def _ack(state: State, account: str, part: PartAck, ids: Ids) -> int:
+    return _count(claims.ack(state, Ack(account, part.queue, part.claim, ids))) if ids else 0
+
+
+def _release(state: State, account: str, part: PartRelease, ids: Ids) -> int:
+    if not ids:
+        return 0
+    return _count(
+        claims.release(
+            state,
+            Release(account, part.queue, part.claim, ids, part.delay_ms, part.reason, part.dead),
+        )
+    )
+
+
+def _count(outcome: Outcome) -> int:
+    assert isinstance(outcome, Settled)
+    assert not outcome.stale
+    return outcome.settled
