@@ -36,6 +36,9 @@ KINDS: dict[str, Kind] = {
     # Refused at the door.
     "no_route": Kind(404, "No such resource"),
     "no_message": Kind(404, "No such message"),
+    "no_history": Kind(404, "The history does not reach back that far"),
+    "history_off": Kind(409, "The queue keeps no history"),
+    "events_gone": Kind(410, "Some of these events are no longer held"),
     "method_not_allowed": Kind(405, "Method not allowed"),
     "stale_claim": Kind(409, "The claim holds none of these messages"),
     "invalid_request": Kind(400, "The request is not what this operation takes"),
@@ -74,6 +77,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     """Which part of the request is at fault."""
     limit: float | int | msgspec.UnsetType = msgspec.UNSET
     """The limit that was exceeded: a count, bytes, or seconds."""
+    oldest_index: int | msgspec.UnsetType = msgspec.UNSET
+    """The log index from which all events are still held."""
 
 
 class Problem(Exception):
@@ -86,6 +91,7 @@ class Problem(Exception):
         *,
         field: str | None = None,
         limit: float | None = None,
+        oldest_index: int | None = None,
         headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         super().__init__(detail)
@@ -93,6 +99,7 @@ class Problem(Exception):
         self.detail = detail
         self.field = field
         self.limit = limit
+        self.oldest_index = oldest_index
         self.headers = headers
 
     @property
@@ -115,6 +122,7 @@ class Problem(Exception):
                 detail=self.detail,
                 field=msgspec.UNSET if self.field is None else self.field,
                 limit=msgspec.UNSET if self.limit is None else self.limit,
+                oldest_index=msgspec.UNSET if self.oldest_index is None else self.oldest_index,
             )
         )
 

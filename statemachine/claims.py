@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from statemachine import deadlines, fresh, keys, messages, records
+from statemachine import deadlines, events, fresh, keys, messages, records
 from statemachine.commands import Ack, Claim, Extend, MessageId, Release
 from statemachine.deadlines import EXPIRY, LEASE, later
 from statemachine.outcomes import Claimed, Delivered, Extended, Outcome, Reason, Refused, Settled
@@ -111,7 +111,7 @@ def claim(state: State, command: Claim) -> Outcome:
         lease_ms = queue.in_force().lease_ms
     claim_id = state.take_id()
     until_ms = _lease_end(state, lease_ms)
-    _open(state, queue, claim_id, until_ms, taken.held)
+    _open(state, queue, claim_id, until_ms, taken.held, command.consumer)
     return Claimed(claim_id, until_ms, tuple(taken.delivered))
 
 
@@ -130,9 +130,13 @@ def extend(state: State, command: Extend) -> Outcome:
     found.until_ms = _lease_end(state, lease_ms)
     found.timed = True
     deadlines.put(state, queue, found.until_ms, LEASE, subject)
+    if queue.record.deleted_in_flight:
+        _sift(state, queue, found)
     _write(state, queue, command.claim, found)
     state.touch_queue(queue)
-    return Extended(found.until_ms)
+    until_ms = found.until_ms
+    _note(state, queue, events.EXTENDED, command.claim, found, found.messages, until_ms=until_ms)
+    return Extended(until_ms)
 
 
 def ack(state: State, command: Ack) -> Outcome:
@@ -149,6 +153,7 @@ def ack(state: State, command: Ack) -> Outcome:
     record.claimed -= len(settled)
     set_marks(record, state.next_id)
     state.touch_queue(queue)
+    _note(state, queue, events.ACKED, command.claim, found, settled)
     return Settled(len(settled), stale)
 
 
@@ -159,6 +164,16 @@ def release(state: State, command: Release) -> Outcome:
     if queue is None or found is None:
         return _no_claim(command.claim)
     settled, stale = _settle(state, queue, command.claim, found, command.ids)
+    _note(
+        state,
+        queue,
+        events.RELEASED,
+        command.claim,
+        found,
+        settled,
+        until_ms=later(state.now_ms, command.delay_ms),
+        reason=command.reason,
+    )
     _give_back(state, queue, settled, command.delay_ms)
     return Settled(len(settled), stale)
 
@@ -169,6 +184,7 @@ def end_lease(state: State, queue: Queue, claim_id: int) -> None:
     assert found is not None, claim_id
     assert found.until_ms <= state.now_ms, claim_id
     settled, _ = _settle(state, queue, claim_id, found, None)
+    _note(state, queue, events.LEASE_ENDED, claim_id, found, settled)
     _give_back(state, queue, settled, 0)
 
 
@@ -191,7 +207,9 @@ def _lease_end(state: State, lease_ms: int) -> int:
     return later(state.now_ms, max(lease_ms, 1))
 
 
-def _open(state: State, queue: Queue, claim_id: int, until_ms: int, held: list[Held]) -> None:
+def _open(
+    state: State, queue: Queue, claim_id: int, until_ms: int, held: list[Held], consumer: str
+) -> None:
     record = queue.record
     timed = until_ms < record.lease_high_ms
     if timed:
@@ -202,7 +220,9 @@ def _open(state: State, queue: Queue, claim_id: int, until_ms: int, held: list[H
             deadlines.set_timer(state, queue, until_ms)
     record.claims += 1
     record.claimed += len(held)
-    _write(state, queue, claim_id, ClaimRecord(record.number, until_ms, timed, held))
+    opened = ClaimRecord(record.number, until_ms, timed, held, consumer)
+    _write(state, queue, claim_id, opened)
+    _note(state, queue, events.CLAIMED, claim_id, opened, held, until_ms=until_ms)
 
 
 def _write(state: State, queue: Queue, claim_id: int, claim_record: ClaimRecord) -> None:
@@ -288,6 +308,31 @@ def _give_back(state: State, queue: Queue, settled: list[Held], delay_ms: int) -
         state.wake(queue, ready)
     set_marks(queue.record, state.next_id)
     state.touch_queue(queue)
+
+
+def _note(
+    state: State,
+    queue: Queue,
+    kind: int,
+    claim_id: int,
+    claim_record: ClaimRecord,
+    messages_held: list[Held],
+    *,
+    until_ms: int = 0,
+    reason: str = "",
+) -> None:
+    """So it is with these messages of the claim; nothing is said of none."""
+    if messages_held:
+        events.note(
+            state,
+            queue,
+            kind,
+            events.held(messages_held),
+            claim=claim_id,
+            consumer=claim_record.consumer,
+            until_ms=until_ms,
+            reason=reason,
+        )
 
 
 def _no_claim(claim_id: int) -> Refused:

@@ -44,6 +44,8 @@ class QueueSettings(msgspec.Struct, frozen=True, array_like=True):
     delay_ms: int | None = None
     lease_ms: int | None = None
     metadata: bytes | None = None  # A JSON object, opaque to the state machine.
+    history_ms: int | None = None  # For how long events are kept, at least; 0: none are.
+    history_bytes: int | None = None  # How much is kept of them, at most; 0: nothing.
 
 
 class Enqueue(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -62,6 +64,7 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, tag=2):
     limit: int
     lease_ms: int | None = None
     zone: str = ""  # Where the consumer is.
+    consumer: str = ""  # Who claims, for the history.
 
 
 class Extend(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -90,6 +93,7 @@ class Release(msgspec.Struct, frozen=True, array_like=True, tag=5):
     claim: int
     ids: tuple[MessageId, ...] | None = None
     delay_ms: int = 0
+    reason: str = ""  # Why, for the history.
 
 
 class DeleteMessages(msgspec.Struct, frozen=True, array_like=True, tag=6):

@@ -5,6 +5,7 @@
     a account    a name(account)                           AccountRecord
     c claim      c u64(queue) u64(claim)                   ClaimRecord
     d deadline   d u64(queue) u64(due_ms) u8(kind) rest    (empty), see ``deadlines``
+    h history    h u64(history) u64(index) u32(ordinal)    EventRecord, see ``events``
     k once       k name(account) name(key)                 OnceRecord
     m message    m u64(queue) u16(lane) u64(seq)           header, meta, body, see ``records``
     o outcomes   o u64(session) u64(seq)                   outcomes of one batch
@@ -22,14 +23,18 @@ big-endian for that reason, and names are closed by 00 01 with inner 00 escaped 
 and never again: a deleted queue's leftovers can not be taken for a new one's. A purge
 gives it a new one.
 
-Everything of a queue but its record lies in the six spaces ``OF_QUEUE``, so that a
-purge is six range deletes. A returned message sorts by age and not by lane: it is
-delivered before all that was enqueued after it.
+Everything of a queue but its record and its history lies in the six spaces ``OF_QUEUE``,
+so that a purge is six range deletes. A history goes by the first number its queue had, so
+that it outlives a purge and tells of it; an account's own by a number of its own. A returned
+message sorts by age and not by lane: it is delivered before all that was enqueued after it.
 """
 
 from __future__ import annotations
 
+from struct import Struct
+
 U64_MAX = 2**64 - 1
+U32_MAX = 2**32 - 1
 ID_BYTES = 10
 PARKED = 0x8000
 """The lane of messages that were delayed when they came; nothing fresh is there."""
@@ -42,12 +47,24 @@ POSITION = b"p"
 END = b"\x7f"
 """Above every key."""
 
+_EVENT = Struct(">cQQI")
+
 OF_QUEUE = (b"c", b"d", b"m", b"r", b"x", b"z")
 
 
 def u64(value: int) -> bytes:
     """Eight bytes that sort as the number does."""
     return value.to_bytes(8, "big")
+
+
+def event(history: int, index: int, ordinal: int = 0) -> bytes:
+    """An event of a history; without ``ordinal`` where those of a log entry begin."""
+    return _EVENT.pack(b"h", history, index, ordinal)
+
+
+def split_event(key: bytes) -> tuple[int, int]:
+    """The (index, ordinal) of an ``event`` key."""
+    return number(key[9:17]), number(key[17:])
 
 
 def number(data: bytes) -> int:

@@ -13,7 +13,7 @@ end. What expires while it is claimed is dropped when it is given back.
 
 from __future__ import annotations
 
-from statemachine import deadlines, fresh, keys, records
+from statemachine import deadlines, events, fresh, keys, records
 from statemachine.commands import DeleteMessages, Enqueue, MessageId, NewMessage
 from statemachine.deadlines import DELAY, EXPIRY, later
 from statemachine.outcomes import Deleted, Enqueued, Outcome
@@ -46,6 +46,7 @@ def enqueue(state: State, command: Enqueue) -> Outcome:
             ready += 1
     if ready:
         state.wake(queue, ready)
+    events.note(state, queue, events.ENQUEUED, [(message_id, 0) for message_id in ids])
     return Enqueued(tuple(ids))
 
 
@@ -54,15 +55,16 @@ def delete_messages(state: State, command: DeleteMessages) -> Outcome:
     queue = state.find_queue(command.account, command.queue)
     if queue is None:
         return no_queue(command.account, command.queue)
-    count = 0
+    deleted: list[events.Message] = []
     for message_id in command.ids:
         data = state.kv.get(queue.messages + message_id)
         if data is not None:
             _remove(state, queue, message_id, records.times(data))
-            count += 1
-    if count:
+            deleted.append((message_id, 0))
+    if deleted:
         after_removal(state, queue)
-    return Deleted(count)
+        events.note(state, queue, events.DELETED, deleted)
+    return Deleted(len(deleted))
 
 
 def after_removal(state: State, queue: Queue) -> None:
@@ -82,6 +84,7 @@ def give_back(state: State, queue: Queue, held: Held, delay_ms: int) -> bool:
     record.claimed -= 1
     if expires_ms <= state.now_ms:
         _erase(state, queue, held.id, held.bytes)
+        events.expired(state, queue, held.id, held.deliveries)
         return False
     if delay_ms > 0:
         _delay(state, queue, held.id, delay_ms, expires_ms, held.deliveries)
@@ -104,6 +107,7 @@ def ripen(state: State, queue: Queue, message_id: MessageId) -> bool:
     record.delayed -= 1
     if times.expires_ms <= state.now_ms:
         _erase(state, queue, message_id, times.bytes)
+        events.expired(state, queue, message_id, deliveries)
         return False
     _return(state, queue, message_id, times.expires_ms, deliveries)
     return True
@@ -114,6 +118,7 @@ def expire(state: State, queue: Queue, message_id: MessageId) -> None:
     data = state.kv.get(queue.messages + message_id)
     assert data is not None, "what has a deadline is stored"
     _remove(state, queue, message_id, records.times(data))
+    events.expired(state, queue, message_id)
 
 
 def drop_fresh(state: State, queue: Queue, message: Fresh) -> None:
@@ -122,6 +127,7 @@ def drop_fresh(state: State, queue: Queue, message: Fresh) -> None:
     if timed:
         deadlines.remove(state, queue, expires_ms, EXPIRY, message_id)
     _erase(state, queue, message_id, size)
+    events.expired(state, queue, message_id)
 
 
 def take_returned(state: State, queue: Queue, message_id: MessageId, expires_ms: int) -> None:
@@ -138,6 +144,7 @@ def drop_returned(state: State, queue: Queue, message_id: MessageId, times: reco
     """A returned message has expired."""
     take_returned(state, queue, message_id, times.expires_ms)
     _erase(state, queue, message_id, times.bytes)
+    events.expired(state, queue, message_id)
 
 
 def _append(state: State, queue: Queue, message: NewMessage, expires_ms: int) -> MessageId:

@@ -13,6 +13,8 @@ from statemachine.commands import QueueSettings
 TTL_MS = 4 * 86_400_000
 DELAY_MS = 0
 LEASE_MS = 30_000
+HISTORY_MS = 3_600_000
+HISTORY_BYTES = 4 << 20
 
 
 class Effective(msgspec.Struct, frozen=True):
@@ -21,6 +23,8 @@ class Effective(msgspec.Struct, frozen=True):
     ttl_ms: int = TTL_MS
     delay_ms: int = DELAY_MS
     lease_ms: int = LEASE_MS
+    history_ms: int = HISTORY_MS
+    history_bytes: int = HISTORY_BYTES
 
 
 BUILT_IN = Effective()
@@ -32,6 +36,8 @@ def effective(queue: QueueSettings, defaults: QueueSettings) -> Effective:
         ttl_ms=_first(queue.ttl_ms, defaults.ttl_ms, TTL_MS),
         delay_ms=_first(queue.delay_ms, defaults.delay_ms, DELAY_MS),
         lease_ms=_first(queue.lease_ms, defaults.lease_ms, LEASE_MS),
+        history_ms=_first(queue.history_ms, defaults.history_ms, HISTORY_MS),
+        history_bytes=_first(queue.history_bytes, defaults.history_bytes, HISTORY_BYTES),
     )
 
 

@@ -54,6 +54,7 @@ class Queue:
         "claims",
         "counted",
         "dirty",
+        "events",
         "key",
         "messages",
         "names",
@@ -79,8 +80,9 @@ class Queue:
         """Go by this record, and by its number."""
         self.record = record
         self.messages = keys.of_queue(b"m", record.number)
-        """Where its keys in space m begin; ``claims`` is the same for space c."""
+        """Where its keys in space m begin; ``claims`` and ``events`` are the same for c and h."""
         self.claims = keys.of_queue(b"c", record.number)
+        self.events = keys.of_queue(b"h", record.history.number)
         self.window: deque[Fresh] = deque()
         self.window_is_all = record.ready == record.returned
 
@@ -131,6 +133,14 @@ class State:
         self.window_bytes = 0
         """How many bytes have gone into windows since they were last emptied."""
         self.woken: dict[tuple[str, str], int] = {}
+        self.node = ""
+        """Whose batch is being done; empty: the leader's own."""
+        self.next_event = 0
+        """The ordinal of the entry's next event."""
+        self.expired: list[tuple[Queue, list[tuple[bytes, int]]]] = []
+        """What has expired and is not in the history yet, see ``events``."""
+        self.noted: dict[tuple[str, str], None] = {}
+        """Queues with new events; an account's own have no queue's name."""
         self._dirty: list[Account | Session] = []
         self._dirty_queues: list[Queue] = []
 
@@ -142,6 +152,7 @@ class State:
         if stamp_ms > machine.stamp_ms:
             machine.stamp_ms = self.now_ms = stamp_ms
         self.next_id = index << ORDINAL_BITS
+        self.next_event = 0
         self.is_empty = False
         self.moved = True
 

@@ -6,7 +6,7 @@ or session forgotten, or one look that found nothing to do any more.
 
 from __future__ import annotations
 
-from statemachine import claims, deadlines, fresh, keys, messages, once, records, sessions
+from statemachine import claims, deadlines, events, fresh, keys, messages, once, records, sessions
 from statemachine.commands import Sweep
 from statemachine.deadlines import DELAY, EXPIRY, LEASE
 from statemachine.outcomes import Outcome, Swept
@@ -56,7 +56,8 @@ def _sweep_queue(state: State, queue: Queue, limit: int) -> int:
     count += dropped
     fired, deadlines_ms = _meet_deadlines(state, queue, limit - count)
     count += fired
-    deadlines.set_timer(state, queue, min(leases_ms, heads_ms, deadlines_ms))
+    history_ms = events.forget_aged(state, queue)
+    deadlines.set_timer(state, queue, min(leases_ms, heads_ms, deadlines_ms, history_ms))
     state.touch_queue(queue)
     return max(count, 1)
 

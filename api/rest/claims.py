@@ -25,12 +25,13 @@ ACK = CLAIM + "/ack"
 
 
 class ClaimToMake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many messages, for how long, how long to wait for one, and for which zone."""
+    """How many messages, for how long, how long to wait for one, for which zone, and for whom."""
 
     limit: int = 1
     lease: float | None = None
     wait: float = 0
     zone: str | None = None
+    consumer: str | None = None
 
 
 class ClaimView(msgspec.Struct, frozen=True):
@@ -60,10 +61,11 @@ class Ids(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReleaseQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Some of the claim's messages, comma-separated, and when they are ready again."""
+    """Some of the claim's messages, comma-separated, when they are ready again, and why."""
 
     ids: str | None = None
     delay: float = 0
+    reason: str | None = None
 
 
 class Acked(msgspec.Struct, frozen=True):
@@ -95,6 +97,7 @@ async def claim_messages(call: Call, query: NoQuery) -> Answer:
         parameters.in_range(asked.limit, 1, limits.claim_messages_max, "limit"),
         _lease_ms(call, asked.lease),
         parameters.zone(asked.zone, call.home),
+        consumer=parameters.line(asked.consumer, "consumer"),
     )
     wait_ms = parameters.milliseconds(asked.wait, limits.wait_ms_max, "wait")
     if not wait_ms:
@@ -137,6 +140,7 @@ async def release_claim(call: Call, query: ReleaseQuery) -> Answer:
         _claim(call),
         _named(call, named),
         parameters.milliseconds(query.delay, limits.duration_ms_max, "delay"),
+        reason=parameters.line(query.reason, "reason"),
     )
     settled = _some_held(await call.propose(command, Settled))
     return answers.json(200, Released(settled.settled, _texts(settled)))

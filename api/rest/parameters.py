@@ -20,6 +20,7 @@ NAME_PATTERN = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}"
 MESSAGE_ID_PATTERN = r"[0-9a-f]{20}"
 CLAIM_PATTERN = r"[0-9a-f]{16}"
 PARAMETERS_MAX = 32
+LINE_LENGTH_MAX = 255
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 
@@ -59,6 +60,20 @@ def name(value: str, field: str) -> str:
 def zone(value: str | None, home: str) -> str:
     """A zone's name; ``home`` when none is given."""
     return home if value is None else name(value, "zone")
+
+
+def line(value: str | None, field: str) -> str:
+    """A short text for people; nothing when none is given."""
+    if value is None:
+        return ""
+    if not (len(value) <= LINE_LENGTH_MAX and (value.isprintable() or not value)):
+        raise Problem(
+            "invalid_request",
+            f"{field} must be at most {LINE_LENGTH_MAX} printable characters",
+            field=field,
+            limit=LINE_LENGTH_MAX,
+        )
+    return value
 
 
 def message_ids(texts: list[str], limit: int) -> tuple[bytes, ...]:

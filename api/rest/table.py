@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.rest import accounts, claims, cluster, console, messages, openapi, queues
+from api.rest import accounts, claims, cluster, console, events, messages, openapi, queues
 from api.rest.operations import Operation
 
 _OPERATIONS: tuple[Operation[Any], ...] = (
@@ -12,6 +12,7 @@ _OPERATIONS: tuple[Operation[Any], ...] = (
     *claims.OPERATIONS,
     *queues.OPERATIONS,
     *accounts.OPERATIONS,
+    *events.OPERATIONS,
     *cluster.OPERATIONS,
     *console.OPERATIONS,
 )

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict, deque
 
 from api.ports import Cluster, Limits, Member, Status, Unavailable
+from api.watching import EventWatch
 from memory_kv import MemoryKV
 from statemachine.commands import Barrier, Batch, Command, Entry, Once, QueueCommand, Sweep
 from statemachine.kv import Reader
@@ -35,6 +36,8 @@ class LocalService:
         self.observed: list[tuple[str, str, int]] = []
         self._kv = MemoryKV()
         self._machine = Machine(self._kv)
+        self.stopping = False
+        self._watches: dict[EventWatch, tuple[str, str | None]] = {}
         self._waiting: dict[tuple[str, str], deque[asyncio.Future[None]]] = defaultdict(deque)
 
     # The test's side.
@@ -47,6 +50,17 @@ class LocalService:
     def parked(self, account: str, queue: str) -> int:
         """How many callers wait for the queue."""
         return len(self._waiting[account, queue])
+
+    def stop(self) -> None:
+        """Begin to stop, as a node does."""
+        self.stopping = True
+        for watch in self._watches:
+            watch.tell_any()
+
+    @property
+    def watching(self) -> int:
+        """How many readers of events there are."""
+        return len(self._watches)
 
     # The port.
 
@@ -92,6 +106,17 @@ class LocalService:
             if woken in waiting:
                 waiting.remove(woken)
         return True
+
+    def watch_events(self, account: str, queue: str | None) -> EventWatch:
+        """See ``Service``."""
+        watch = EventWatch()
+        self._watches[watch] = (account, queue)
+        watch.forget = lambda: self._watches.pop(watch, None) and None
+        return watch
+
+    def is_stopping(self) -> bool:
+        """See ``Service``."""
+        return self.stopping
 
     def status(self) -> Status:
         """See ``Service``."""
@@ -146,6 +171,10 @@ class LocalService:
         self._machine.end_round()
         for (account, queue), count in self._machine.take_woken().items():
             self._wake(account, queue, count)
+        for account, queue in self._machine.take_noted():
+            for watch, wanted in self._watches.items():
+                if wanted in ((account, queue), (account, None)):
+                    watch.tell(queue)
         return result.outcomes[0]
 
     def _wake(self, account: str, queue: str, count: int) -> None:
