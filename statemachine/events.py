@@ -230,7 +230,7 @@ def _note(state: State, queue: Queue, event: EventRecord) -> None:
 def _append(state: State, history: History, kept: Effective, event: EventRecord) -> None:
     index, ordinal = state.machine.index, state.next_event
     state.next_event = ordinal + 1
-    if not (kept.history_ms and kept.history_bytes):
+    if not kept.keeps_history():
         _forget(state, history, len(history.stretches))
         history.gone_index, history.gone_ordinal = index, ordinal
         return

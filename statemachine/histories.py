@@ -92,8 +92,7 @@ def queues(reader: Reader, account: str, marker: str, limit: int) -> list[tuple[
     found: list[tuple[str, Known]] = []
     for key, data in reader.scan(low, prefix + b"\xff"):
         record = records.decode_queue(data)
-        kept = effective(record.settings, defaults)
-        is_kept = bool(kept.history_ms and kept.history_bytes)
+        is_kept = effective(record.settings, defaults).keeps_history()
         found.append((keys.split_names(key[1:])[1], _known(record.history, is_kept)))
         if len(found) == limit:
             break
@@ -127,7 +126,7 @@ def of_message(
         return None
     reach = _known(*found)
     put_index = keys.number(message_id[2:]) >> ORDINAL_BITS
-    is_whole = reach.gone.at < put_index
+    is_whole = reach.gone.at < put_index or reach.gone == BEGINNING
     after = max(through(put_index - 1) if put_index else BEGINNING, reach.gone)
     is_seen = False
     if marker is not None:
@@ -174,8 +173,7 @@ def _history(reader: Reader, account: str, queue: str) -> tuple[History, bool] |
             return None
         record = records.decode_queue(data)
         history, settings = record.history, record.settings
-    kept = effective(settings, owner.defaults)
-    return history, bool(kept.history_ms and kept.history_bytes)
+    return history, effective(settings, owner.defaults).keeps_history()
 
 
 def _defaults(reader: Reader, account: str) -> QueueSettings:

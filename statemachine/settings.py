@@ -26,6 +26,10 @@ class Effective(msgspec.Struct, frozen=True):
     history_ms: int = HISTORY_MS
     history_bytes: int = HISTORY_BYTES
 
+    def keeps_history(self) -> bool:
+        """Whether events are kept at all."""
+        return self.history_ms > 0 and self.history_bytes > 0
+
 
 BUILT_IN = Effective()
 

@@ -19,7 +19,7 @@ from api.ports import Watch
 from api.problems import Problem
 from api.rest.feeds import Ended, Feed
 from api.rest.polling import Presence
-from api.rest.requests import ABORT, Call
+from api.rest.requests import ABORT, Call, Disconnected
 from statemachine.histories import Event, Position
 
 ROWS_AT_ONCE = 100
@@ -62,6 +62,8 @@ class EventStream:
             if with_body:
                 await self._run_body(send)
             await send({"type": "http.response.body", "body": b""})
+        except Disconnected:
+            pass  # Nobody is left to be told.
         except TimeoutError:
             self._abort()
         finally:

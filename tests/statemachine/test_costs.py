@@ -167,7 +167,7 @@ def test_a_sweep_with_nothing_due_looks_at_nothing() -> None:
         assert isinstance(swept, Swept)
         assert bench.cost["step"] < 700, bench.cost
     bench.do(c.Sweep(500), restart=True)
-    assert bench.cost["step"] <= 1, bench.cost
+    assert bench.cost["step"] <= 3, bench.cost
     for _ in range(100):
         bench.do(c.Once("a", str(bench.now_ms), b"", 5, c.Purge("a", "q")))
         bench.now_ms += 5

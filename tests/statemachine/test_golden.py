@@ -21,7 +21,10 @@ from statemachine.digest import digest
 from statemachine.machine import BatchResult, Machine
 
 ID = bytes(9) + b"\x07"
-SETTINGS = QueueSettings(ttl_ms=1, delay_ms=2, lease_ms=3, metadata=b"{}")
+SETTINGS = QueueSettings(
+    ttl_ms=1, delay_ms=2, lease_ms=3, metadata=b"{}", history_ms=4, history_bytes=5
+)
+HISTORY = r.History(1, 2, 3, 4, [r.Stretch(5, 6, 7, 8, 9, 10)])
 MESSAGE = NewMessage(b"body", "t/p", (("k", "v"),), 1, 2, "z")
 
 COMMANDS: list[tuple[str, c.Command]] = [
@@ -29,21 +32,21 @@ COMMANDS: list[tuple[str, c.Command]] = [
         "9301079194050302919401a161a1719296c404626f6479a3742f709192a16ba1760102a17a96c400a17490c0c0a0",
         c.Enqueue("a", "q", (MESSAGE, NewMessage(b"", "t"))),
     ),
-    ("9301079194050302919602a161a1710506a17a", c.Claim("a", "q", 5, 6, "z")),
+    ("9301079194050302919702a161a1710506a17aa177", c.Claim("a", "q", 5, 6, "z", consumer="w")),
     ("9301079194050302919503a161a1710506", c.Extend("a", "q", 5, 6)),
     ("9301079194050302919504a161a1710591c40a00000000000000000007", c.Ack("a", "q", 5, (ID,))),
-    ("9301079194050302919605a161a17105c006", c.Release("a", "q", 5, None, 6)),
+    ("9301079194050302919705a161a17105c006a26e6f", c.Release("a", "q", 5, None, 6, reason="no")),
     ("9301079194050302919406a161a17191c40a00000000000000000007", c.DeleteMessages("a", "q", (ID,))),
     ("9301079194050302919307a161a171", c.Purge("a", "q")),
-    ("9301079194050302919408a161a17194010203c4027b7d", c.PutQueue("a", "q", SETTINGS)),
+    ("9301079194050302919408a161a17196010203c4027b7d0405", c.PutQueue("a", "q", SETTINGS)),
     (
-        "9301079194050302919509a161a17194010203c4027b7d91a674746c5f6d73",
+        "9301079194050302919509a161a17196010203c4027b7d040591a674746c5f6d73",
         c.PatchQueue("a", "q", SETTINGS, ("ttl_ms",)),
     ),
     ("930107919405030291930aa161a171", c.DeleteQueue("a", "q")),
-    ("930107919405030291930ba16194010203c4027b7d", c.PutAccount("a", SETTINGS)),
+    ("930107919405030291930ba16196010203c4027b7d0405", c.PutAccount("a", SETTINGS)),
     (
-        "930107919405030291940ca16194010203c4027b7d91a674746c5f6d73",
+        "930107919405030291940ca16196010203c4027b7d040591a674746c5f6d73",
         c.PatchAccount("a", SETTINGS, ("ttl_ms",)),
     ),
     ("930107919405030291920da161", c.DeleteAccount("a")),
@@ -73,16 +76,26 @@ OUTCOMES: list[tuple[str, o.Outcome]] = [
 
 RECORDS: list[tuple[str, msgspec.Struct]] = [
     ("9b0102030405060708090a0b", r.MachineRecord(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)),
-    ("9394010203c4027b7d0102", r.AccountRecord(SETTINGS, 1, 2)),
     (
-        "dc00150194010203c4027b7d02030405060708090a0b0c0d0e0f1011121314",
-        r.QueueRecord(1, SETTINGS, 2, *range(3, 21)),
+        "9496010203c4027b7d0405019501020304919605060708090a02",
+        r.AccountRecord(SETTINGS, 1, HISTORY, 2),
     ),
     (
-        "dc00150194c0c0c0c0020000000000000000000000000000000000cfffffffffffffffff",
-        r.QueueRecord(1, QueueSettings(), 2),
+        "dc00160196010203c4027b7d0405029501020304919605060708090a030405060708090a0b0c0d0e0f1011121314",
+        r.QueueRecord(1, SETTINGS, 2, HISTORY, *range(3, 21)),
     ),
-    ("940102c39193c40a000000000000000000070304", r.ClaimRecord(1, 2, True, [r.Held(ID, 3, 4)])),
+    (
+        "dc00160196c0c0c0c0c0c0029501000000900000000000000000000000000000000000cfffffffffffffffff",
+        r.QueueRecord(1, QueueSettings(), 2, r.History(1)),
+    ),
+    (
+        "950102c39193c40a000000000000000000070304a177",
+        r.ClaimRecord(1, 2, True, [r.Held(ID, 3, 4)], "w"),
+    ),
+    (
+        "9b010203a26e3104a177c4016d05a26e6fa17006",
+        r.EventRecord(1, 2, 3, "n1", 4, "w", b"m", 5, "no", "p", 6),
+    ),
     ("93a26e310102", r.SessionRecord("n1", 1, 2)),
     ("93c40166019109", r.OnceRecord(b"f", 1, o.Done())),
 ]
@@ -167,7 +180,7 @@ def test_a_log_leads_to_the_state_it_always_did() -> None:
         machine.end_round()
         spaces |= {key[:1] for key in kv.rows()}
         digests[b"%d" % index] = digest(kv)
-    assert b"".join(sorted(spaces)) == b"acdkmopqrstxz", "every space was in use"
+    assert b"".join(sorted(spaces)) == b"acdhkmopqrstxz", "every space was in use"
     assert digest(MemoryKV(digests)).hex() == STATE_DIGEST
 
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from memory_kv import MemoryKV
-from queue_model import Message, Model
+from queue_model import Event, Message, Model
 from statemachine import commands as c
-from statemachine import fresh, queries, records, state
+from statemachine import events, fresh, histories, queries, records, state
 from statemachine.commands import Batch, Command, Entry
 from statemachine.digest import digest
 from statemachine.machine import BatchResult, Machine
@@ -40,10 +40,14 @@ SETTINGS = st.builds(
     delay_ms=st.none() | st.just(0) | DURATIONS,
     lease_ms=OPTIONAL,
     metadata=st.none() | st.just(b"{}"),
+    history_ms=st.sampled_from([None, None, 0, 40, 2000]),
+    history_bytes=st.sampled_from([None, None, 0, 300, 2000]),
 )
-FIELDS = st.lists(st.sampled_from(["ttl_ms", "delay_ms", "lease_ms", "metadata", "later"])).map(
-    tuple
-)
+FIELDS = st.lists(
+    st.sampled_from(
+        ["ttl_ms", "delay_ms", "lease_ms", "metadata", "history_ms", "history_bytes", "later"]
+    )
+).map(tuple)
 MESSAGES = st.builds(
     c.NewMessage,
     body=st.binary(max_size=3),
@@ -61,6 +65,17 @@ CONFIGURING = st.one_of(
     st.builds(c.DeleteAccount, ACCOUNTS),
 )
 HOW = st.sampled_from(["plain"] * 4 + ["batch"] * 4 + ["once"])
+
+
+def seen(event: histories.Event) -> list[Event]:
+    """An event as the model has it: one for each message."""
+    record = event.record
+    rest = (record.claim, record.consumer, record.reason)
+    kind, messages = events.KINDS[record.kind], list(events.messages_of(record))
+    if not messages:
+        return [Event(kind, record.time_ms, None, *rest)]
+    return [Event(kind, record.time_ms, message_id, *rest) for message_id, _ in messages]
+
 
 STEPS: list[tuple[str, dict[str, st.SearchStrategy[Any]]]] = []
 
@@ -176,7 +191,7 @@ class Histories(RuleBasedStateMachine):
 
     @step(12, how=HOW, names=NAMES, limit=st.integers(1, 6), lease=OPTIONAL)
     def claim(self, how: str, names: Names, limit: int, lease: int | None) -> None:
-        self.do(how, c.Claim(*names, limit, lease))
+        self.do(how, c.Claim(*names, limit, lease, consumer="w" * (limit % 2)))
 
     @step(2, how=HOW, which=INDEX, lease=OPTIONAL)
     def extend(self, how: str, which: int, lease: int | None) -> None:
@@ -189,7 +204,7 @@ class Histories(RuleBasedStateMachine):
         if delay is None:
             self.do(how, c.Ack(*names, claim))
         else:
-            self.do(how, c.Release(*names, claim, None, delay))
+            self.do(how, c.Release(*names, claim, None, delay, reason="r" * (which % 2)))
 
     @step(
         4,
@@ -355,6 +370,7 @@ class Histories(RuleBasedStateMachine):
             self.patch.setattr(fresh, "FILL_BYTES", 60)
             self.patch.setattr(records, "PLAIN_META_MAX", 1)
             self.patch.setattr(queries, "SCANNED_MAX", 4)
+            self.patch.setattr(histories, "SCANNED_MAX", 3)
         self.entry(0, 0, c.Barrier())
 
     # What can be asked.
@@ -393,6 +409,54 @@ class Histories(RuleBasedStateMachine):
             for claim in queue.claims:
                 self.claim_agrees((account, name), claim, applied_ms)
         assert [totals.ready, totals.delayed, totals.claimed, totals.bytes] == sums
+
+    @step(3)
+    def histories_are_read(self) -> None:
+        for names in self.model.queues:
+            self.history_agrees(names)
+
+    def history_agrees(self, names: Names) -> None:
+        """What is held is the end of what happened, for the queue and for each message."""
+        model, known = self.model.queues[names], histories.known(self.twin_kv, *names)
+        assert known is not None
+        held = list(histories.between(self.twin_kv, known.number, names[1], known.gone, self.index))
+        shown = [one for event in held for one in seen(event)]
+        expected = [one for one in model.events if one.kind != "purged" or one.message is None]
+        expected = expected[len(expected) - len(shown) :] if shown else []
+        assert sorted(shown, key=repr) == sorted(expected, key=repr)
+        assert [one.time_ms for one in shown] == [one.time_ms for one in expected]
+        if known.gone == (0, 0):
+            assert held[0].record.kind == events.QUEUE_CREATED
+        for message_id in list(dict.fromkeys(one.message for one in model.events))[-6:]:
+            if message_id is not None:
+                self.message_history_agrees(names, message_id)
+
+    def message_history_agrees(self, names: Names, message_id: bytes) -> None:
+        steps: list[histories.Step] = []
+        marker = None
+        while True:
+            page = histories.of_message(self.twin_kv, *names, message_id, limit=2, marker=marker)
+            assert page is not None
+            steps.extend(page.items)
+            marker = page.marker
+            if marker is None:
+                break
+        expected = [one for one in self.model.queues[names].events if one.message == message_id]
+        shown = [
+            Event(
+                events.KINDS[one.event.record.kind],
+                one.event.record.time_ms,
+                message_id,
+                one.event.record.claim,
+                one.event.record.consumer,
+                one.event.record.reason,
+            )
+            for one in steps
+        ]
+        if page.is_whole:
+            assert shown == expected
+        elif shown:
+            assert shown == expected[len(expected) - len(shown) :]
 
     def browse_agrees(self, names: Names, now_ms: int) -> None:
         stored = sorted(self.model.queues[names].messages.values(), key=lambda one: one.id)

@@ -132,6 +132,7 @@ def test_times_that_can_not_be_written_are_never() -> None:
     huge = 2**64 - 1
     message = NewMessage(b"", "", ttl_ms=huge, delay_ms=-1)
     delayed = NewMessage(b"", "", ttl_ms=0, delay_ms=huge)
+    run(machine, c.PutAccount("a", c.QueueSettings(history_ms=huge)))
     run(machine, c.Enqueue("a", "q", (message, delayed)), stamp_ms=2**62)
     (claimed,) = run(machine, c.Claim("a", "q", 5, lease_ms=huge))
     assert isinstance(claimed, Claimed)

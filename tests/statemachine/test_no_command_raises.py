@@ -18,7 +18,12 @@ TEXTS = st.sampled_from(["", "a", "\x00", "\x00\x01", "\uffff"])
 NAMES = st.just("a") | st.just("a") | st.just("a") | TEXTS
 BYTES = st.sampled_from([b"", b"\xff" * 10, bytes(10), b"x" * 11])
 SETTINGS = st.builds(
-    c.QueueSettings, st.none() | INTEGERS, st.none() | INTEGERS, st.none() | INTEGERS
+    c.QueueSettings,
+    st.none() | INTEGERS,
+    st.none() | INTEGERS,
+    st.none() | INTEGERS,
+    history_ms=st.none() | INTEGERS,
+    history_bytes=st.none() | INTEGERS,
 )
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "account": NAMES,
@@ -26,6 +31,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "key": NAMES,
     "zone": TEXTS,
     "node": TEXTS,
+    "consumer": TEXTS,
+    "reason": TEXTS,
     "fingerprint": BYTES,
     "digest": BYTES,
     "settings": SETTINGS,

@@ -39,11 +39,25 @@ class Message:
         return self.id[2:]
 
 
+@dataclass(frozen=True)
+class Event:
+    """What happened to a message, or without one to the queue."""
+
+    kind: str
+    time_ms: int
+    message: bytes | None = None
+    claim: int = 0
+    consumer: str = ""
+    reason: str = ""
+
+
 @dataclass
 class Queue:
     settings: c.QueueSettings
     messages: dict[bytes, Message] = field(default_factory=dict)
     claims: dict[int, int] = field(default_factory=dict)  # To the end of the lease.
+    consumers: dict[int, str] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)  # Of its whole life, forgotten or not.
 
     def of(self, state: str) -> list[Message]:
         found = [message for message in self.messages.values() if message.state == state]
@@ -108,17 +122,18 @@ class Model:
             for claim, until_ms in list(queue.claims.items()):
                 if until_ms <= self.now_ms:
                     for message in queue.held(claim):
+                        self._note(queue, "lease_ended", message, claim)
                         self._give_back(names, queue, message, 0)
                     del queue.claims[claim]
             for message in queue.of("delayed"):
                 if message.expired(self.now_ms):
-                    del queue.messages[message.id]
+                    self._expire(queue, message)
                 elif message.due_ms <= self.now_ms:
                     message.state = "ready"
                     self.woken[names] += 1
             for message in queue.of("ready"):
                 if message.expired(self.now_ms):
-                    del queue.messages[message.id]
+                    self._expire(queue, message)
         self.once = {key: kept for key, kept in self.once.items() if kept[1] > self.now_ms}
 
     def next_due_ms(self) -> int | None:
@@ -147,7 +162,26 @@ class Model:
 
     def _open(self, names: Names) -> Queue:
         self.accounts.setdefault(names[0], c.QueueSettings())
-        return self.queues.setdefault(names, Queue(c.QueueSettings()))
+        if names not in self.queues:
+            self.queues[names] = Queue(c.QueueSettings())
+            self._note(self.queues[names], "queue_created")
+        return self.queues[names]
+
+    def _note(
+        self,
+        queue: Queue,
+        kind: str,
+        message: Message | None = None,
+        claim: int = 0,
+        reason: str = "",
+    ) -> None:
+        consumer = queue.consumers.get(claim, "")
+        about = None if message is None else message.id
+        queue.events.append(Event(kind, self.now_ms, about, claim, consumer, reason))
+
+    def _expire(self, queue: Queue, message: Message) -> None:
+        del queue.messages[message.id]
+        self._note(queue, "expired", message)
 
     def _enqueue(self, command: c.Enqueue, outcome: Outcome) -> None:
         assert isinstance(outcome, o.Enqueued)
@@ -169,6 +203,7 @@ class Model:
                 state="delayed" if delay_ms else "ready",
                 due_ms=self.now_ms + delay_ms,
             )
+            self._note(queue, "enqueued", queue.messages[message_id])
             self.woken[names] += not delay_ms
             self.all_ids.append((names, message_id))
 
@@ -181,7 +216,7 @@ class Model:
             if len(taken) == command.limit:
                 break
             if message.expired(self.now_ms):
-                del queue.messages[message.id]
+                self._expire(queue, message)
             else:
                 taken.append(message)
         if not taken:
@@ -190,11 +225,13 @@ class Model:
         assert outcome.claim not in [claim for _, claim in self.all_claims]
         lease_ms = self.in_force(names)[2] if command.lease_ms is None else command.lease_ms
         queue.claims[outcome.claim] = outcome.until_ms
+        queue.consumers[outcome.claim] = command.consumer
         self.all_claims.append((names, outcome.claim))
         assert outcome.until_ms == self.now_ms + lease_ms
         assert [given.id for given in outcome.messages] == [message.id for message in taken]
         for message, given in zip(taken, outcome.messages, strict=True):
             message.state, message.claim = "claimed", outcome.claim
+            self._note(queue, "claimed", message, outcome.claim)
             message.deliveries += 1
             assert given.deliveries == message.deliveries
             self.same(message, given.record)
@@ -227,6 +264,8 @@ class Model:
             lease_ms = self.in_force((command.account, command.queue))[2]
             lease_ms = lease_ms if command.lease_ms is None else command.lease_ms
             queue.claims[command.claim] = self.now_ms + lease_ms
+            for message in queue.held(command.claim):
+                self._note(queue, "extended", message, command.claim)
             assert outcome == o.Extended(self.now_ms + lease_ms)
 
     def _settled(self, queue: Queue, command: c.Ack | c.Release, outcome: Outcome) -> list[Message]:
@@ -247,18 +286,20 @@ class Model:
         if queue is not None:
             for message in self._settled(queue, command, outcome):
                 del queue.messages[message.id]
+                self._note(queue, "acked", message, command.claim)
 
     def _release(self, command: c.Release, outcome: Outcome) -> None:
         queue = self._held(command, outcome)
         if queue is not None:
             names = (command.account, command.queue)
             for message in self._settled(queue, command, outcome):
+                self._note(queue, "released", message, command.claim, command.reason)
                 self._give_back(names, queue, message, command.delay_ms)
 
     def _give_back(self, names: Names, queue: Queue, message: Message, delay_ms: int) -> None:
         message.claim = 0
         if message.expired(self.now_ms):
-            del queue.messages[message.id]
+            self._expire(queue, message)
         elif delay_ms:
             message.state, message.due_ms = "delayed", self.now_ms + delay_ms
         else:
@@ -268,13 +309,20 @@ class Model:
     def _delete_messages(self, command: c.DeleteMessages, outcome: Outcome) -> None:
         queue = self._queue_or_refused(command, outcome)
         if queue is not None:
-            found = [one for one in dict.fromkeys(command.ids) if queue.messages.pop(one, None)]
-            assert outcome == o.Deleted(len(found))
+            found = [queue.messages.pop(one, None) for one in command.ids]
+            assert outcome == o.Deleted(len([one for one in found if one]))
+            for message in found:
+                if message:
+                    self._note(queue, "deleted", message)
 
     def _purge(self, command: c.Purge, outcome: Outcome) -> None:
         queue = self._queue_or_refused(command, outcome)
         if queue is not None:
             assert outcome == o.Deleted(len(queue.messages))
+            if queue.messages or queue.claims:
+                self._note(queue, "purged")
+            for message in queue.messages.values():
+                self._note(queue, "purged", message)
             queue.messages.clear()
             queue.claims.clear()
 
@@ -289,14 +337,19 @@ class Model:
 
     def _put_queue(self, command: c.PutQueue, outcome: Outcome) -> None:
         names = (command.account, command.queue)
-        assert outcome == o.Stored(created=names not in self.queues)
-        self._open(names).settings = command.settings
+        is_new = names not in self.queues
+        assert outcome == o.Stored(created=is_new)
+        queue = self._open(names)
+        queue.settings = command.settings
+        if not is_new:
+            self._note(queue, "queue_changed")
 
     def _patch_queue(self, command: c.PatchQueue, outcome: Outcome) -> None:
         queue = self._queue_or_refused(command, outcome)
         if queue is not None:
             assert outcome == o.Stored(created=False)
             queue.settings = _patched(queue.settings, command.settings, command.fields)
+            self._note(queue, "queue_changed")
 
     def _delete_queue(self, command: c.DeleteQueue, outcome: Outcome) -> None:
         if self._queue_or_refused(command, outcome) is not None:
@@ -348,7 +401,7 @@ class Model:
 def _patched(
     current: c.QueueSettings, change: c.QueueSettings, fields: tuple[str, ...]
 ) -> c.QueueSettings:
-    members = ("ttl_ms", "delay_ms", "lease_ms", "metadata")
+    members = ("ttl_ms", "delay_ms", "lease_ms", "metadata", "history_ms", "history_bytes")
     return c.QueueSettings(
         **{name: getattr(change if name in fields else current, name) for name in members}
     )

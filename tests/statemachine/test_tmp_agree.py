@@ -1,0 +1,539 @@
+"""Random histories: the machine against a plain model, and against itself.
+
+Two machines are given the same log. One applies it in rounds of random length and
+now and then is restarted from its store. The other begins every entry as a new
+machine over its store, so that nothing it knows can come from a cache, and ends
+every round after one entry. Both must answer alike, and whenever both have ended a
+round their stores must hold the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from memory_kv import MemoryKV
+from queue_model import Event, Message, Model
+from statemachine import commands as c
+from statemachine import events, fresh, histories, queries, records, state
+from statemachine.commands import Batch, Command, Entry
+from statemachine.digest import digest
+from statemachine.machine import BatchResult, Machine
+from statemachine.outcomes import Outcome, Reason, Refused, SessionOpened, Swept
+from statemachine.sessions import IDLE_MAX_MS
+
+Names = tuple[str, str]
+ACCOUNTS = st.sampled_from(["a", "b\x00"])
+NAMES = st.sampled_from([("a", "q")] * 5 + [("a", "q\x00"), ("a", "p"), ("b\x00", "q")])
+STATES = st.sampled_from(["ready", "delayed", "claimed"])
+DURATIONS = st.sampled_from([1, 5, 20, 60, 500])
+OPTIONAL = st.none() | DURATIONS
+INDEX = st.integers(0, 10**6)
+SETTINGS = st.builds(
+    c.QueueSettings,
+    ttl_ms=st.none() | st.just(0) | DURATIONS,
+    delay_ms=st.none() | st.just(0) | DURATIONS,
+    lease_ms=OPTIONAL,
+    metadata=st.none() | st.just(b"{}"),
+    history_ms=st.sampled_from([None, None, 0, 40, 2000]),
+    history_bytes=st.sampled_from([None, None, 0, 300, 2000]),
+)
+FIELDS = st.lists(
+    st.sampled_from(
+        ["ttl_ms", "delay_ms", "lease_ms", "metadata", "history_ms", "history_bytes", "later"]
+    )
+).map(tuple)
+MESSAGES = st.builds(
+    c.NewMessage,
+    body=st.binary(max_size=3),
+    content_type=st.sampled_from(["text/plain", "x/y"]),
+    headers=st.just(()) | st.just((("k", "v"),)),
+    ttl_ms=st.none() | st.just(0) | DURATIONS,
+    delay_ms=st.sampled_from([None, None, 0, 0, 5, 60]),
+    zone=st.sampled_from(["", "z1"]),
+)
+CONFIGURING = st.one_of(
+    st.builds(lambda names, *rest: c.PutQueue(*names, *rest), NAMES, SETTINGS),
+    st.builds(lambda names, *rest: c.PatchQueue(*names, *rest), NAMES, SETTINGS, FIELDS),
+    st.builds(c.PutAccount, ACCOUNTS, SETTINGS),
+    st.builds(c.PatchAccount, ACCOUNTS, SETTINGS, FIELDS),
+    st.builds(c.DeleteAccount, ACCOUNTS),
+)
+HOW = st.sampled_from(["plain"] * 4 + ["batch"] * 4 + ["once"])
+
+
+def seen(event: histories.Event) -> list[Event]:
+    """An event as the model has it: one for each message."""
+    record = event.record
+    rest = (record.claim, record.consumer, record.reason)
+    kind, messages = events.KINDS[record.kind], list(events.messages_of(record))
+    if not messages:
+        return [Event(kind, record.time_ms, None, *rest)]
+    return [Event(kind, record.time_ms, message_id, *rest) for message_id, _ in messages]
+
+
+STEPS: list[tuple[str, dict[str, st.SearchStrategy[Any]]]] = []
+
+
+def step(weight: int, **arguments: st.SearchStrategy[Any]) -> Callable[[Any], Any]:
+    """A step of a history, ``weight`` times as likely as one of weight 1.
+
+    Hypothesis would have all rules alike, and leave some out of each history: claims
+    that find something would be rare.
+    """
+
+    def register(method: Any) -> Any:
+        STEPS.extend([(method.__name__, arguments)] * weight)
+        return method
+
+    return register
+
+
+class Histories(RuleBasedStateMachine):
+    """See the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.model = Model()
+        self.now_ms = 0
+        self.kv = MemoryKV()
+        self.machine = Machine(self.kv)
+        self.twin_kv = MemoryKV()
+        self.index = 0
+        self.round_is_open = False
+        self.sessions: dict[int, int] = {}  # To log time of the last use.
+        self.seq = 0
+        self.floor = 0
+        self.once: c.Once | None = None
+        self.sent: dict[tuple[int, int], list[tuple[Command, Outcome]]] = {}
+
+    # The log.
+
+    def log(self, entry: Entry | None) -> list[BatchResult]:
+        """Apply an entry everywhere."""
+        self.index = self.index + 1 if self.index else 7
+        if entry is not None:
+            entry = c.decode_entry(c.encode(entry))
+        twin = Machine(self.twin_kv)
+        twin_results = twin.apply(self.index, 3, entry)
+        self.now_ms = max(self.now_ms, entry.stamp_ms if entry else 0)
+        self.model.now_ms = self.now_ms
+        twin.end_round()
+        self.twin = twin
+        self.round_is_open = True
+        results = self.machine.apply(self.index, 3, entry)
+        assert results == twin_results
+        return results
+
+    def entry(self, session: int, seq: int, *commands: Command) -> tuple[Outcome, ...]:
+        """Log one batch at the present log time."""
+        batch = Batch(session, seq, min(self.floor, seq), commands)
+        (result,) = self.log(Entry(c.ENTRY_VERSION, self.now_ms, (batch,)))
+        assert (result.session, result.seq) == (session, seq)
+        return result.outcomes
+
+    def do(self, how: str, command: Command) -> None:
+        """Have a command done, and check what it answers and whom it wakes."""
+        note(f"{self.now_ms}: {command}")
+        if how == "once":
+            assert isinstance(command, c.QueueCommand)
+            self.once = c.Once("a", "key", c.encode(Batch(0, 0, 0, (command,))), 40, command)
+            command = self.once
+        if how == "plain":
+            (outcome,) = self.entry(0, 0, command)
+        else:
+            outcome = self.in_session(command)
+        self.model.check(command, outcome)
+        self.check_woken()
+
+    def in_session(self, command: Command) -> Outcome:
+        session = self.open_session()
+        self.seq += 1
+        (outcome,) = self.entry(session, self.seq, command)
+        self.sessions[session] = self.now_ms
+        self.sent[session, self.seq] = [(command, outcome)]
+        return outcome
+
+    def open_session(self) -> int:
+        if not self.sessions:
+            (opened,) = self.entry(0, 0, c.OpenSession("n1"))
+            assert isinstance(opened, SessionOpened)
+            self.sessions[opened.session] = self.now_ms
+            self.seq, self.floor = 0, 1
+            self.sent.clear()
+        return next(iter(self.sessions))
+
+    def check_woken(self) -> None:
+        assert self.twin.take_woken() == +self.model.woken
+        self.model.woken.clear()
+
+    def a_claim(self, index: int) -> tuple[Names, int]:
+        known = self.model.all_claims
+        # Mostly late ones, since the early ones are over.
+        return known[-1 - index % min(len(known), 4)] if known else (("a", "q"), index)
+
+    @rule(data=st.data())
+    def something_happens(self, data: Any) -> None:
+        name, arguments = data.draw(st.sampled_from(STEPS))
+        getattr(self, name)(**{key: data.draw(kind) for key, kind in arguments.items()})
+
+    # Steps.
+
+    @step(12, how=HOW, names=NAMES, new=st.lists(MESSAGES, min_size=1, max_size=5))
+    def enqueue(self, how: str, names: Names, new: list[c.NewMessage]) -> None:
+        self.do(how, c.Enqueue(*names, tuple(new)))
+
+    @step(12, how=HOW, names=NAMES, limit=st.integers(1, 6), lease=OPTIONAL)
+    def claim(self, how: str, names: Names, limit: int, lease: int | None) -> None:
+        self.do(how, c.Claim(*names, limit, lease, consumer="w" * (limit % 2)))
+
+    @step(2, how=HOW, which=INDEX, lease=OPTIONAL)
+    def extend(self, how: str, which: int, lease: int | None) -> None:
+        names, claim = self.a_claim(which)
+        self.do(how, c.Extend(*names, claim, lease))
+
+    @step(5, how=HOW, which=INDEX, delay=st.sampled_from([None, None, 0, 0, 5, 60]))
+    def settle(self, how: str, which: int, delay: int | None) -> None:
+        names, claim = self.a_claim(which)
+        if delay is None:
+            self.do(how, c.Ack(*names, claim))
+        else:
+            self.do(how, c.Release(*names, claim, None, delay, reason="r" * (which % 2)))
+
+    @step(
+        4,
+        how=HOW,
+        which=INDEX,
+        picked=st.lists(INDEX, max_size=3),
+        delay=st.sampled_from([None, 0, 20]),
+    )
+    def settle_some(self, how: str, which: int, picked: list[int], delay: int | None) -> None:
+        names, claim = self.a_claim(which)
+        held = [one.id for one in self.model_messages(names) if one.claim == claim]
+        held.append(b"none")
+        ids = tuple(held[one % len(held)] for one in picked)
+        if delay is None:
+            self.do(how, c.Ack(*names, claim, ids))
+        else:
+            self.do(how, c.Release(*names, claim, ids, delay))
+
+    @step(1, which=INDEX, names=NAMES)
+    def settle_where_it_is_not(self, which: int, names: Names) -> None:
+        self.do("plain", c.Ack(*names, self.a_claim(which)[1]))
+
+    def model_messages(self, names: Names) -> list[Message]:
+        found = self.model.queues.get(names)
+        return list(found.messages.values()) if found else []
+
+    @step(4, how=HOW, names=NAMES, state=STATES, which=INDEX, count=st.integers(1, 3))
+    def delete_messages(self, how: str, names: Names, state: str, which: int, count: int) -> None:
+        known = [one.id for one in self.model_messages(names) if one.state == state]
+        start = which % len(known) if known else 0
+        ids = known[start : start + count]
+        self.do(how, c.DeleteMessages(*names, (*ids, *ids[:1], b"nothing like an id")))
+
+    @step(1, how=HOW, which=INDEX)
+    def delete_any_message(self, how: str, which: int) -> None:
+        if self.model.all_ids:
+            names, message_id = self.model.all_ids[which % len(self.model.all_ids)]
+            self.do(how, c.DeleteMessages(*names, (message_id,)))
+
+    @step(3, how=HOW, command=CONFIGURING)
+    def configure(self, how: str, command: Command) -> None:
+        self.do(how, command)
+
+    @step(3, how=HOW, names=NAMES, delete=st.sampled_from([False, False, True]))
+    def empty_a_queue(self, how: str, names: Names, delete: bool) -> None:
+        self.do(how, c.DeleteQueue(*names) if delete else c.Purge(*names))
+
+    @step(6, by=st.sampled_from([0, 1, 4, 5, 15, 20, 60, 1000]))
+    def time_passes(self, by: int) -> None:
+        self.now_ms += by
+        self.model.now_ms = self.now_ms
+
+    @step(2, by=st.integers(1, 50), limit=st.integers(1, 2))
+    def a_leaders_clock_is_behind(self, by: int, limit: int) -> None:
+        command = c.Claim("a", "q", limit, 20)
+        entry = Entry(c.ENTRY_VERSION, max(0, self.now_ms - by), (Batch(0, 0, 0, (command,)),))
+        self.log(Entry(c.ENTRY_VERSION, self.now_ms, ()))
+        (result,) = self.log(entry)
+        self.model.check(command, result.outcomes[0])
+
+    @step(6, limit=st.integers(1, 4) | st.just(1000))
+    def sweep(self, limit: int) -> None:
+        note(f"{self.now_ms}: sweep {limit}")
+        more = True
+        woken = dict[Names, int]()
+        while more:
+            (swept,) = self.entry(0, 0, c.Sweep(limit))
+            assert isinstance(swept, Swept)
+            assert swept.count <= limit
+            assert swept.count == limit or not swept.more
+            more = swept.more
+            for names, count in self.twin.take_woken().items():
+                woken[names] = woken.get(names, 0) + count
+        self.model.sweep()
+        assert woken == +self.model.woken
+        self.model.woken.clear()
+        for session, used_ms in list(self.sessions.items()):
+            if used_ms + IDLE_MAX_MS <= self.now_ms:
+                del self.sessions[session]
+        self.check_next_due()
+
+    def check_next_due(self) -> None:
+        """Never too late, and nothing is due after a whole sweep."""
+        due_ms = self.twin.next_due_ms()
+        assert due_ms == self.machine.next_due_ms()
+        assert due_ms is None or due_ms > self.now_ms
+        expected = self.model.next_due_ms()
+        if expected is not None:
+            assert due_ms is not None
+            assert due_ms <= expected
+
+    @step(2, by=st.sampled_from([IDLE_MAX_MS // 2, IDLE_MAX_MS]))
+    def an_idle_hour_passes(self, by: int) -> None:
+        self.time_passes(by)
+        self.sweep(1000)
+        for session, seq in self.sent:
+            if session not in self.sessions:
+                outcomes = self.entry(session, seq, c.Barrier(), c.Barrier())
+                assert [one.reason for one in outcomes if isinstance(one, Refused)] == [
+                    Reason.SESSION_EXPIRED
+                ] * 2
+
+    @step(3, which=INDEX)
+    def a_batch_comes_again(self, which: int) -> None:
+        if not self.sent:
+            return
+        (session, seq), done = list(self.sent.items())[-1 - which % min(len(self.sent), 4)]
+        if session not in self.sessions:
+            return
+        outcomes = self.entry(session, seq, *(command for command, _ in done))
+        if seq < self.floor:
+            assert all(isinstance(one, Refused) for one in outcomes)
+            assert all(one.reason is Reason.STALE_BATCH for one in outcomes)  # type: ignore[union-attr]  # Just asserted.
+        else:
+            self.sessions[session] = self.now_ms
+            assert outcomes == tuple(self.model.again(*one) for one in done)
+        self.check_woken()
+
+    @step(1)
+    def a_request_comes_again(self) -> None:
+        if self.once is not None:
+            self.do("plain", self.once)
+
+    @step(2, kept=st.integers(0, 3))
+    def the_floor_rises(self, kept: int) -> None:
+        self.floor = max(self.floor, self.seq - kept)
+        self.do("batch", c.Claim("nobody", "nothing", 1))
+
+    @step(1, command=st.sampled_from([c.Barrier(), c.TakeDigest(), c.ReportDigest(1, b"d")]))
+    def nothing_happens(self, command: Command) -> None:
+        before = self.twin_kv.rows()
+        self.entry(0, 0, command)
+        assert {**self.twin_kv.rows(), b"p": b""} == {**before, b"p": b""}
+
+    @step(1)
+    def an_entry_of_the_logs_own(self) -> None:
+        assert self.log(None) == []
+
+    @step(4)
+    def a_round_ends(self) -> None:
+        self.machine.end_round()
+        self.round_is_open = False
+        assert self.kv.rows() == self.twin_kv.rows()
+        assert digest(self.kv) == digest(self.twin_kv)
+
+    @step(2)
+    def a_restart(self) -> None:
+        self.a_round_ends()
+        self.machine = Machine(self.kv)
+        assert self.machine.applied_index == self.index
+        assert self.machine.stamp_ms == self.twin.stamp_ms if self.index else True
+
+    @initialize(small=st.sampled_from(["nothing", "all caches", "windows"]))
+    def begin(self, small: str) -> None:
+        """Now and then with caches that are always too small."""
+        if small == "all caches":
+            self.patch.setattr(state, "HANDLES_MAX", 0)
+        if small != "nothing":
+            self.patch.setattr(state, "CLAIMED_MESSAGES_MAX", 2)
+            self.patch.setattr(state, "WINDOW_BYTES_MAX", 60)
+            self.patch.setattr(fresh, "WINDOW_MESSAGES_MAX", 3)
+            self.patch.setattr(fresh, "FILL_MESSAGES", 1)
+            self.patch.setattr(fresh, "FILL_BYTES", 60)
+            self.patch.setattr(records, "PLAIN_META_MAX", 1)
+            self.patch.setattr(queries, "SCANNED_MAX", 4)
+            self.patch.setattr(histories, "SCANNED_MAX", 3)
+        self.entry(0, 0, c.Barrier())
+
+    # What can be asked.
+
+    @invariant()
+    def reads_agree(self) -> None:
+        if not self.index:
+            return
+        kv, model = self.twin_kv, self.model
+        applied_ms = self.twin.stamp_ms
+        assert queries.applied(kv) == (self.index, 3, applied_ms)
+        listed = queries.accounts(kv, limit=10)
+        assert [one.name for one in listed.items] == sorted(model.accounts)
+        assert [one.defaults for one in listed.items] == [
+            model.accounts[name] for name in sorted(model.accounts)
+        ]
+        totals = queries.totals(kv)
+        assert (totals.accounts, totals.queues) == (len(model.accounts), len(model.queues))
+        sums = [0, 0, 0, 0]
+        for (account, name), queue in model.queues.items():
+            counts = [len(queue.of(state)) for state in ("ready", "delayed", "claimed")]
+            counts.append(sum(len(one.new.body) for one in queue.messages.values()))
+            sums = [before + more for before, more in zip(sums, counts, strict=True)]
+            view = queries.queue(kv, account, name)
+            assert view is not None
+            assert [view.ready, view.delayed, view.claimed, view.bytes] == counts
+            in_force = view.effective.ttl_ms, view.effective.delay_ms, view.effective.lease_ms
+            assert in_force == model.in_force((account, name))
+            stats = queries.stats(kv, account, name)
+            assert stats is not None
+            assert stats.claims == len(queue.claims)
+            oldest = queue.of("ready")
+            assert stats.oldest_ready_ms == (oldest[0].enqueued_ms if oldest else None)
+            assert queries.has_ready(kv, account, name) == bool(counts[0])
+            self.browse_agrees((account, name), applied_ms)
+            for claim in queue.claims:
+                self.claim_agrees((account, name), claim, applied_ms)
+        assert [totals.ready, totals.delayed, totals.claimed, totals.bytes] == sums
+
+    @step(3)
+    def histories_are_read(self) -> None:
+        for names in self.model.queues:
+            self.history_agrees(names)
+
+    def history_agrees(self, names: Names) -> None:
+        """What is held is the end of what happened, for the queue and for each message."""
+        model, known = self.model.queues[names], histories.known(self.twin_kv, *names)
+        assert known is not None
+        held = list(histories.between(self.twin_kv, known.number, names[1], known.gone, self.index))
+        shown = [one for event in held for one in seen(event)]
+        expected = [one for one in model.events if one.kind != "purged" or one.message is None]
+        expected = expected[len(expected) - len(shown) :] if shown else []
+        assert sorted(shown, key=repr) == sorted(expected, key=repr)
+        assert [one.time_ms for one in shown] == [one.time_ms for one in expected]
+        if known.gone == (0, 0):
+            assert held[0].record.kind == events.QUEUE_CREATED
+        for message_id in list(dict.fromkeys(one.message for one in model.events))[-6:]:
+            if message_id is not None:
+                self.message_history_agrees(names, message_id)
+
+    def message_history_agrees(self, names: Names, message_id: bytes) -> None:
+        steps: list[histories.Step] = []
+        marker = None
+        while True:
+            page = histories.of_message(self.twin_kv, *names, message_id, limit=2, marker=marker)
+            assert page is not None
+            steps.extend(page.items)
+            marker = page.marker
+            if marker is None:
+                break
+        expected = [one for one in self.model.queues[names].events if one.message == message_id]
+        shown = [
+            Event(
+                events.KINDS[one.event.record.kind],
+                one.event.record.time_ms,
+                message_id,
+                one.event.record.claim,
+                one.event.record.consumer,
+                one.event.record.reason,
+            )
+            for one in steps
+        ]
+        if page.is_whole:
+            assert shown == expected
+        elif shown:
+            assert shown == expected[len(expected) - len(shown) :]
+
+    def browse_agrees(self, names: Names, now_ms: int) -> None:
+        stored = sorted(self.model.queues[names].messages.values(), key=lambda one: one.id)
+        shown = [one for one in stored if one.state == "claimed" or not one.expired(now_ms)]
+        for include_claimed, zone in ((True, None), (False, None), (True, "z1")):
+            wanted = [
+                one
+                for one in shown
+                if (include_claimed or one.state != "claimed") and zone in (None, one.new.zone)
+            ]
+            found: list[queries.MessageView] = []
+            marker = None
+            for _ in range(2 * len(stored) + 1):
+                page = queries.browse(
+                    self.twin_kv,
+                    *names,
+                    limit=3,
+                    marker=marker,
+                    include_claimed=include_claimed,
+                    zone=zone,
+                )
+                assert page is not None
+                found.extend(page.items)
+                marker = page.marker
+                if marker is None:
+                    break
+            assert marker is None
+            assert [(one.id, one.state) for one in found] == [(one.id, one.state) for one in wanted]
+            for view, one in zip(found, wanted, strict=True):
+                # Of a claimed message it may not be known, in a queue with many.
+                unknown = one.state == "claimed" and queries.SCANNED_MAX < 5
+                assert view.deliveries in ({one.deliveries, 0} if unknown else {one.deliveries})
+            for view, one in zip(found, wanted, strict=True):
+                self.model.same(one, view.record)
+        for one in stored:
+            alone = queries.message(self.twin_kv, *names, one.id)
+            assert (alone is not None) == (one in shown)
+
+    def claim_agrees(self, names: Names, claim: int, now_ms: int) -> None:
+        queue = self.model.queues[names]
+        view = queries.claim(self.twin_kv, *names, claim)
+        if queue.claims[claim] <= now_ms:
+            assert view is None
+            return
+        assert view is not None
+        assert view.until_ms == queue.claims[claim]
+        assert sorted((one.id, one.deliveries) for one in view.messages) == sorted(
+            (one.id, one.deliveries) for one in queue.held(claim)
+        )
+
+    def teardown(self) -> None:
+        try:
+            if self.index:
+                self.nothing_is_left_behind()
+        finally:
+            self.patch.undo()
+
+    def nothing_is_left_behind(self) -> None:
+        """By messages, claims, keys and sessions that are gone."""
+        for (account, name), queue in list(self.model.queues.items()):
+            for claim in list(queue.claims):
+                self.do("plain", c.Ack(account, name, claim))
+            ids = tuple(queue.messages)
+            self.do("plain", c.DeleteMessages(account, name, ids))
+        self.time_passes(10**9)
+        self.sweep(1000)
+        for names, queue in self.model.queues.items():
+            assert not queue.messages, names
+        self.a_round_ends()
+        assert {key[:1] for key in self.kv.rows()} <= {b"a", b"p", b"q"}
+        assert self.machine.next_due_ms() is None
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(
+    max_examples=120,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
