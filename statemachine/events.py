@@ -26,6 +26,7 @@ from statemachine.deadlines import later
 from statemachine.records import FOR_EVER, EventRecord, Held, History, Stretch
 from statemachine.settings import Effective, effective
 from statemachine.state import Account, Queue, State
+from statemachine.timers import HISTORY, Timer
 
 ENQUEUED = 1
 CLAIMED = 2
@@ -155,8 +156,10 @@ def queue_deleted(state: State, queue: Queue) -> None:
     _forget(state, queue.record.history, len(queue.record.history.stretches))
     account, name = queue.account, queue.names[1]
     event = EventRecord(QUEUE_DELETED, state.now_ms, state.machine.term, state.node, target=name)
-    kept = effective(_NOTHING_SET, account.record.defaults)
-    _append(state, account.record.history, kept, event)
+    history, kept = account.record.history, effective(_NOTHING_SET, account.record.defaults)
+    _append(state, history, kept, event)
+    if not history.due_ms:
+        _set_account_timer(state, account.key[1:], history, kept)
     state.noted[queue.names[0], ""] = None
     # Also for those who look at the queue alone, to see that it is gone.
     state.noted[queue.names] = None
@@ -167,12 +170,25 @@ def account_deleted(state: State, account: Account) -> None:
     """Its own events go with it."""
     history = account.record.history
     _forget(state, history, len(history.stretches))
+    if history.due_ms:
+        state.timers.remove(history.due_ms, HISTORY, account.key[1:])
+
+
+def forget_aged_of_account(state: State, timer: Timer) -> None:
+    """The same for an account's own events, by a timer of its own."""
+    account = state.find_account(keys.split_names(timer.subject)[0])
+    assert account is not None, timer
+    history, kept = account.record.history, effective(_NOTHING_SET, account.record.defaults)
+    state.timers.remove(timer.due_ms, HISTORY, timer.subject)
+    _trim(state, history, kept, kept.history_bytes)
+    _set_account_timer(state, timer.subject, history, kept)
+    state.touch(account)
 
 
 def forget_aged(state: State, queue: Queue) -> int:
     """Forget what is too old; when to look again."""
     history, kept = queue.record.history, queue.in_force()
-    _trim(state, history, kept)
+    _trim(state, history, kept, kept.history_bytes)
     return _due_ms(history, kept)
 
 
@@ -239,7 +255,7 @@ def _append(state: State, history: History, kept: Effective, event: EventRecord)
     stretch = history.stretches[-1] if history.stretches else None
     if stretch is None or _is_full(stretch, kept, event.time_ms, index):
         if stretch is not None:
-            _trim(state, history, kept)
+            _trim(state, history, kept, kept.history_bytes - kept.history_bytes // STRETCHES)
         stretch = Stretch(index, event.time_ms, index, ordinal, event.time_ms)
         history.stretches.append(stretch)
     size = len(data) + ROW_BYTES
@@ -258,9 +274,8 @@ def _is_full(stretch: Stretch, kept: Effective, now_ms: int, index: int) -> bool
     )
 
 
-def _trim(state: State, history: History, kept: Effective) -> None:
-    """Forget stretches that are too old, and those that leave no room for another one."""
-    room = kept.history_bytes - kept.history_bytes // STRETCHES
+def _trim(state: State, history: History, kept: Effective, room: int) -> None:
+    """Forget stretches that are too old, and the oldest of those for which there is no room."""
     size, count = history.bytes, 0
     for stretch in history.stretches:
         if size <= room and later(stretch.last_ms, kept.history_ms) > state.now_ms:
@@ -286,6 +301,13 @@ def _due_ms(history: History, kept: Effective) -> int:
     if not history.stretches:
         return FOR_EVER
     return later(history.stretches[0].last_ms, kept.history_ms)
+
+
+def _set_account_timer(state: State, subject: bytes, history: History, kept: Effective) -> None:
+    due_ms = _due_ms(history, kept)
+    history.due_ms = 0 if due_ms == FOR_EVER else due_ms
+    if history.due_ms:
+        state.timers.put(due_ms, HISTORY, subject)
 
 
 def _set_timer(state: State, queue: Queue) -> None:

@@ -64,6 +64,7 @@ class History(msgspec.Struct, array_like=True):
     gone_ordinal: int = 0
     bytes: int = 0
     stretches: list[Stretch] = []
+    due_ms: int = 0  # When an account's own is looked at next; 0: there is no timer.
 
 
 class EventRecord(msgspec.Struct, frozen=True, array_like=True):

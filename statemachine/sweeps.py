@@ -12,7 +12,7 @@ from statemachine.deadlines import DELAY, EXPIRY, LEASE
 from statemachine.outcomes import Outcome, Swept
 from statemachine.records import FOR_EVER
 from statemachine.state import Queue, State
-from statemachine.timers import ONCE, QUEUE, Timer
+from statemachine.timers import HISTORY, ONCE, QUEUE, Timer
 
 
 def sweep(state: State, command: Sweep) -> Outcome:
@@ -40,6 +40,8 @@ def _go_off(state: State, timer: Timer, limit: int) -> int:
         return _sweep_queue(state, queue, limit)
     if timer.kind == ONCE:
         once.forget(state, timer)
+    elif timer.kind == HISTORY:
+        events.forget_aged_of_account(state, timer)
     else:
         sessions.expire(state, timer)
     return 1

@@ -66,6 +66,8 @@ class Feed:
         self._until = self._applied()
         self._marks = [(self.position, name) for name in changed]
         heapify(self._marks)
+        if not changed:
+            self.position = max(self.position, histories.through(self._until))
 
     def oldest(self) -> int:
         """The index from which the queue's, or the account's own, events are all there."""

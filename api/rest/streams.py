@@ -75,17 +75,13 @@ class EventStream:
             await _send(send, b"retry: %d\n%b" % (RETRY_MS, _idle(self._feed.position)))
             while not presence.gone:
                 await self._catch_up(send, presence)
+                if self._call.service.is_stopping():
+                    raise Ended("stopping", "this node is stopping; ask another")
                 changed = await presence.during(lambda: self._watch.wait(HEARTBEAT_S))
+                await self._feed.go_on(changed)
                 if changed == ():
-                    # Up to here there was nothing for it: so that it need not begin further back.
-                    await self._feed.go_on(())
-                    self._feed.read(0)
+                    # What there was is not for this reader, who need not ask for it again.
                     await _send(send, _idle(self._feed.position))
-                elif self._call.service.is_stopping():
-                    await _send(send, _cut("stopping", "this node is stopping; ask another"))
-                    return
-                else:
-                    await self._feed.go_on(changed)
         except Ended as ended:
             await _send(send, _cut(ended.reason, str(ended)))
         finally:

@@ -8,7 +8,7 @@ that a repetition is harmless: a read, or a write with an ``Idempotency-Key``.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -98,6 +98,38 @@ class Client:
                 raise Failure("; ".join(str(f) for f in failures), failures[-1].code)
             time.sleep(PAUSE_S)
 
+    def stream(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        silence_s: float,
+    ) -> Iterator[tuple[str, str, str]]:
+        """The blocks of server-sent events as they come: id, kind and data, or nothing.
+
+        It ends as the stream does. What goes wrong is a Failure, and the next call
+        goes to the next replica; ``silence_s`` without a word counts as that too.
+        """
+        url = self._urls[0]
+        timeout = httpx2.Timeout(silence_s, connect=self._http.timeout.connect)
+        try:
+            with self._http.stream(
+                "GET", url + path, params=query, headers=headers, timeout=timeout
+            ) as response:
+                if response.status_code != 200:
+                    response.read()
+                    self._refuse_stream(response)
+                yield from _blocks(response.iter_lines())
+        except httpx2.TransportError as error:
+            self._urls.append(self._urls.pop(0))
+            raise Failure(f"{url} broke off: {_words(error)}", Exit.UNREACHABLE) from None
+
+    def _refuse_stream(self, response: httpx2.Response) -> None:
+        if response.status_code == 503:
+            self._urls.append(self._urls.pop(0))
+            raise Failure(_problem(response), Exit.UNREACHABLE)
+        raise Failure(_problem(response))
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -136,6 +168,21 @@ class _Attempt(Failure):
     def __init__(self, message: str, code: Exit, unreached: bool = False) -> None:
         super().__init__(message, code)
         self.unreached = unreached
+
+
+def _blocks(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    position, name, data = "", "", ""
+    for line in lines:
+        field, _, value = line.partition(": ")
+        if field == "id":
+            position = value
+        elif field == "event":
+            name = value
+        elif field == "data":
+            data = value
+        elif not line:
+            yield position, name, data
+            position, name, data = "", "", ""
 
 
 def _checked(url: str) -> str:

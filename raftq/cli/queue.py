@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raftq.cli import messages, output, put
+from raftq.cli import events, messages, output, put
 from raftq.cli.failure import Exit, Failure
 from raftq.cli.options import (
     JSON_HEADERS,
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Put, claim, ack; look at queues.", no_args_is_help=True)
 app.command("put")(put.put)
+app.command("events")(events.events)
+app.command("history")(events.history)
 
 PAGE_MAX = 500
 
@@ -103,6 +105,7 @@ def claim(
     lease: Annotated[float | None, typer.Option(help="Seconds; else as the queue says.")] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a message.")] = 0.0,
     zone: Annotated[str | None, typer.Option(help="Where the work will be done.")] = None,
+    consumer: Annotated[str | None, typer.Option(help="Who claims, for the history.")] = None,
     ack: Annotated[bool, typer.Option("--ack", help="Ack at once, after printing.")] = False,
     ndjson: Ndjson = False,
     url: Urls = None,
@@ -110,7 +113,7 @@ def claim(
     timeout: Timeout = 10.0,
 ) -> None:
     """Take messages under a lease. Exits 5 when there was none."""
-    asked = {"limit": limit, "lease": lease, "wait": wait, "zone": zone}
+    asked = {"limit": limit, "lease": lease, "wait": wait, "zone": zone, "consumer": consumer}
     body = messages.encode({key: value for key, value in asked.items() if value})
     with connect(url, timeout) as client:
         path = f"{queue_path(account, queue)}/claims"
@@ -151,6 +154,7 @@ def release(
     claim: Claim,
     ids: Ids = None,
     delay: Annotated[float, typer.Option(min=0, help="Seconds until they are ready.")] = 0.0,
+    reason: Annotated[str, typer.Option(help="Why, for the history.")] = "",
     url: Urls = None,
     account: Account = "default",
     timeout: Timeout = 10.0,
@@ -159,6 +163,8 @@ def release(
     query = {"ids": ",".join(ids)} if ids else {}
     if delay:
         query["delay"] = str(delay)
+    if reason:
+        query["reason"] = reason
     with connect(url, timeout) as client:
         path = f"{queue_path(account, queue)}/claims/{claim}"
         settled = _write(client, "DELETE", path, query=query)

@@ -24,7 +24,7 @@ ID = bytes(9) + b"\x07"
 SETTINGS = QueueSettings(
     ttl_ms=1, delay_ms=2, lease_ms=3, metadata=b"{}", history_ms=4, history_bytes=5
 )
-HISTORY = r.History(1, 2, 3, 4, [r.Stretch(5, 6, 7, 8, 9, 10)])
+HISTORY = r.History(1, 2, 3, 4, [r.Stretch(5, 6, 7, 8, 9, 10)], 11)
 MESSAGE = NewMessage(b"body", "t/p", (("k", "v"),), 1, 2, "z")
 
 COMMANDS: list[tuple[str, c.Command]] = [
@@ -77,15 +77,15 @@ OUTCOMES: list[tuple[str, o.Outcome]] = [
 RECORDS: list[tuple[str, msgspec.Struct]] = [
     ("9b0102030405060708090a0b", r.MachineRecord(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)),
     (
-        "9496010203c4027b7d0405019501020304919605060708090a02",
+        "9496010203c4027b7d0405019601020304919605060708090a0b02",
         r.AccountRecord(SETTINGS, 1, HISTORY, 2),
     ),
     (
-        "dc00160196010203c4027b7d0405029501020304919605060708090a030405060708090a0b0c0d0e0f1011121314",
+        "dc00160196010203c4027b7d0405029601020304919605060708090a0b030405060708090a0b0c0d0e0f1011121314",
         r.QueueRecord(1, SETTINGS, 2, HISTORY, *range(3, 21)),
     ),
     (
-        "dc00160196c0c0c0c0c0c0029501000000900000000000000000000000000000000000cfffffffffffffffff",
+        "dc00160196c0c0c0c0c0c002960100000090000000000000000000000000000000000000cfffffffffffffffff",
         r.QueueRecord(1, QueueSettings(), 2, r.History(1)),
     ),
     (
