@@ -7,9 +7,10 @@ a lease has ended nothing can be done under it any more, swept or not.
 
 from __future__ import annotations
 
-from statemachine import deadlines, keys, messages, records, taking
+from statemachine import deadlines, giving_back, keys, messages, records, taking
 from statemachine.commands import Ack, Claim, Extend, MessageId, Release
 from statemachine.deadlines import LEASE, later
+from statemachine.giving_back import How
 from statemachine.outcomes import Claimed, Delivered, Extended, Outcome, Reason, Refused, Settled
 from statemachine.queues import set_marks
 from statemachine.records import ClaimRecord, Held
@@ -78,7 +79,8 @@ def release(state: State, command: Release) -> Outcome:
     if queue is None or found is None:
         return _no_claim(command.claim)
     settled, stale = _settle(state, queue, command.claim, found, command.ids)
-    _give_back(state, queue, settled, command.delay_ms)
+    how = How(command.delay_ms, command.reason, command.dead)
+    giving_back.give_back(state, queue, settled, how)
     return Settled(len(settled), stale)
 
 
@@ -88,7 +90,7 @@ def end_lease(state: State, queue: Queue, claim_id: int) -> None:
     assert found is not None, claim_id
     assert found.until_ms <= state.now_ms, claim_id
     settled, _ = _settle(state, queue, claim_id, found, None)
-    _give_back(state, queue, settled, 0)
+    giving_back.give_back(state, queue, settled, giving_back.LEASE_ENDED)
 
 
 def holding(state: State, account: str, name: str, claim_id: int) -> Claimed:
@@ -101,7 +103,7 @@ def holding(state: State, account: str, name: str, claim_id: int) -> Claimed:
     for held in found.messages:
         data = state.kv.get(queue.messages + held.id)
         if data is not None:
-            delivered.append(Delivered(held.id, held.deliveries, data))
+            delivered.append(Delivered(held.id, held.deliveries, data, held.error))
     return Claimed(claim_id, found.until_ms, tuple(delivered)) if delivered else NONE_READY
 
 
@@ -197,14 +199,6 @@ def _sift(state: State, queue: Queue, claim_record: ClaimRecord) -> None:
         else:
             left.append(held)
     claim_record.messages = left
-
-
-def _give_back(state: State, queue: Queue, settled: list[Held], delay_ms: int) -> None:
-    for held in settled:
-        if messages.give_back(state, queue, held, delay_ms):
-            state.wake(queue, queue.lane_of(held.id), 1)
-    set_marks(queue.record, state.next_id)
-    state.touch_queue(queue)
 
 
 def _no_claim(claim_id: int) -> Refused:

@@ -6,6 +6,7 @@
     c claim      c u64(queue) u64(claim)                   ClaimRecord
     d deadline   d u64(queue) u64(due_ms) u8(kind) rest    (empty), see ``deadlines``
     g group      g u64(queue) name(group) u64(seq)         u16 lane: a member
+    i dedup      i u64(queue) text                         message id, u64 until_ms
     k once       k name(account) name(key)                 OnceRecord
     l lane       l u64(queue) u16(lane)                    LaneRecord
     m message    m u64(queue) u16(lane) u64(seq)           header, meta, body, see ``records``
@@ -50,7 +51,7 @@ POSITION = b"p"
 END = b"\x7f"
 """Above every key."""
 
-OF_QUEUE = (b"c", b"d", b"g", b"l", b"m", b"r", b"w", b"x", b"z")
+OF_QUEUE = (b"c", b"d", b"g", b"i", b"l", b"m", b"r", b"w", b"x", b"z")
 
 
 def u64(value: int) -> bytes:
@@ -153,6 +154,11 @@ def delayed(queue_number: int, message_id: bytes) -> bytes:
 def deleted(queue_number: int, message_id: bytes) -> bytes:
     """A message that was deleted while a claim held it."""
     return b"x" + u64(queue_number) + message_id
+
+
+def dedup(queue_number: int, subject: bytes) -> bytes:
+    """A ``dedup_id``, in UTF-8, that was used in the queue."""
+    return b"i" + u64(queue_number) + subject
 
 
 def deadline(queue_number: int, due_ms: int, kind: int = 0, subject: bytes = b"") -> bytes:

@@ -15,13 +15,14 @@ is given back.
 
 from __future__ import annotations
 
-from statemachine import deadlines, fresh, groups, keys, lanes, records, returned
+from statemachine import deadlines, dedup, fresh, groups, keys, lanes, records, returned
 from statemachine.commands import DeleteMessages, Enqueue, MessageId, NewMessage
 from statemachine.deadlines import DELAY, EXPIRY, later
 from statemachine.lanes import open_lane
 from statemachine.outcomes import Deleted, Enqueued, Outcome
 from statemachine.queues import no_queue, open_queue
 from statemachine.records import FOR_EVER, TIMED, Held
+from statemachine.settings import Effective
 from statemachine.state import Fresh, Lane, Queue, State
 
 _GROUPED = keys.GROUPED >> 8
@@ -31,15 +32,24 @@ _FLAGS = (keys.GROUPED | keys.PARKED) >> 8
 
 def enqueue(state: State, command: Enqueue) -> Outcome:
     """See ``commands.Enqueue``."""
-    queue = open_queue(state, command.account, command.queue)
+    return enqueue_into(state, open_queue(state, command.account, command.queue), command.messages)
+
+
+def enqueue_into(state: State, queue: Queue, messages: tuple[NewMessage, ...]) -> Enqueued:
+    """Append messages to a queue that is there."""
     state.touch_queue(queue)
     in_force = queue.in_force()
-    ids = []
+    ids: list[MessageId] = []
+    duplicates: list[int] = []
     ready: dict[int, int] = {}
-    for message in command.messages:
+    for message in messages:
+        if message.dedup_id and (earlier := dedup.find(state, queue, message.dedup_id)):
+            duplicates.append(len(ids))
+            ids.append(earlier)
+            continue
         delay_ms = message.delay_ms
         if delay_ms is None:
-            delay_ms = in_force.delay_ms
+            delay_ms = _delay_ms(message, in_force, state.now_ms)
         ttl_ms = message.ttl_ms
         if ttl_ms is None:
             ttl_ms = in_force.ttl_ms
@@ -53,11 +63,18 @@ def enqueue(state: State, command: Enqueue) -> Outcome:
         else:
             message_id, is_ready = _append(state, queue, lane, message, expires_ms), True
         ids.append(message_id)
+        if message.dedup_id:
+            dedup.remember(state, queue, message.dedup_id, message_id)
         if is_ready:
             ready[lane.number] = ready.get(lane.number, 0) + 1
     for number, count in ready.items():
         state.wake(queue, queue.lanes[number], count)
-    return Enqueued(tuple(ids))
+    return Enqueued(tuple(ids), tuple(duplicates))
+
+
+def _delay_ms(message: NewMessage, in_force: Effective, now_ms: int) -> int:
+    at_ms = message.not_before_ms
+    return in_force.delay_ms if at_ms is None else at_ms - now_ms
 
 
 def leave(state: State, queue: Queue, message_id: MessageId, size: int) -> bool:
@@ -95,7 +112,7 @@ def delete_messages(state: State, command: DeleteMessages) -> Outcome:
     return Deleted(count)
 
 
-def give_back(state: State, queue: Queue, held: Held, delay_ms: int) -> bool:
+def give_back(state: State, queue: Queue, held: Held, delay_ms: int, error: str) -> bool:
     """A claim holds the message no more; whether it is ready now."""
     record = queue.record
     data = state.kv.get(queue.messages + held.id)
@@ -106,9 +123,9 @@ def give_back(state: State, queue: Queue, held: Held, delay_ms: int) -> bool:
         leave(state, queue, held.id, held.bytes)
         return False
     if delay_ms > 0:
-        _delay(state, queue, held.id, delay_ms, expires_ms, held.deliveries)
+        _delay(state, queue, held.id, delay_ms, expires_ms, held.deliveries, error)
         return False
-    _return(state, queue, held.id, expires_ms, held.deliveries)
+    _return(state, queue, held.id, expires_ms, held.deliveries, error)
     return True
 
 
@@ -119,7 +136,7 @@ def ripen(state: State, queue: Queue, message_id: MessageId) -> bool:
     waiting, data = kv.get(key), kv.get(queue.messages + message_id)
     assert waiting is not None, message_id
     assert data is not None, message_id
-    due_ms, deliveries = records.decode_delayed(waiting)
+    due_ms, deliveries, error = records.decode_delayed(waiting)
     times = records.times(data)
     deadlines.remove(state, queue, min(due_ms, times.expires_ms), DELAY, message_id)
     kv.delete(key)
@@ -130,7 +147,7 @@ def ripen(state: State, queue: Queue, message_id: MessageId) -> bool:
     if _is_behind(state, queue, message_id):
         _block(state, queue, message_id, times.expires_ms)
         return False
-    _return(state, queue, message_id, times.expires_ms, deliveries)
+    _return(state, queue, message_id, times.expires_ms, deliveries, error)
     return True
 
 
@@ -207,7 +224,7 @@ def _join(
     if delay_ms > 0:
         _delay(state, queue, message_id, delay_ms, expires_ms, deliveries=0)
     elif is_first:
-        _return(state, queue, message_id, expires_ms, deliveries=0)
+        _return(state, queue, message_id, expires_ms, deliveries=0, error="")
         return message_id, True
     else:
         _block(state, queue, message_id, expires_ms)
@@ -237,18 +254,24 @@ def _delay(
     delay_ms: int,
     expires_ms: int,
     deliveries: int,
+    error: str = "",
 ) -> None:
     due_ms = later(state.now_ms, delay_ms)
     key = keys.delayed(queue.record.number, message_id)
-    state.kv.put(key, records.encode_delayed(due_ms, deliveries))
+    state.kv.put(key, records.encode_delayed(due_ms, deliveries, error))
     queue.record.delayed += 1
     deadlines.put(state, queue, min(due_ms, expires_ms), DELAY, message_id)
 
 
 def _return(
-    state: State, queue: Queue, message_id: MessageId, expires_ms: int, deliveries: int
+    state: State,
+    queue: Queue,
+    message_id: MessageId,
+    expires_ms: int,
+    deliveries: int,
+    error: str,
 ) -> None:
-    returned.add(state, queue, queue.lane_of(message_id), message_id, deliveries)
+    returned.add(state, queue, queue.lane_of(message_id), message_id, deliveries, error)
     if expires_ms != FOR_EVER:
         deadlines.put(state, queue, expires_ms, EXPIRY, message_id)
 
@@ -267,7 +290,7 @@ def _succeed(state: State, queue: Queue, group: str, message_id: MessageId) -> b
     queue.record.blocked -= 1
     # The deadline that it has stays as it is. Behind its first member none was ever delivered.
     lane = queue.lane_of(first)
-    returned.add(state, queue, lane, first, deliveries=0)
+    returned.add(state, queue, lane, first, deliveries=0, error="")
     data = state.kv.get(queue.messages + first)
     assert data is not None, "a member is stored"
     if records.times(data).expires_ms > state.now_ms:
@@ -301,7 +324,7 @@ def _remove(state: State, queue: Queue, message_id: MessageId, times: records.Ti
     elif lane.record.returned and kv.get(keys.returned(number, message_id)) is not None:
         take_returned(state, queue, message_id, times.expires_ms)
     elif record.delayed and (waiting := kv.get(keys.delayed(number, message_id))) is not None:
-        due_ms, _ = records.decode_delayed(waiting)
+        due_ms, _, _ = records.decode_delayed(waiting)
         deadlines.remove(state, queue, min(due_ms, times.expires_ms), DELAY, message_id)
         kv.delete(keys.delayed(number, message_id))
         record.delayed -= 1

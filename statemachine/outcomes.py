@@ -34,9 +34,14 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
 
 class Enqueued(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The messages are in the queue under these ids, in the order they were given."""
+    """The messages are in the queue under these ids, in the order they were given.
+
+    At the positions in ``duplicates`` nothing was added: there the id is that of an
+    earlier message with the same ``dedup_id``, which may be gone by now.
+    """
 
     ids: tuple[MessageId, ...]
+    duplicates: tuple[int, ...] = ()
 
 
 class Delivered(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -45,6 +50,7 @@ class Delivered(msgspec.Struct, frozen=True, array_like=True, gc=False):
     id: MessageId
     deliveries: int  # This one included.
     record: bytes
+    error: str = ""  # What was last said to be wrong with it.
 
 
 class Claimed(msgspec.Struct, frozen=True, array_like=True, tag=2):

@@ -27,6 +27,7 @@ SCANNED_MAX = 10_000
 """Rows after which a page is cut short, or a search of the open claims given up."""
 
 State = Literal["ready", "delayed", "claimed", "blocked"]
+UNKNOWN = (0, "")
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +89,7 @@ class MessageView(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     deliveries: int
     record: bytes
+    error: str = ""  # What was last said to be wrong with it; of a claimed one like deliveries.
 
 
 class Prospects(NamedTuple):
@@ -235,7 +237,7 @@ def browse(
         if len(found) == limit or scanned == SCANNED_MAX:
             return Messages(tuple(found), last)
         scanned, last = scanned + 1, message_id
-        state, deliveries = look.state(message_id, data)
+        state, deliveries, error = look.state(message_id, data)
         if state == "claimed":
             if not include_claimed:
                 continue
@@ -244,8 +246,10 @@ def browse(
         if zone is not None and records.decode_message(data).zone != zone:
             continue
         if state == "claimed":
-            deliveries = look.held().get(message_id, 0)
-        found.append(MessageView(id=message_id, state=state, deliveries=deliveries, record=data))
+            deliveries, error = look.held().get(message_id, UNKNOWN)
+        found.append(
+            MessageView(id=message_id, state=state, deliveries=deliveries, record=data, error=error)
+        )
     return Messages(tuple(found), None)
 
 
@@ -258,12 +262,12 @@ def message(reader: Reader, account: str, queue: str, message_id: MessageId) -> 
     if data is None:
         return None
     look = _Look(reader, record)
-    state, deliveries = look.state(message_id, data)
+    state, deliveries, error = look.state(message_id, data)
     if state == "claimed":
-        deliveries = look.held().get(message_id, 0)
+        deliveries, error = look.held().get(message_id, UNKNOWN)
     elif records.times(data).expires_ms <= look.now_ms:
         return None
-    return MessageView(id=message_id, state=state, deliveries=deliveries, record=data)
+    return MessageView(id=message_id, state=state, deliveries=deliveries, record=data, error=error)
 
 
 def claim(reader: Reader, account: str, queue: str, claim_id: int) -> Claimed | None:
@@ -279,7 +283,9 @@ def claim(reader: Reader, account: str, queue: str, claim_id: int) -> Claimed | 
         return None
     messages = keys.of_queue(b"m", record.number)
     rows = [(held, reader.get(messages + held.id)) for held in found.messages]
-    delivered = [Delivered(held.id, held.deliveries, data) for held, data in rows if data]
+    delivered = [
+        Delivered(held.id, held.deliveries, data, held.error) for held, data in rows if data
+    ]
     return Claimed(claim_id, found.until_ms, tuple(delivered))
 
 
@@ -291,7 +297,7 @@ class _Look:
         self._reader = reader
         self._record = record
         self._lanes = _lanes(reader, record)
-        self._held: dict[MessageId, int] | None = None
+        self._held: dict[MessageId, tuple[int, str]] | None = None
 
     def rows(
         self, marker: MessageId | None, include_claimed: bool
@@ -312,37 +318,41 @@ class _Look:
                 streams.append(self._from(number | keys.GROUPED, low))
         return merge(*streams, key=_age)
 
-    def state(self, message_id: MessageId, record_data: bytes) -> tuple[State, int]:
-        """A stored message's state, and how often it was delivered unless it is claimed."""
+    def state(self, message_id: MessageId, record_data: bytes) -> tuple[State, int, str]:
+        """A stored message's state; how often it was delivered, and what was wrong with it.
+
+        Both are not known of a claimed one.
+        """
         record, get = self._record, self._reader.get
         number = keys.lane_number(message_id)
         lane = self._lanes[number]
         if message_id[:2] == number.to_bytes(2, "big") and _seq(message_id) >= lane.head:
-            return "ready", 0
+            return "ready", 0, ""
         if lane.returned:
             data = get(keys.returned(record.number, message_id))
             if data is not None:
-                return "ready", records.decode_deliveries(data)
+                return "ready", *records.decode_returned(data)
         if record.delayed:
             data = get(keys.delayed(record.number, message_id))
             if data is not None:
-                return "delayed", records.decode_delayed(data)[1]
+                return "delayed", *records.decode_delayed(data)[1:]
         if record.blocked and (group := records.group_of(record_data)):
             data = get(keys.group(record.number, group))
             assert data is not None, "a group with members has a record"
             if records.decode_group(data).head != message_id:
-                return "blocked", 0
-        return "claimed", 0
+                return "blocked", 0, ""
+        return "claimed", 0, ""
 
-    def held(self) -> dict[MessageId, int]:
-        """Deliveries of messages that claims hold; read once, for it may be a long list."""
+    def held(self) -> dict[MessageId, tuple[int, str]]:
+        """Deliveries and errors of messages that claims hold; read once: it may be long."""
         if self._held is None:
-            held: dict[MessageId, int] = {}
+            held: dict[MessageId, tuple[int, str]] = {}
             self._held = held
             record = self._record
             low = keys.claim(record.number, record.claims_low)
             for _, data in self._reader.scan(low, keys.claim(record.number + 1, 0)):
-                held.update((one.id, one.deliveries) for one in records.decode_claim(data).messages)
+                for one in records.decode_claim(data).messages:
+                    held[one.id] = one.deliveries, one.error
                 if len(held) >= SCANNED_MAX:
                     break
         return self._held

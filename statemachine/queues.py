@@ -63,7 +63,7 @@ def purge(state: State, command: Purge) -> Outcome:
         return no_queue(command.account, command.queue)
     record = queue.record
     count = record.ready + record.delayed + record.claimed + record.blocked
-    if count or record.claims:
+    if count or record.claims or record.dedup_ids:
         _empty(state, queue)
         # Under a new number nothing of before can be found, by a late ack least of all.
         queue.begin(_new_record(state, record.settings, record.created_ms))
@@ -161,7 +161,7 @@ def _empty(state: State, queue: Queue) -> None:
     record = queue.record
     deadlines.set_timer(state, queue, FOR_EVER)
     has_messages = record.ready or record.delayed or record.blocked
-    if has_messages or record.claims or record.lanes > 1:
+    if has_messages or record.claims or record.dedup_ids or record.lanes > 1:
         for space in keys.OF_QUEUE:
             low = keys.of_queue(space, record.number)
             state.kv.delete_range(low, keys.of_queue(space, record.number + 1))

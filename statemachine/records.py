@@ -14,7 +14,7 @@ import struct
 
 import msgspec
 
-from statemachine.commands import MessageId, NewMessage, QueueSettings
+from statemachine.commands import DeadLetter, MessageId, NewMessage, QueueSettings
 from statemachine.outcomes import Outcome
 
 FOR_EVER = 2**64 - 1
@@ -24,9 +24,13 @@ LAYOUT = 2
 TIMED = 1
 """Message flag: fresh, and with an entry of its own in the queue's time index."""
 
+DEAD = 2
+"""Message flag: a dead letter."""
+
 _HEADER = struct.Struct(">BQQI")  # Flags, expires_ms, enqueued_ms, bytes of meta data.
 _DELIVERIES = struct.Struct(">I")
 _DELAYED = struct.Struct(">QI")  # Due, deliveries.
+_DEDUP = struct.Struct(">10sQ")  # Message id, until_ms.
 
 
 class MachineRecord(msgspec.Struct, array_like=True):
@@ -90,6 +94,7 @@ class QueueRecord(msgspec.Struct, array_like=True):
     deadlines: int = 0  # Entries in space d.
     deadlines_low_ms: int = 0  # None is due before this.
     due_ms: int = FOR_EVER  # When the queue's timer goes; nothing in it is due before.
+    dedup_ids: int = 0  # That are remembered.
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -98,6 +103,7 @@ class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
     id: MessageId
     deliveries: int
     bytes: int
+    error: str = ""  # What was said when it was given back before.
 
 
 class ClaimRecord(msgspec.Struct, array_like=True):
@@ -138,10 +144,11 @@ class _Meta(msgspec.Struct, frozen=True, array_like=True):
     zone: str
     priority: int = 0
     group: str = ""
+    dead: DeadLetter | None = None
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
-    """A message as it was put."""
+    """A message as it was put. ``arrived_ms`` is when it came into its queue."""
 
     body: bytes
     content_type: str
@@ -151,6 +158,8 @@ class StoredMessage(msgspec.Struct, frozen=True):
     expires_ms: int | None  # None: never.
     priority: int
     group: str
+    arrived_ms: int
+    dead: DeadLetter | None = None
 
 
 class Times(msgspec.Struct, frozen=True, gc=False):
@@ -180,26 +189,41 @@ decode_session = msgspec.msgpack.Decoder(SessionRecord).decode
 decode_once = msgspec.msgpack.Decoder(OnceRecord).decode
 decode_outcomes = msgspec.msgpack.Decoder(tuple[Outcome, ...]).decode
 
-encode_deliveries = _DELIVERIES.pack
-encode_delayed = _DELAYED.pack
+encode_dedup = _DEDUP.pack
 
 
-def decode_deliveries(data: bytes) -> int:
+def encode_returned(deliveries: int, error: str) -> bytes:
     """The value of a returned message."""
-    (deliveries,) = _DELIVERIES.unpack(data)
-    assert isinstance(deliveries, int)
-    return deliveries
+    return _DELIVERIES.pack(deliveries) + error.encode()
 
 
-def decode_delayed(data: bytes) -> tuple[int, int]:
-    """The (due_ms, deliveries) of a delayed message."""
-    due_ms, deliveries = _DELAYED.unpack(data)
-    return due_ms, deliveries
+def decode_returned(data: bytes) -> tuple[int, str]:
+    """The (deliveries, error) of a returned message."""
+    (deliveries,) = _DELIVERIES.unpack_from(data)
+    return deliveries, data[_DELIVERIES.size :].decode()
+
+
+def encode_delayed(due_ms: int, deliveries: int, error: str) -> bytes:
+    """The value of a delayed message."""
+    return _DELAYED.pack(due_ms, deliveries) + error.encode()
+
+
+def decode_delayed(data: bytes) -> tuple[int, int, str]:
+    """The (due_ms, deliveries, error) of a delayed message."""
+    due_ms, deliveries = _DELAYED.unpack_from(data)
+    return due_ms, deliveries, data[_DELAYED.size :].decode()
+
+
+def decode_dedup(data: bytes) -> tuple[MessageId, int]:
+    """The (message id, until_ms) of a ``dedup_id``."""
+    message_id, until_ms = _DEDUP.unpack(data)
+    return message_id, until_ms
 
 
 def encode_message(message: NewMessage, flags: int, expires_ms: int, enqueued_ms: int) -> bytes:
     """The value of a message."""
-    if message.headers or message.group:
+    if message.headers or message.group or message.dead:
+        flags |= DEAD if message.dead else 0
         meta = _encoder.encode(
             _Meta(
                 message.content_type,
@@ -207,6 +231,7 @@ def encode_message(message: NewMessage, flags: int, expires_ms: int, enqueued_ms
                 message.zone,
                 message.priority,
                 message.group,
+                message.dead,
             )
         )
     else:
@@ -216,7 +241,7 @@ def encode_message(message: NewMessage, flags: int, expires_ms: int, enqueued_ms
 
 def decode_message(record: bytes) -> StoredMessage:
     """Inverse of ``encode_message``."""
-    _, expires_ms, enqueued_ms, size = _HEADER.unpack_from(record)
+    _, expires_ms, arrived_ms, size = _HEADER.unpack_from(record)
     body_at = _HEADER.size + size
     meta = _meta.decode(record[_HEADER.size : body_at])
     return StoredMessage(
@@ -224,10 +249,12 @@ def decode_message(record: bytes) -> StoredMessage:
         content_type=meta.content_type,
         headers=meta.headers,
         zone=meta.zone,
-        enqueued_ms=enqueued_ms,
+        enqueued_ms=meta.dead.enqueued_ms if meta.dead else arrived_ms,
         expires_ms=None if expires_ms == FOR_EVER else expires_ms,
         priority=meta.priority,
         group=meta.group,
+        arrived_ms=arrived_ms,
+        dead=meta.dead,
     )
 
 

@@ -17,18 +17,20 @@ AT_HAND_MAX = 512
 FILL_MESSAGES = 64
 
 
-def add(state: State, queue: Queue, lane: Lane, message_id: MessageId, deliveries: int) -> None:
+def add(
+    state: State, queue: Queue, lane: Lane, message_id: MessageId, deliveries: int, error: str
+) -> None:
     """The message is ready now."""
     record = lane.record
     state.kv.put(
-        keys.returned(queue.record.number, message_id), records.encode_deliveries(deliveries)
+        keys.returned(queue.record.number, message_id), records.encode_returned(deliveries, error)
     )
     queue.record.ready += 1
     record.ready += 1
     record.returned += 1
     record.returned_low = min(record.returned_low, keys.number(message_id[2:]))
     state.touch_lane(lane)
-    one = (message_id[2:] + message_id[:2], deliveries)
+    one = (message_id[2:] + message_id[:2], deliveries, error)
     at_hand = lane.returned
     if lane.returned_is_all or (at_hand and one < at_hand[-1]):
         insort(at_hand, one)
@@ -55,7 +57,7 @@ def remove(state: State, queue: Queue, lane: Lane, message_id: MessageId) -> Non
         record.returned_low = state.next_id
     state.touch_lane(lane)
     age = message_id[2:] + message_id[:2]
-    at = bisect_left(at_hand, (age, 0))
+    at = bisect_left(at_hand, (age, 0, ""))
     if at < len(at_hand) and at_hand[at][0] == age:
         del at_hand[at]
 
@@ -71,7 +73,7 @@ def _fill(state: State, queue: Queue, lane: Lane) -> None:
     low = keys.returned_from(number, lane.number, lane.record.returned_low)
     high = keys.returned_from(number, lane.number + 1)
     for key, value in state.kv.scan(low, high):
-        lane.returned.append((key[-keys.ID_BYTES :], records.decode_deliveries(value)))
+        lane.returned.append((key[-keys.ID_BYTES :], *records.decode_returned(value)))
         if len(lane.returned) >= FILL_MESSAGES:
             return
     lane.returned_is_all = True

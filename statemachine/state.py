@@ -24,8 +24,11 @@ from statemachine.records import (
 from statemachine.settings import BUILT_IN, Effective, effective
 from statemachine.timers import Timers
 
-ORDINAL_BITS = 20
-"""Ids are ``index << 20 | ordinal``: unique and increasing without any state."""
+ORDINAL_BITS = 22
+"""Ids are ``index << 22 | ordinal``: unique and increasing without any state."""
+
+ENTRY_IDS_MAX = 1 << 20
+"""More than an entry of 8 MiB can ask for by itself; what is left over is for dead letters."""
 
 HANDLES_MAX = 10_000
 CLAIMED_MESSAGES_MAX = 200_000
@@ -34,8 +37,9 @@ WINDOW_BYTES_MAX = 64 << 20
 Fresh = tuple[bytes, int, int, bool, bytes]
 """A fresh message: id, expires_ms, bytes of its body, whether timed, the stored record."""
 
-Returned = tuple[bytes, int]
-"""A returned message: its id with the lane at the end, so that it sorts by age; deliveries."""
+Returned = tuple[bytes, int, str]
+"""A returned message: its id with the lane at the end, so that it sorts by age; deliveries;
+what was said to be wrong with it."""
 
 
 class Account:
@@ -223,6 +227,11 @@ class State:
         taken = self.next_id
         self.next_id = taken + 1
         return taken
+
+    def has_room(self) -> bool:
+        """Whether this entry has ids left beyond those that it may still ask for."""
+        used = self.next_id & ((1 << ORDINAL_BITS) - 1)
+        return used < (1 << ORDINAL_BITS) - ENTRY_IDS_MAX
 
     def find_account(self, name: str) -> Account | None:
         """The account, or None."""

@@ -6,9 +6,9 @@ or session forgotten, or one look that found nothing to do any more.
 
 from __future__ import annotations
 
-from statemachine import claims, deadlines, fresh, keys, messages, once, records, sessions
+from statemachine import claims, deadlines, dedup, fresh, keys, messages, once, records, sessions
 from statemachine.commands import Sweep
-from statemachine.deadlines import DELAY, EXPIRY, LEASE
+from statemachine.deadlines import DEDUP, DELAY, EXPIRY, LEASE
 from statemachine.outcomes import Outcome, Swept
 from statemachine.records import FOR_EVER
 from statemachine.state import Queue, State
@@ -126,9 +126,11 @@ def _due_deadlines(state: State, queue: Queue, low: bytes, limit: int) -> tuple[
 
 
 def _meet(state: State, queue: Queue, key: bytes) -> None:
-    _, kind, subject = keys.split_deadline(key)
+    due_ms, kind, subject = keys.split_deadline(key)
     if kind == LEASE:
         claims.end_lease(state, queue, keys.number(subject))
+    elif kind == DEDUP:
+        dedup.forget(state, queue, due_ms, subject)
     elif kind == DELAY:
         if messages.ripen(state, queue, subject):
             state.wake(queue, queue.lane_of(subject), 1)

@@ -102,7 +102,7 @@ class Taken:
             self.delivered.append(Delivered(message_id, 1, data))
         return bool(taken)
 
-    def _take_returned(self, lane: Lane, age: bytes, deliveries: int) -> None:
+    def _take_returned(self, lane: Lane, age: bytes, deliveries: int, error: str) -> None:
         state, queue = self._state, self._queue
         message_id = age[-2:] + age[:-2]
         data = self._stored(message_id)
@@ -113,8 +113,8 @@ class Taken:
             self.freed = messages.leave(state, queue, message_id, times.bytes)
             self._dropped += 1
         else:
-            self.held.append(Held(message_id, deliveries + 1, times.bytes))
-            self.delivered.append(Delivered(message_id, deliveries + 1, data))
+            self.held.append(Held(message_id, deliveries + 1, times.bytes, error))
+            self.delivered.append(Delivered(message_id, deliveries + 1, data, error))
 
 
 class _Rule:

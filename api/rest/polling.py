@@ -143,7 +143,7 @@ async def _give_back_if_gone(
         return
     # If this fails the lease runs out by itself; nobody is there to be told.
     with contextlib.suppress(Unavailable, OutcomeUnknown):
-        await call.service.propose(Release(command.account, command.queue, claimed.claim))
+        await call.service.propose(Release(command.account, command.queue, claimed.claim, None, 0))
     raise Disconnected
 
 

@@ -152,7 +152,7 @@ def _describe(call: Call) -> Queue:
     return Queue(
         name=found.name,
         settings=settings.from_store(found.settings),
-        effective=settings.in_force(found.effective),
+        effective=settings.in_force(found.name, found.effective),
         created_at=envelopes.timestamp(found.created_ms),
         messages=_counts(found),
         bytes=found.bytes,

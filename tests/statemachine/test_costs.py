@@ -347,3 +347,17 @@ def test_a_queue_of_many_lanes_writes_only_those_that_changed() -> None:
     assert bench.cost["put"] <= 5, bench.cost
     bench.claim(zone="z7", zone_mode="only")
     assert bench.cost["put"] <= 6, bench.cost
+
+
+def test_a_duplicate_costs_one_look_and_a_new_id_two_writes_more() -> None:
+    bench = Bench()
+    new = NewMessage(b"x", "t")
+    bench.do(c.Enqueue("a", "q", (new,)))
+    bench.do(c.Enqueue("a", "q", (new,)))
+    plain = bench.cost
+    for number in range(2_000):
+        bench.do(c.Enqueue("a", "q", (NewMessage(b"x", "t", dedup_id=str(number)),)))
+    assert bench.cost - plain == {"get": 1, "put": 2}
+    bench.do(c.Enqueue("a", "q", (NewMessage(b"x", "t", dedup_id="7"),)), restart=True)
+    assert bench.cost["put"] <= 2, bench.cost  # The queue's record and the position.
+    assert bench.cost["scan"] == 0, bench.cost

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from memory_kv import MemoryKV
 from queue_model import Message, Model, Place
 from statemachine import commands as c
-from statemachine import fresh, lanes, queries, records, returned, state
+from statemachine import fresh, keys, lanes, queries, records, returned, state
 from statemachine.commands import Batch, Command, Entry
 from statemachine.digest import digest
 from statemachine.machine import BatchResult, Machine
@@ -42,14 +43,15 @@ SETTINGS = st.builds(
     delay_ms=st.none() | st.just(0) | DURATIONS,
     lease_ms=OPTIONAL,
     metadata=st.none() | st.just(b"{}"),
+    max_deliveries=st.none() | st.integers(0, 3),
+    dead_letter_queue=st.sampled_from([None, "", "p", "q"]),
+    retry_delay_ms=OPTIONAL,
+    retry_delay_max_ms=OPTIONAL,
+    dedup_window_ms=st.none() | st.just(0) | DURATIONS,
     zone_mode=MODES,
     locality_wait_ms=OPTIONAL,
 )
-FIELDS = st.lists(
-    st.sampled_from(
-        ["ttl_ms", "delay_ms", "lease_ms", "metadata", "zone_mode", "locality_wait_ms", "later"]
-    )
-).map(tuple)
+FIELDS = st.lists(st.sampled_from([*c.QueueSettings.__struct_fields__, "later"])).map(tuple)
 MESSAGES = st.builds(
     c.NewMessage,
     body=st.binary(max_size=3),
@@ -60,6 +62,8 @@ MESSAGES = st.builds(
     zone=ZONES,
     priority=st.sampled_from([0, 0, 0, 4, 9]),
     group=st.sampled_from(["", "", "", "g", "h", "g\x00"]),
+    dedup_id=st.sampled_from(["", "", "", "x", "y", "\x00"]),
+    not_before_ms=st.sampled_from([None] * 7 + [0, 30, 100]),
 )
 CONFIGURING = st.one_of(
     st.builds(lambda names, *rest: c.PutQueue(*names, *rest), NAMES, SETTINGS),
@@ -68,6 +72,11 @@ CONFIGURING = st.one_of(
     st.builds(c.PatchAccount, ACCOUNTS, SETTINGS, FIELDS),
     st.builds(c.DeleteAccount, ACCOUNTS),
 )
+BACK = st.none() | st.tuples(
+    st.sampled_from([None, None, 0, 0, 5, 60]), st.sampled_from(["", "why"]), st.booleans()
+)
+"""How messages of a claim are given back, if they are."""
+
 HOW = st.sampled_from(["plain"] * 4 + ["batch"] * 4 + ["once"])
 
 STEPS: list[tuple[str, dict[str, st.SearchStrategy[Any]]]] = []
@@ -143,6 +152,7 @@ class Histories(RuleBasedStateMachine):
         else:
             outcome = self.in_session(command)
         self.model.check(command, outcome)
+        self.learn()
         self.check_woken()
 
     def in_session(self, command: Command) -> Outcome:
@@ -180,7 +190,14 @@ class Histories(RuleBasedStateMachine):
 
     @step(12, how=HOW, names=NAMES, new=st.lists(MESSAGES, min_size=1, max_size=5))
     def enqueue(self, how: str, names: Names, new: list[c.NewMessage]) -> None:
-        self.do(how, c.Enqueue(*names, tuple(new)))
+        self.do(how, c.Enqueue(*names, tuple(map(self.from_now_on, new))))
+
+    def from_now_on(self, new: c.NewMessage) -> c.NewMessage:
+        """Drawn are times that begin a moment ago."""
+        if new.not_before_ms is None:
+            return new
+        at_ms = max(self.now_ms + new.not_before_ms - 20, 0)
+        return msgspec.structs.replace(new, not_before_ms=at_ms)
 
     @step(12, how=HOW, names=NAMES, limit=st.integers(1, 6), lease=OPTIONAL, zone=ZONES, mode=MODES)
     def claim(
@@ -199,30 +216,26 @@ class Histories(RuleBasedStateMachine):
         names, claim = self.a_claim(which)
         self.do(how, c.Extend(*names, claim, lease))
 
-    @step(5, how=HOW, which=INDEX, delay=st.sampled_from([None, None, 0, 0, 5, 60]))
-    def settle(self, how: str, which: int, delay: int | None) -> None:
+    @step(5, how=HOW, which=INDEX, back=BACK)
+    def settle(self, how: str, which: int, back: tuple[Any, ...] | None) -> None:
         names, claim = self.a_claim(which)
-        if delay is None:
+        if back is None:
             self.do(how, c.Ack(*names, claim))
         else:
-            self.do(how, c.Release(*names, claim, None, delay))
+            self.do(how, c.Release(*names, claim, None, *back))
 
-    @step(
-        4,
-        how=HOW,
-        which=INDEX,
-        picked=st.lists(INDEX, max_size=3),
-        delay=st.sampled_from([None, 0, 20]),
-    )
-    def settle_some(self, how: str, which: int, picked: list[int], delay: int | None) -> None:
+    @step(4, how=HOW, which=INDEX, picked=st.lists(INDEX, max_size=3), back=BACK)
+    def settle_some(
+        self, how: str, which: int, picked: list[int], back: tuple[Any, ...] | None
+    ) -> None:
         names, claim = self.a_claim(which)
         held = [one.id for one in self.model_messages(names) if one.claim == claim]
         held.append(b"none")
         ids = tuple(held[one % len(held)] for one in picked)
-        if delay is None:
+        if back is None:
             self.do(how, c.Ack(*names, claim, ids))
         else:
-            self.do(how, c.Release(*names, claim, ids, delay))
+            self.do(how, c.Release(*names, claim, ids, *back))
 
     @step(1, which=INDEX, names=NAMES)
     def settle_where_it_is_not(self, which: int, names: Names) -> None:
@@ -280,6 +293,7 @@ class Histories(RuleBasedStateMachine):
             for place, count in self.twin.take_woken().items():
                 woken[place] = woken.get(place, 0) + count
         self.model.sweep()
+        self.learn()
         assert woken == +self.model.woken
         self.model.woken.clear()
         for session, used_ms in list(self.sessions.items()):
@@ -402,15 +416,14 @@ class Histories(RuleBasedStateMachine):
             assert view is not None
             shown = [view.ready, view.delayed, view.claimed, view.blocked, view.bytes]
             assert shown == counts
-            in_force = view.effective.ttl_ms, view.effective.delay_ms, view.effective.lease_ms
-            assert in_force == model.in_force((account, name))
-            locality = view.effective.zone_mode, view.effective.locality_wait_ms
-            assert locality == model.locality((account, name))
+            in_force = model.in_force((account, name))
+            for member, value in in_force._asdict().items():
+                assert getattr(view.effective, member) == value
             stats = queries.stats(kv, account, name)
             assert stats is not None
             assert stats.claims == len(queue.claims)
             oldest = queue.of("ready")
-            assert stats.oldest_ready_ms == (oldest[0].enqueued_ms if oldest else None)
+            assert stats.oldest_ready_ms == (oldest[0].arrived_ms if oldest else None)
             self.prospects_agree((account, name))
             self.browse_agrees((account, name), applied_ms)
             for claim in queue.claims:
@@ -425,6 +438,19 @@ class Histories(RuleBasedStateMachine):
             claim = c.Claim(*names, 1, zone="z1", zone_mode=mode)
             near = bool(ready) if mode == "any" else any(is_near)
             assert queries.prospects(self.twin_kv, claim) == queries.Prospects(mode, near, far)
+
+    def learn(self) -> None:
+        """Show the model the ids that it could not know."""
+        for names, queue in self.model.queues.items():
+            if all(one.is_known for one in queue.messages.values()):
+                continue
+            data = self.twin_kv.get(keys.queue(*names))
+            assert data is not None
+            number = records.decode_queue(data).number
+            low, high = keys.of_queue(b"m", number), keys.of_queue(b"m", number + 1)
+            rows = sorted(self.twin_kv.scan(low, high), key=lambda row: row[0][-8:])
+            for key, record in rows:
+                self.model.learn(names, key[-keys.ID_BYTES :], record)
 
     def browse_agrees(self, names: Names, now_ms: int) -> None:
         stored = sorted(self.model.queues[names].messages.values(), key=Message.age)
@@ -457,6 +483,7 @@ class Histories(RuleBasedStateMachine):
                 # Of a claimed message it may not be known, in a queue with many.
                 unknown = one.state == "claimed" and queries.SCANNED_MAX < 5
                 assert view.deliveries in ({one.deliveries, 0} if unknown else {one.deliveries})
+                assert view.error in ({one.error, ""} if unknown else {one.error})
             for view, one in zip(found, wanted, strict=True):
                 self.model.same(one, view.record)
         for one in stored:
@@ -471,8 +498,8 @@ class Histories(RuleBasedStateMachine):
             return
         assert view is not None
         assert view.until_ms == queue.claims[claim]
-        assert sorted((one.id, one.deliveries) for one in view.messages) == sorted(
-            (one.id, one.deliveries) for one in queue.held(claim)
+        assert sorted((one.id, one.deliveries, one.error) for one in view.messages) == sorted(
+            (one.id, one.deliveries, one.error) for one in queue.held(claim)
         )
 
     def teardown(self) -> None:

@@ -20,9 +20,12 @@ BYTES = st.sampled_from([b"", b"\xff" * 10, bytes(10), b"x" * 11])
 MODES = st.sampled_from([None, "any", "only", "prefer", ""])
 SETTINGS = st.builds(
     c.QueueSettings,
-    st.none() | INTEGERS,
-    st.none() | INTEGERS,
-    st.none() | INTEGERS,
+    *[st.none() | INTEGERS] * 3,
+    max_deliveries=st.none() | INTEGERS,
+    dead_letter_queue=st.none() | TEXTS,
+    retry_delay_ms=st.none() | INTEGERS,
+    retry_delay_max_ms=st.none() | INTEGERS,
+    dedup_window_ms=st.none() | INTEGERS,
     zone_mode=MODES,
     locality_wait_ms=st.none() | INTEGERS,
 )
@@ -51,6 +54,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
             TEXTS,
             INTEGERS,
             TEXTS,
+            dedup_id=TEXTS,
+            not_before_ms=st.none() | INTEGERS,
         ),
         max_size=3,
     ).map(tuple),
@@ -63,6 +68,9 @@ def any_command(kind: type, ids: st.SearchStrategy[Any]) -> st.SearchStrategy[An
     special = {
         "ids": ids if kind is c.DeleteMessages else st.none() | ids,
         "lease_ms": st.none() | INTEGERS,
+        "delay_ms": st.none() | INTEGERS,
+        "reason": TEXTS,
+        "dead": st.booleans(),
         "command": st.deferred(
             lambda: st.one_of([any_command(one, ids) for one in get_args(c.QueueCommand)])
         ),

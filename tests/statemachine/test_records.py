@@ -64,8 +64,9 @@ def test_other_texts_are_no_ids(text: str) -> None:
     assert records.claim_from_text(text[:16]) is None or text[:16] == "0" * 16
 
 
-@given(st.integers(0, 2**32 - 1), TIMES)
-def test_small_values_come_back(deliveries: int, due_ms: int) -> None:
-    assert records.decode_deliveries(records.encode_deliveries(deliveries)) == deliveries
-    delayed = records.encode_delayed(due_ms, deliveries)
-    assert records.decode_delayed(delayed) == (due_ms, deliveries)
+@given(st.integers(0, 2**32 - 1), TIMES, TEXT)
+def test_small_values_come_back(deliveries: int, due_ms: int, error: str) -> None:
+    returned = records.encode_returned(deliveries, error)
+    assert records.decode_returned(returned) == (deliveries, error)
+    delayed = records.encode_delayed(due_ms, deliveries, error)
+    assert records.decode_delayed(delayed) == (due_ms, deliveries, error)
