@@ -91,8 +91,8 @@ def note(
     count: int = 0,
 ) -> None:
     """This happened in the queue. The queue's record is to be written."""
-    if state.expired:
-        note_expired(state)
+    if state.gathered:
+        note_gathered(state)
     _note(
         state,
         queue,
@@ -112,25 +112,51 @@ def note(
     )
 
 
+def gather(
+    state: State,
+    queue: Queue,
+    kind: int,
+    messages: Sequence[Message],
+    *,
+    reason: str = "",
+    target: str = "",
+) -> None:
+    """This happened to messages of the queue, which is or will be told with others.
+
+    What happens alike before anything else does becomes one event. The queue's record is
+    to be written.
+    """
+    node = "" if kind == EXPIRED else state.node  # Nobody did it, whoever came upon it.
+    key = (queue, kind, node, reason, target)
+    found = state.gathered.get(key)
+    if found is None:
+        state.gathered[key] = [*messages]
+    else:
+        found.extend(messages)
+
+
 def expired(state: State, queue: Queue, message_id: MessageId, deliveries: int = 0) -> None:
-    """The message has expired. What expires in one go becomes one event (``note_expired``)."""
-    waiting = state.expired
-    if not waiting or waiting[-1][0] is not queue:
-        waiting.append((queue, []))
-    waiting[-1][1].append((message_id, deliveries))
+    """The message has expired."""
+    gather(state, queue, EXPIRED, ((message_id, deliveries),))
 
 
-def note_expired(state: State) -> None:
-    """Have in the history what has expired; before anything else, and at the entry's end."""
-    if not state.expired:
+def note_gathered(state: State) -> None:
+    """Have it all in the history: before anything else, and at the entry's end."""
+    if not state.gathered:
         return
-    waiting, state.expired = state.expired, []
-    for queue, messages in waiting:
-        # Nobody did it, whichever batch came upon it.
-        event = EventRecord(
-            EXPIRED, state.now_ms, state.machine.term, messages=runs(sorted(messages))
-        )
-        _note(state, queue, event)
+    gathered, state.gathered = state.gathered, {}
+    for (queue, kind, node, reason, target), messages in gathered.items():
+        if messages:
+            event = EventRecord(
+                kind,
+                state.now_ms,
+                state.machine.term,
+                node,
+                messages=runs(messages),
+                reason=reason,
+                target=target,
+            )
+            _note(state, queue, event)
 
 
 def held(messages: Iterable[Held]) -> list[Message]:
@@ -152,7 +178,7 @@ def queue_changed(state: State, queue: Queue) -> None:
 
 def queue_deleted(state: State, queue: Queue) -> None:
     """The queue's history goes; that it was deleted is in its account's."""
-    note_expired(state)
+    note_gathered(state)
     _forget(state, queue.record.history, len(queue.record.history.stretches))
     account, name = queue.account, queue.names[1]
     event = EventRecord(QUEUE_DELETED, state.now_ms, state.machine.term, state.node, target=name)
@@ -253,25 +279,24 @@ def _append(state: State, history: History, kept: Effective, event: EventRecord)
     data = records.encode(event)
     state.kv.put(keys.event(history.number, index, ordinal), data)
     stretch = history.stretches[-1] if history.stretches else None
-    if stretch is None or _is_full(stretch, kept, event.time_ms, index):
+    size = len(data) + ROW_BYTES
+    if stretch is None or _is_full(stretch, kept, event.time_ms, index, size):
         if stretch is not None:
             _trim(state, history, kept, kept.history_bytes - kept.history_bytes // STRETCHES)
         stretch = Stretch(index, event.time_ms, index, ordinal, event.time_ms)
         history.stretches.append(stretch)
-    size = len(data) + ROW_BYTES
     stretch.bytes += size
     history.bytes += size
     stretch.last_index, stretch.last_ordinal = index, ordinal
     stretch.last_ms = event.time_ms
 
 
-def _is_full(stretch: Stretch, kept: Effective, now_ms: int, index: int) -> bool:
+def _is_full(stretch: Stretch, kept: Effective, now_ms: int, index: int, size: int) -> bool:
     if stretch.last_index == index:
         return False  # An entry's events stay together: stretches begin at an index.
-    return (
-        stretch.bytes * STRETCHES >= kept.history_bytes
-        or (now_ms - stretch.from_ms) * STRETCHES >= kept.history_ms
-    )
+    return (stretch.bytes + size) * STRETCHES > kept.history_bytes or (
+        now_ms - stretch.from_ms
+    ) * STRETCHES >= kept.history_ms
 
 
 def _trim(state: State, history: History, kept: Effective, room: int) -> None:

@@ -89,7 +89,7 @@ class Machine:
             raise UnknownVersion(f"entry {index} is of version {entry.version}")
         state.begin(index, term, entry.stamp_ms)
         results = [_run_batch(state, batch) for batch in entry.batches]
-        events.note_expired(state)
+        events.note_gathered(state)
         assert state.next_id >> ORDINAL_BITS == index, "an entry has too many messages"
         return results
 
@@ -97,8 +97,8 @@ class Machine:
         """Write what was kept back; the engine commits after it."""
         self._state.end_round()
 
-    def take_woken(self) -> dict[tuple[str, str], int]:
-        """By account and queue, how many messages became ready since last asked."""
+    def take_woken(self) -> dict[tuple[str, str, str], int]:
+        """By account, queue and zone, how many messages became ready since last asked."""
         woken, self._state.woken = self._state.woken, {}
         return woken
 

@@ -215,7 +215,7 @@ def _happened(
         claim=claim_text(record.claim) if record.claim else UNSET,
         consumer=record.consumer or UNSET,
         lease_until=_time(record) if is_lease else UNSET,
-        ready_at=_time(record) if record.kind == events.RELEASED else UNSET,
+        ready_at=_time(record) if record.kind == events.RELEASED and record.until_ms else UNSET,
         reason=record.reason or UNSET,
         target=record.target if record.kind in events.TO_ANOTHER else UNSET,
         purged=record.count if record.kind == events.PURGED else UNSET,

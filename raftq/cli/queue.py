@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 import uuid
 from collections.abc import Iterator
@@ -26,6 +27,15 @@ from raftq.cli.options import (
 
 if TYPE_CHECKING:
     from raftq.cli.http import Client
+
+
+class ZoneMode(enum.StrEnum):
+    """Whose messages a claim takes."""
+
+    ANY = "any"
+    PREFER = "prefer"
+    ONLY = "only"
+
 
 app = typer.Typer(help="Put, claim, ack; look at queues.", no_args_is_help=True)
 app.command("put")(put.put)
@@ -55,7 +65,7 @@ def list_queues(
     if as_json:
         output.print_json(queues)
         return
-    states = ("ready", "delayed", "claimed")
+    states = ("ready", "delayed", "claimed", "blocked")
     rows = [[q["name"], *(q["messages"][state] for state in states), q["bytes"]] for q in queues]
     output.print_table(("queue", *states, "bytes"), rows)
 
@@ -105,6 +115,12 @@ def claim(
     lease: Annotated[float | None, typer.Option(help="Seconds; else as the queue says.")] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a message.")] = 0.0,
     zone: Annotated[str | None, typer.Option(help="Where the work will be done.")] = None,
+    zone_mode: Annotated[
+        ZoneMode | None, typer.Option(help="Whose messages; else as the queue says.")
+    ] = None,
+    locality_wait: Annotated[
+        float | None, typer.Option(min=0, help="Seconds that other zones' messages have waited.")
+    ] = None,
     consumer: Annotated[str | None, typer.Option(help="Who claims, for the history.")] = None,
     ack: Annotated[bool, typer.Option("--ack", help="Ack at once, after printing.")] = False,
     ndjson: Ndjson = False,
@@ -113,8 +129,16 @@ def claim(
     timeout: Timeout = 10.0,
 ) -> None:
     """Take messages under a lease. Exits 5 when there was none."""
-    asked = {"limit": limit, "lease": lease, "wait": wait, "zone": zone, "consumer": consumer}
-    body = messages.encode({key: value for key, value in asked.items() if value})
+    asked = {
+        "limit": limit,
+        "lease": lease,
+        "wait": wait or None,
+        "zone": zone or None,
+        "zone_mode": zone_mode,
+        "locality_wait": locality_wait,
+        "consumer": consumer,
+    }
+    body = messages.encode({key: value for key, value in asked.items() if value is not None})
     with connect(url, timeout) as client:
         path = f"{queue_path(account, queue)}/claims"
         answer = client.request("POST", path, body=body, headers=JSON_HEADERS, wait_s=wait)
@@ -154,7 +178,6 @@ def release(
     claim: Claim,
     ids: Ids = None,
     delay: Annotated[float, typer.Option(min=0, help="Seconds until they are ready.")] = 0.0,
-    reason: Annotated[str, typer.Option(help="Why, for the history.")] = "",
     url: Urls = None,
     account: Account = "default",
     timeout: Timeout = 10.0,
@@ -163,8 +186,6 @@ def release(
     query = {"ids": ",".join(ids)} if ids else {}
     if delay:
         query["delay"] = str(delay)
-    if reason:
-        query["reason"] = reason
     with connect(url, timeout) as client:
         path = f"{queue_path(account, queue)}/claims/{claim}"
         settled = _write(client, "DELETE", path, query=query)
