@@ -3,7 +3,7 @@
 An event's id is the index of its log entry and its ordinal among the events of that
 entry, of whatever queue: unique in the cluster, and in the order in which things
 happened. Adjacent messages with the same count of deliveries are a run of eighteen
-bytes. Events that only the store knows of (what is ready again after a delay) are none.
+bytes. That a delay is over is no event: it is known beforehand.
 
 Rows go in *stretches*, a quarter of what is kept each. When a stretch is begun and
 there is too much, or the oldest is too old, the oldest goes with one range delete: no

@@ -178,6 +178,7 @@ def release(
     claim: Claim,
     ids: Ids = None,
     delay: Annotated[float, typer.Option(min=0, help="Seconds until they are ready.")] = 0.0,
+    reason: Annotated[str, typer.Option(help="What went wrong; it stays with them.")] = "",
     url: Urls = None,
     account: Account = "default",
     timeout: Timeout = 10.0,
@@ -186,6 +187,8 @@ def release(
     query = {"ids": ",".join(ids)} if ids else {}
     if delay:
         query["delay"] = str(delay)
+    if reason:
+        query["reason"] = reason
     with connect(url, timeout) as client:
         path = f"{queue_path(account, queue)}/claims/{claim}"
         settled = _write(client, "DELETE", path, query=query)
