@@ -6,7 +6,7 @@ end may reach past this port, the native REST API included.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -108,6 +108,23 @@ class Zones(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[ZoneMessages, ...]
 
 
+Changed = tuple[str, ...] | None
+"""Queues with new events, a nameless one for the account itself; None: any may have some."""
+
+
+class Watch(Protocol):
+    """How one reader of events learns that there are new ones: see ``watching``."""
+
+    async def wait(self, timeout_s: float) -> Changed:
+        """What has changed since this was last asked; nothing at the timeout."""
+        ...
+
+    @property
+    def forget(self) -> Callable[[], None]:
+        """Ends the watch."""
+        ...
+
+
 class Service(Protocol):
     """One node's queue service."""
 
@@ -162,6 +179,17 @@ class Service(Protocol):
         ``zone`` only by what is of it or of none; with ``others`` also by what is of other zones
         and nobody who waits can take now. Costs nothing while nothing happens.
         """
+        ...
+
+    def watch_events(self, account: str, queue: str | None) -> Watch:
+        """Be told when this replica sees new events in the queue, or in any of the account.
+
+        A deletion tells too. The caller ends it with ``forget``.
+        """
+        ...
+
+    def is_stopping(self) -> bool:
+        """Whether this node is about to stop; watches are told when it begins to."""
         ...
 
     def status(self) -> Status:

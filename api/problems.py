@@ -40,6 +40,9 @@ KINDS: dict[str, Kind] = {
     # Refused at the door.
     "no_route": Kind(404, "No such resource"),
     "no_message": Kind(404, "No such message"),
+    "no_history": Kind(404, "The history does not reach back that far"),
+    "history_off": Kind(409, "The queue keeps no history"),
+    "events_gone": Kind(410, "Some of these events are no longer held"),
     "method_not_allowed": Kind(405, "Method not allowed"),
     "stale_claim": Kind(409, "The claim holds none of these messages"),
     "stale_transaction": Kind(409, "Some of the claims do not hold what was named"),
@@ -92,6 +95,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     why: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     """By message, what became of those that the claim does not hold."""
     stale: tuple[StalePart, ...] | msgspec.UnsetType = msgspec.UNSET
+    oldest_index: int | msgspec.UnsetType = msgspec.UNSET
+    """The log index from which all events are still held."""
 
 
 class Problem(Exception):
@@ -104,6 +109,7 @@ class Problem(Exception):
         *,
         field: str | None = None,
         limit: float | None = None,
+        oldest_index: int | None = None,
         headers: tuple[tuple[str, str], ...] = (),
         why: dict[str, str] | None = None,
         stale: tuple[StalePart, ...] = (),
@@ -115,6 +121,7 @@ class Problem(Exception):
         self.detail = detail
         self.field = field
         self.limit = limit
+        self.oldest_index = oldest_index
         self.headers = headers
 
     @property
@@ -139,6 +146,7 @@ class Problem(Exception):
                 limit=msgspec.UNSET if self.limit is None else self.limit,
                 why=self.why or msgspec.UNSET,
                 stale=self.stale or msgspec.UNSET,
+                oldest_index=msgspec.UNSET if self.oldest_index is None else self.oldest_index,
             )
         )
 

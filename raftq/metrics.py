@@ -84,6 +84,7 @@ GAUGES = {
     "queues": "Queues of all accounts",
     "message_bytes": "Bytes of all stored messages",
     "parked_polls": "Claims waiting for a message",
+    "event_readers": "Open streams of events",
     "pending_requests": "Requests waiting for their commit",
 }
 DISTRIBUTIONS = {
@@ -132,7 +133,7 @@ class Metrics(Collector):
         self.accounts = 0
         self.queues = 0
         self.message_bytes = 0
-        self.parked_polls = 0
+        self.parked_polls = self.event_readers = 0
         self.pending_requests = 0
         self.entry_commands = Distribution(COUNTS)
         self.entry_bytes = Distribution(SIZES)

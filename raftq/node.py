@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import api.app
 from api.problems import Problem
+from api.rest.requests import ABORT
 from raftq import logs
 from raftq.clock import AsyncioRuntime
 from raftq.config import Config, split_address
@@ -75,6 +76,7 @@ class BoundedHttp(HttpToolsProtocol):
         """A request begins."""
         self.head_bytes, self.in_head = 0, True
         super().on_message_begin()
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
 
     def on_headers_complete(self) -> None:
         """From here on the limits of the request itself hold."""

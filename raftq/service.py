@@ -18,6 +18,7 @@ from api.ports import (
     Zones,
     ZoneTraffic,
 )
+from api.watching import EventWatch
 from raftq.config import Config
 from raftq.metrics import Metrics
 from raftq.replica.replica import Replica
@@ -143,6 +144,16 @@ class NodeService:
         finally:
             timer.cancel()
             forget()
+
+    def watch_events(self, account: str, queue: str | None) -> EventWatch:
+        """See ``api.ports.Service``."""
+        watch = EventWatch()
+        watch.forget = self._replica.waiters.watch(account, queue, watch)
+        return watch
+
+    def is_stopping(self) -> bool:
+        """See ``api.ports.Service``."""
+        return self._replica.stopping
 
     def status(self) -> Status:
         """See ``api.ports.Service``. One look per turn of the loop serves all its requests."""
@@ -289,6 +300,7 @@ class NodeService:
         metrics.leader_moves = replica.handover.moves
         metrics.leader_moves_failed = replica.handover.moves_failed
         metrics.parked_polls = replica.waiters.parked
+        metrics.event_readers = replica.waiters.watching
         metrics.pending_requests = replica.submitter.pending
         totals = queries.totals(replica.reader())
         metrics.accounts, metrics.queues = totals.accounts, totals.queues

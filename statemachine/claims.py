@@ -7,7 +7,17 @@ a lease has ended nothing can be done under it any more, swept or not.
 
 from __future__ import annotations
 
-from statemachine import deadlines, giving_back, keys, messages, rates, records, stale, taking
+from statemachine import (
+    deadlines,
+    events,
+    giving_back,
+    keys,
+    messages,
+    rates,
+    records,
+    stale,
+    taking,
+)
 from statemachine.commands import Ack, Claim, Extend, ExtendMany, MessageId, Release
 from statemachine.deadlines import LEASE, later
 from statemachine.giving_back import How
@@ -30,7 +40,7 @@ def claim(state: State, command: Claim) -> Outcome:
         return Claimed(claim=0, until_ms=taken.due_ms, messages=()) if taken.due_ms else NONE_READY
     claim_id = state.take_id()
     until_ms = _lease_end(state, queue, command.lease_ms)
-    _open(state, queue, claim_id, until_ms, taken.held)
+    _open(state, queue, claim_id, until_ms, taken.held, command.consumer)
     rates.count(state, queue, rates.CLAIMED, len(taken.held))
     return Claimed(claim_id, until_ms, tuple(taken.delivered))
 
@@ -85,6 +95,7 @@ def ack(state: State, command: Ack) -> Outcome:
     if queue is None or found is None:
         return stale.no_claim(state, queue, command.claim, command.ids)
     settled, lost = _settle(state, queue, command.claim, found, command.ids)
+    _note(state, queue, events.ACKED, command.claim, found, settled)
     queue.record.claimed -= len(settled)
     messages.leave(state, queue, settled)
     set_marks(queue.record, state.next_id)
@@ -100,6 +111,17 @@ def release(state: State, command: Release) -> Outcome:
     if queue is None or found is None:
         return stale.no_claim(state, queue, command.claim, command.ids)
     settled, lost = _settle(state, queue, command.claim, found, command.ids)
+    until_ms = 0 if command.delay_ms is None else later(state.now_ms, command.delay_ms)
+    _note(
+        state,
+        queue,
+        events.RELEASED,
+        command.claim,
+        found,
+        settled,
+        until_ms=until_ms,
+        reason=command.reason,
+    )
     how = How(command.delay_ms, command.reason, command.dead)
     giving_back.give_back(state, queue, settled, how)
     rates.count(state, queue, rates.RELEASED, len(settled))
@@ -113,6 +135,7 @@ def end_lease(state: State, queue: Queue, claim_id: int) -> None:
     assert found.until_ms <= state.now_ms, claim_id
     settled, _ = _settle(state, queue, claim_id, found, None)
     queue.record.tally.leases_ended += 1
+    _note(state, queue, events.LEASE_ENDED, claim_id, found, settled)
     giving_back.give_back(state, queue, settled, giving_back.LEASE_ENDED)
 
 
@@ -146,7 +169,11 @@ def _extend(
     claim_record.until_ms = until_ms
     claim_record.timed = True
     deadlines.put(state, queue, until_ms, LEASE, subject)
+    if queue.record.deleted_in_flight:
+        _sift(state, queue, claim_record)
     _write(state, queue, claim_id, claim_record)
+    held = claim_record.messages
+    _note(state, queue, events.EXTENDED, claim_id, claim_record, held, until_ms=until_ms)
 
 
 def _split(
@@ -170,11 +197,14 @@ def _split(
         return Extended(0, 0, lost, why)
     claim_id = state.take_id()
     queue.record.claimed -= len(moved)
-    _open(state, queue, claim_id, until_ms, moved)
+    _open(state, queue, claim_id, until_ms, moved, claim_record.consumer)
+    _note(state, queue, events.EXTENDED, claim_id, claim_record, moved, until_ms=until_ms)
     return Extended(until_ms, claim_id, lost, why)
 
 
-def _open(state: State, queue: Queue, claim_id: int, until_ms: int, held: list[Held]) -> None:
+def _open(
+    state: State, queue: Queue, claim_id: int, until_ms: int, held: list[Held], consumer: str
+) -> None:
     record = queue.record
     timed = until_ms < record.lease_high_ms
     if timed:
@@ -185,7 +215,9 @@ def _open(state: State, queue: Queue, claim_id: int, until_ms: int, held: list[H
             deadlines.set_timer(state, queue, until_ms)
     record.claims += 1
     record.claimed += len(held)
-    _write(state, queue, claim_id, ClaimRecord(record.number, until_ms, timed, held))
+    opened = ClaimRecord(record.number, until_ms, timed, held, consumer)
+    _write(state, queue, claim_id, opened)
+    _note(state, queue, events.CLAIMED, claim_id, opened, held, until_ms=until_ms)
 
 
 def _write(state: State, queue: Queue, claim_id: int, claim_record: ClaimRecord) -> None:
@@ -261,3 +293,28 @@ def _sift(state: State, queue: Queue, claim_record: ClaimRecord) -> None:
         else:
             left.append(held)
     claim_record.messages = left
+
+
+def _note(
+    state: State,
+    queue: Queue,
+    kind: int,
+    claim_id: int,
+    claim_record: ClaimRecord,
+    messages_held: list[Held],
+    *,
+    until_ms: int = 0,
+    reason: str = "",
+) -> None:
+    """So it is with these messages of the claim; nothing is said of none."""
+    if messages_held:
+        events.note(
+            state,
+            queue,
+            kind,
+            events.held(messages_held),
+            claim=claim_id,
+            consumer=claim_record.consumer,
+            until_ms=until_ms,
+            reason=reason,
+        )

@@ -68,6 +68,8 @@ class QueueSettings(msgspec.Struct, frozen=True, array_like=True):
     dedup_window_ms: int | None = None
     zone_mode: str | None = None  # What claims do that do not say.
     locality_wait_ms: int | None = None
+    history_ms: int | None = None  # For how long events are kept, at least; 0: none are.
+    history_bytes: int | None = None  # How much is kept of them, at most; 0: nothing.
 
 
 class Enqueue(msgspec.Struct, frozen=True, array_like=True, tag=1):

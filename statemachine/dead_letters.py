@@ -8,7 +8,7 @@ one when it is moved back (``redrive``).
 
 from __future__ import annotations
 
-from statemachine import messages, rates, records
+from statemachine import events, messages, rates, records
 from statemachine.commands import DeadLetter, NewMessage
 from statemachine.queues import open_queue
 from statemachine.records import DEAD, Held
@@ -42,6 +42,8 @@ def bury_if_due(state: State, queue: Queue, held: Held, error: str, *, rejected:
     queue.record.tally.dead += 1
     rates.count(state, queue, rates.DEAD, 1)
     messages.leave(state, queue, (held,))
+    buried = [(held.id, held.deliveries)]
+    events.gather(state, queue, events.DEAD_LETTERED, buried, reason=reason, target=target)
     letter = NewMessage(
         stored.body,
         stored.content_type,

@@ -6,6 +6,7 @@
     c claim      c u64(queue) u64(claim)                   ClaimRecord
     d deadline   d u64(queue) u64(due_ms) u8(kind) rest    (empty), see ``deadlines``
     g group      g u64(queue) name(group) u64(seq)         u16 lane: a member
+    h history    h u64(history) u64(index) u32(ordinal)    EventRecord, see ``events``
     i dedup      i u64(queue) text                         message id, u64 until_ms
     j job        j u64(queue)                              RedriveRecord
     k once       k name(account) name(key)                 OnceRecord
@@ -32,12 +33,17 @@ The first two bytes of a message id are a lane's number and two flags, ``PARKED`
 messages of a lane sort by age whatever their flags.
 
 Everything of a queue but its record and its first lane's, which is in it, lies in the
-spaces ``OF_QUEUE``, so that a purge is a range delete for each.
+spaces ``OF_QUEUE``, so that a purge is a range delete for each. But for its history: that
+goes by the first number the queue had, so that it outlives a purge and tells of it. An
+account's own goes by a number of its own.
 """
 
 from __future__ import annotations
 
+from struct import Struct
+
 U64_MAX = 2**64 - 1
+U32_MAX = 2**32 - 1
 ID_BYTES = 10
 PARKED = 0x8000
 """Lane flag of messages that were delayed when they came."""
@@ -52,12 +58,24 @@ POSITION = b"p"
 END = b"\x7f"
 """Above every key."""
 
+_EVENT = Struct(">cQQI")
+
 OF_QUEUE = (b"c", b"d", b"g", b"i", b"j", b"l", b"m", b"r", b"w", b"x", b"z")
 
 
 def u64(value: int) -> bytes:
     """Eight bytes that sort as the number does."""
     return value.to_bytes(8, "big")
+
+
+def event(history: int, index: int, ordinal: int = 0) -> bytes:
+    """An event of a history; without ``ordinal`` where those of a log entry begin."""
+    return _EVENT.pack(b"h", history, index, ordinal)
+
+
+def split_event(key: bytes) -> tuple[int, int]:
+    """The (index, ordinal) of an ``event`` key."""
+    return number(key[9:17]), number(key[17:])
 
 
 def number(data: bytes) -> int:

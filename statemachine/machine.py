@@ -12,7 +12,17 @@ from __future__ import annotations
 
 from typing import NamedTuple, assert_never
 
-from statemachine import claims, messages, once, queues, redrive, sessions, sweeps, transactions
+from statemachine import (
+    claims,
+    events,
+    messages,
+    once,
+    queues,
+    redrive,
+    sessions,
+    sweeps,
+    transactions,
+)
 from statemachine.commands import (
     ENTRY_VERSION,
     Ack,
@@ -93,6 +103,7 @@ class Machine:
             raise UnknownVersion(f"entry {index} is of version {entry.version}")
         state.begin(index, term, entry.stamp_ms)
         results = [_run_batch(state, batch) for batch in entry.batches]
+        events.note_gathered(state)
         assert state.next_id >> ORDINAL_BITS == index, "an entry has too many messages"
         return results
 
@@ -108,12 +119,18 @@ class Machine:
         self._state.woken.clear()
         return woken
 
+    def take_noted(self) -> list[tuple[str, str]]:
+        """Account and queue of those with new events since last asked; see ``State.noted``."""
+        noted, self._state.noted = self._state.noted, {}
+        return list(noted)
+
     def next_due_ms(self) -> int | None:
         """The log time at which a sweep is wanted next; None if nothing will be due."""
         return self._state.timers.first_ms()
 
 
 def _run_batch(state: State, batch: Batch) -> BatchResult:
+    state.node = ""
     if not batch.session:
         return BatchResult(0, batch.seq, tuple([_run(state, one) for one in batch.commands]))
     session = state.find_session(batch.session)
@@ -128,6 +145,7 @@ def _run_batch(state: State, batch: Batch) -> BatchResult:
         again = [recalled(state, *pair) for pair in zip(batch.commands, known, strict=True)]
         outcomes = tuple(again)
     else:
+        state.node = session.record.node
         outcomes = tuple([_run(state, command) for command in batch.commands])
         kept = tuple([without_messages(outcome) for outcome in outcomes])
         sessions.remember(state, batch.session, session, batch.seq, kept)

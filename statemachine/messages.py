@@ -17,7 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from statemachine import deadlines, dedup, fresh, groups, keys, lanes, rates, records, returned
+from statemachine import (
+    deadlines,
+    dedup,
+    events,
+    fresh,
+    groups,
+    keys,
+    lanes,
+    rates,
+    records,
+    returned,
+)
 from statemachine.commands import DeleteMessages, Enqueue, MessageId, NewMessage
 from statemachine.deadlines import DELAY, EXPIRY, later
 from statemachine.keys import LANE_MASK
@@ -72,6 +83,8 @@ def enqueue_into(state: State, queue: Queue, messages: tuple[NewMessage, ...]) -
         if is_ready:
             woken[lane] = woken.get(lane, 0) + 1
     rates.count(state, queue, rates.ENQUEUED, len(ids) - len(duplicates))
+    new = [(one, 0) for position, one in enumerate(ids) if position not in duplicates]
+    events.gather(state, queue, events.ENQUEUED, new)
     return Enqueued(tuple(ids), tuple(duplicates))
 
 
@@ -110,6 +123,7 @@ def leave(state: State, queue: Queue, gone: Iterable[Held]) -> bool:
 def expired(state: State, queue: Queue, held: Held) -> bool:
     """The message is gone because its life is over; see ``leave``."""
     rates.count(state, queue, rates.EXPIRED, 1)
+    events.expired(state, queue, held.id, held.deliveries)
     return leave(state, queue, (held,))
 
 
@@ -118,16 +132,17 @@ def delete_messages(state: State, command: DeleteMessages) -> Outcome:
     queue = state.find_queue(command.account, command.queue)
     if queue is None:
         return no_queue(command.account, command.queue)
-    count = 0
+    deleted: list[events.Message] = []
     for message_id in command.ids:
         data = state.kv.get(queue.messages + message_id)
         if data is not None:
             remove(state, queue, message_id, records.times(data))
-            count += 1
-    if count:
+            deleted.append((message_id, 0))
+    if deleted:
         fresh.settle_gaps(state, queue)
         state.touch_queue(queue)
-    return Deleted(count)
+        events.note(state, queue, events.DELETED, deleted)
+    return Deleted(len(deleted))
 
 
 def give_back(state: State, queue: Queue, held: Held, delay_ms: int, error: str) -> bool:
@@ -175,6 +190,7 @@ def expire(state: State, queue: Queue, message_id: MessageId) -> None:
     assert data is not None, "what has a deadline is stored"
     rates.count(state, queue, rates.EXPIRED, 1)
     remove(state, queue, message_id, records.times(data))
+    events.expired(state, queue, message_id)
 
 
 def drop_fresh(state: State, queue: Queue, message: Fresh) -> None:

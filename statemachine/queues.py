@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statemachine import deadlines, keys
+from statemachine import deadlines, events, keys
 from statemachine.commands import (
     DeleteAccount,
     DeleteQueue,
@@ -14,7 +14,7 @@ from statemachine.commands import (
     QueueSettings,
 )
 from statemachine.outcomes import Deleted, Done, Outcome, Reason, Refused, Stored
-from statemachine.records import FOR_EVER, AccountRecord, QueueRecord
+from statemachine.records import FOR_EVER, AccountRecord, History, QueueRecord
 from statemachine.settings import patched
 from statemachine.state import Account, Queue, State
 
@@ -48,6 +48,7 @@ def delete_queue(state: State, command: DeleteQueue) -> Outcome:
     queue = state.find_queue(command.account, command.queue)
     if queue is None:
         return no_queue(command.account, command.queue)
+    events.queue_deleted(state, queue)
     _empty(state, queue)
     state.drop_queue(queue)
     state.machine.queues -= 1
@@ -66,9 +67,11 @@ def purge(state: State, command: Purge) -> Outcome:
     if count or _has_more(record):
         _empty(state, queue)
         # Under a new number nothing of before can be found, by a late ack least of all.
-        queue.begin(_new_record(state, record.settings, record.created_ms))
-        queue.record.tally = record.tally
+        fresh = _new_record(state, record.settings, record.created_ms, record.history)
+        fresh.tally = record.tally
+        queue.begin(fresh)
         state.touch_queue(queue)
+        events.purged(state, queue, count)
     return Deleted(count)
 
 
@@ -101,6 +104,7 @@ def delete_account(state: State, command: DeleteAccount) -> Outcome:
     if account.record.queues:
         count = account.record.queues
         return Refused(Reason.ACCOUNT_IN_USE, f"account {command.account!r} has {count} queues")
+    events.account_deleted(state, account)
     state.drop_account(command.account)
     state.machine.accounts -= 1
     return Done()
@@ -132,19 +136,24 @@ def _create(state: State, account: str, name: str, settings: QueueSettings) -> Q
     owner.record.queues += 1
     state.touch(owner)
     state.touch_queue(queue)
+    events.note(state, queue, events.QUEUE_CREATED)
     return queue
 
 
-def _new_record(state: State, settings: QueueSettings, created_ms: int) -> QueueRecord:
+def _new_record(
+    state: State, settings: QueueSettings, created_ms: int, history: History | None = None
+) -> QueueRecord:
     """The record of a queue in which nothing is."""
-    record = QueueRecord(state.take_id(), settings, created_ms)
+    number = state.take_id()
+    record = QueueRecord(number, settings, created_ms, history or History(number))
     record.deadlines_low_ms = state.now_ms
     set_marks(record, state.next_id)
     return record
 
 
 def _create_account(state: State, name: str, defaults: QueueSettings) -> Account:
-    account = Account(keys.account(name), AccountRecord(defaults, state.now_ms))
+    record = AccountRecord(defaults, state.now_ms, History(state.take_id()))
+    account = Account(keys.account(name), record)
     state.accounts[name] = account
     state.machine.accounts += 1
     state.touch(account)
@@ -155,6 +164,7 @@ def _set(state: State, queue: Queue, settings: QueueSettings) -> Outcome:
     queue.record.settings = settings
     queue.settings_changed()
     state.touch_queue(queue)
+    events.queue_changed(state, queue)
     return Stored(created=False)
 
 

@@ -50,11 +50,50 @@ class MachineRecord(msgspec.Struct, array_like=True):
     blocked: int = 0
 
 
+class Stretch(msgspec.Struct, array_like=True):
+    """A run of adjacent events that are forgotten together."""
+
+    index: int  # Of the first event.
+    from_ms: int
+    last_index: int
+    last_ordinal: int
+    last_ms: int
+    bytes: int = 0
+
+
+class History(msgspec.Struct, array_like=True):
+    """Where the events of a queue or an account lie, and up to where they are gone."""
+
+    number: int
+    gone_index: int = 0  # The last event that is gone; all later ones are there.
+    gone_ordinal: int = 0
+    bytes: int = 0
+    stretches: list[Stretch] = []
+    due_ms: int = 0  # When an account's own is looked at next; 0: there is no timer.
+
+
+class EventRecord(msgspec.Struct, frozen=True, array_like=True):
+    """What happened in a queue; when exactly is in the key."""
+
+    kind: int
+    time_ms: int
+    term: int
+    node: str = ""  # Which node had it done; empty: the leader, because it was due.
+    claim: int = 0
+    consumer: str = ""
+    messages: bytes = b""  # Which ones, in runs: see ``events``.
+    until_ms: int = 0  # The end of the lease; when a released message is ready.
+    reason: str = ""
+    target: str = ""  # The other queue it is about.
+    count: int = 0  # How many messages were purged.
+
+
 class AccountRecord(msgspec.Struct, array_like=True):
     """An account."""
 
     defaults: QueueSettings
     created_ms: int
+    history: History  # Of queues that are no more.
     queues: int = 0
 
 
@@ -88,6 +127,7 @@ class QueueRecord(msgspec.Struct, array_like=True):
     number: int
     settings: QueueSettings
     created_ms: int
+    history: History
     ready: int = 0
     delayed: int = 0
     claimed: int = 0
@@ -124,6 +164,7 @@ class ClaimRecord(msgspec.Struct, array_like=True):
     until_ms: int
     timed: bool  # Whether it has an entry of its own in the queue's time index.
     messages: list[Held]
+    consumer: str = ""
 
 
 class GroupRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -216,6 +257,7 @@ decode_claim = msgspec.msgpack.Decoder(ClaimRecord).decode
 decode_session = msgspec.msgpack.Decoder(SessionRecord).decode
 decode_redrive = msgspec.msgpack.Decoder(RedriveRecord).decode
 decode_once = msgspec.msgpack.Decoder(OnceRecord).decode
+decode_event = msgspec.msgpack.Decoder(EventRecord).decode
 decode_outcomes = msgspec.msgpack.Decoder(tuple[Outcome, ...]).decode
 
 encode_dedup = _DEDUP.pack

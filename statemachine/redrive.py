@@ -9,7 +9,7 @@ anew: not delivered, not dead, and alive for as long as their new queue says.
 
 from __future__ import annotations
 
-from statemachine import deadlines, fresh, keys, messages, records
+from statemachine import deadlines, events, fresh, keys, messages, records
 from statemachine.commands import CancelRedrive, MessageId, NewMessage, Redrive
 from statemachine.deadlines import later
 from statemachine.outcomes import Done, Outcome, Reason, Refused
@@ -134,6 +134,7 @@ def _look_at(
         job.again = job.again or bool(stored.group)
         return
     messages.remove(state, queue, message_id, times)
+    events.gather(state, queue, events.REDRIVEN, [(message_id, 0)], target=target)
     moved = NewMessage(
         stored.body,
         stored.content_type,

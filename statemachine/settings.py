@@ -24,6 +24,8 @@ MAX_DELIVERIES = 0
 RETRY_DELAY_MS = 0
 RETRY_DELAY_MAX_MS = 3_600_000
 DEDUP_WINDOW_MS = 300_000
+HISTORY_MS = 3_600_000
+HISTORY_BYTES = 4 << 20
 DEAD = ".dead"
 NAME_LENGTH_MAX = 128  # As in ``api.rest.parameters``.
 
@@ -41,6 +43,12 @@ class Effective(msgspec.Struct, frozen=True):
     dedup_window_ms: int = DEDUP_WINDOW_MS
     zone_mode: str = ZONE_MODE
     locality_wait_ms: int = LOCALITY_WAIT_MS
+    history_ms: int = HISTORY_MS
+    history_bytes: int = HISTORY_BYTES
+
+    def keeps_history(self) -> bool:
+        """Whether events are kept at all."""
+        return self.history_ms > 0 and self.history_bytes > 0
 
 
 BUILT_IN = Effective()
@@ -63,6 +71,8 @@ def effective(queue: QueueSettings, defaults: QueueSettings) -> Effective:
         locality_wait_ms=_first(
             queue.locality_wait_ms, defaults.locality_wait_ms, LOCALITY_WAIT_MS
         ),
+        history_ms=_first(queue.history_ms, defaults.history_ms, HISTORY_MS),
+        history_bytes=_first(queue.history_bytes, defaults.history_bytes, HISTORY_BYTES),
     )
 
 

@@ -190,6 +190,10 @@ class Session:
         self.dirty = False
 
 
+Gathered = tuple[Queue, int, str, str, str]
+"""What events have in common that become one: queue, kind, node, reason and target."""
+
+
 class State:
     """The replicated state as the rules see it."""
 
@@ -213,6 +217,14 @@ class State:
         """How many bytes have gone into windows since they were last emptied."""
         self.woken: dict[Lane, int] = {}
         """Lanes in which messages have become ready, and how many."""
+        self.node = ""
+        """Whose batch is being done; empty: the leader's own."""
+        self.next_event = 0
+        """The ordinal of the entry's next event."""
+        self.gathered: dict[Gathered, list[tuple[bytes, int]]] = {}
+        """Messages with events that are not in the history yet, see ``events``."""
+        self.noted: dict[tuple[str, str], None] = {}
+        """Queues with new events; an account's own have no queue's name."""
         self._dirty_lanes: list[Lane] = []
         self._dirty: list[Account | Session] = []
         self._dirty_queues: list[Queue] = []
@@ -225,6 +237,7 @@ class State:
         if stamp_ms > machine.stamp_ms:
             machine.stamp_ms = self.now_ms = stamp_ms
         self.next_id = index << ORDINAL_BITS
+        self.next_event = 0
         self.is_empty = False
         self.moved = True
 

@@ -10,6 +10,7 @@ from statemachine import (
     claims,
     deadlines,
     dedup,
+    events,
     fresh,
     keys,
     messages,
@@ -23,7 +24,7 @@ from statemachine.deadlines import DEDUP, DELAY, EXPIRY, LEASE
 from statemachine.outcomes import Outcome, Swept
 from statemachine.records import FOR_EVER
 from statemachine.state import Queue, State
-from statemachine.timers import ONCE, QUEUE, Timer
+from statemachine.timers import HISTORY, ONCE, QUEUE, Timer
 
 
 def sweep(state: State, command: Sweep) -> Outcome:
@@ -51,6 +52,8 @@ def _go_off(state: State, timer: Timer, limit: int) -> int:
         return _sweep_queue(state, queue, limit)
     if timer.kind == ONCE:
         once.forget(state, timer)
+    elif timer.kind == HISTORY:
+        events.forget_aged_of_account(state, timer)
     else:
         sessions.expire(state, timer)
     return 1
@@ -70,8 +73,10 @@ def _sweep_queue(state: State, queue: Queue, limit: int) -> int:
     count += dropped
     fired, deadlines_ms = _meet_deadlines(state, queue, limit - count)
     count += fired
+    history_ms = events.forget_aged(state, queue)
     redrive_ms = max(queue.record.redrive_ms, state.now_ms)
-    deadlines.set_timer(state, queue, min(redrive_ms, leases_ms, heads_ms, deadlines_ms))
+    due_ms = min(redrive_ms, leases_ms, heads_ms, deadlines_ms, history_ms)
+    deadlines.set_timer(state, queue, due_ms)
     state.touch_queue(queue)
     return max(count, 1)
 

@@ -1,9 +1,11 @@
-"""What a handler gives back: status, headers and a whole body, sent in one go."""
+"""What a handler gives back: status, headers and a whole body, sent in one go; or a stream."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
-from starlette.types import Message
+from starlette.types import Message, Send
 
 Header = tuple[bytes, bytes]
 _encode = msgspec.json.Encoder().encode
@@ -39,6 +41,19 @@ class Answer:
             "headers": headers,
         }
         self.end: Message = {"type": "http.response.body", "body": body}
+
+
+class Stream:
+    """An answer without an end in sight.
+
+    ``run`` is given the way out, and whether a body is wanted. It is called once in any
+    case, and so can let go of what the handler has taken hold of.
+    """
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Callable[[Send, bool], Awaitable[None]]) -> None:
+        self.run = run
 
 
 def json(status: int, value: msgspec.Struct, *headers: Header) -> Answer:

@@ -33,6 +33,7 @@ class ClaimToMake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many messages, for how long, how long to wait for one, for which zone and how strictly.
 
     ``locality_wait``: how old messages of other zones must be, where the own zone is preferred.
+    ``consumer``: who claims, for the history.
     """
 
     limit: int = 1
@@ -41,6 +42,7 @@ class ClaimToMake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zone: str | None = None
     zone_mode: ZoneMode | None = None
     locality_wait: float | None = None
+    consumer: str | None = None
 
 
 class ClaimView(msgspec.Struct, frozen=True):
@@ -157,6 +159,7 @@ async def claim_messages(call: Call, query: NoQuery) -> Answer:
         parameters.optional_milliseconds(
             asked.locality_wait, limits.duration_ms_max, "locality_wait"
         ),
+        parameters.line(asked.consumer, "consumer"),
     )
     wait_ms = parameters.milliseconds(asked.wait, limits.wait_ms_max, "wait")
     if not wait_ms:

@@ -163,7 +163,7 @@ async def get_message(call: Call, query: GetQuery) -> Answer:
     message_id = message_id_from_text(text)
     found = message_id and queries.message(call.service.reader(), account, queue, message_id)
     if not found:
-        raise _no_message(text)
+        raise no_message(text)
     stored = decode_message(found.record)
     if query.raw or envelopes.prefers_raw(call.header(b"accept") or "", stored.content_type):
         return _bare(stored)
@@ -175,10 +175,10 @@ async def delete_message(call: Call, query: NoQuery) -> Answer:
     account, queue, text = call.account, call.queue, call.path["message"]
     message_id = message_id_from_text(text)
     if message_id is None:
-        raise _no_message(text)
+        raise no_message(text)
     deleted = await call.propose(DeleteMessages(account, queue, (message_id,)), Deleted)
     if not deleted.count:
-        raise _no_message(text)
+        raise no_message(text)
     return answers.empty()
 
 
@@ -247,7 +247,8 @@ def _bare(stored: StoredMessage) -> Answer:
     )
 
 
-def _no_message(text: str) -> Problem:
+def no_message(text: str) -> Problem:
+    """There is no such message."""
     return Problem("no_message", f"there is no message {text[:64]!r} in the queue")
 
 

@@ -18,6 +18,7 @@ from api.rest.requests import JSON, Call
 REF = "#/components/schemas/{name}"
 RAW = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 
+NOUNS = ("messages", "claims", "queues", "transactions", "events")
 PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "account": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "queue": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
@@ -58,6 +59,12 @@ READ_HEADERS: list[dict[str, Any]] = [
         "schema": {"type": "integer", "minimum": 0},
     },
 ]
+RESUME_HEADER: dict[str, Any] = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The last id the client has seen: go on right behind it. Goes before from.",
+    "schema": {"type": "string", "pattern": r"^\d{1,19}(\.\d{1,10})?$"},
+}
 
 
 def operation(table: Sequence[Operation[Any]]) -> Operation[NoQuery]:
@@ -127,7 +134,7 @@ def _tag(path: str) -> str:
     nouns = [part for part in path.split("/") if part and not part.startswith("{")]
     if nouns[0] != "v1":
         return "node"
-    words = [noun for noun in nouns if noun in ("messages", "claims", "queues", "transactions")]
+    words = [noun for noun in nouns if noun in NOUNS]
     return words[-1] if words else "accounts"
 
 
@@ -139,6 +146,7 @@ def _parameters(row: Operation[Any], schemas: dict[str, Any]) -> list[dict[str, 
     query = schemas[row.query.__name__]["properties"]
     found += [{"name": name, "in": "query", "schema": _set(query[name])} for name in query]
     found += READ_HEADERS if row.reads else []
+    found += [RESUME_HEADER] if row.resumes else []
     found += [KEY_HEADER] if row.proposes else []
     found.append(ZONE_HEADER)
     return found

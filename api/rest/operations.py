@@ -18,7 +18,7 @@ from api.edge import send_problem
 from api.ports import OutcomeUnknown, Service, Unavailable
 from api.problems import Problem
 from api.rest import parameters, reads
-from api.rest.answers import BODILESS, Answer
+from api.rest.answers import BODILESS, Answer, Stream
 from api.rest.requests import Call, Disconnected, JsonBody
 
 Q = TypeVar("Q", bound=msgspec.Struct)
@@ -40,7 +40,7 @@ class Operation(Generic[Q]):
         self,
         method: str,
         path: str,
-        handler: Callable[[Call, Q], Awaitable[Answer]],
+        handler: Callable[[Call, Q], Awaitable[Answer | Stream]],
         summary: str,
         *,
         query: type[Q],
@@ -49,6 +49,7 @@ class Operation(Generic[Q]):
         body_kinds: tuple[Any, ...] = (),
         raw_body: bool = False,
         refusals: tuple[str, ...] = (),
+        resumes: bool = False,
     ) -> None:
         self.method = method
         self.path = path
@@ -60,6 +61,7 @@ class Operation(Generic[Q]):
         self.body_optional = body is not None and body.optional
         self.raw_body = raw_body
         self.refusals = refusals
+        self.resumes = resumes
         self.reads = issubclass(query, reads.ReadQuery)
         self.proposes = method != "GET"
         self._defaults = query()
@@ -134,5 +136,8 @@ class Endpoint:
         except Disconnected:
             pass  # Nobody is left to answer.
         else:
+            if isinstance(answer, Stream):
+                await answer.run(send, method != "HEAD")
+                return
             await send(answer.start)
             await send(answer.end if method != "HEAD" else BODILESS)

@@ -21,6 +21,7 @@ NAME_PATTERN = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}"
 MESSAGE_ID_PATTERN = r"[0-9a-f]{20}"
 CLAIM_PATTERN = r"[0-9a-f]{16}"
 PARAMETERS_MAX = 32
+LINE_LENGTH_MAX = 255
 GROUP_BYTES_MAX = 128
 
 ZoneMode = Literal["any", "prefer", "only"]
@@ -80,6 +81,20 @@ def group(value: str | None) -> str:
             f"group must have from 1 to {GROUP_BYTES_MAX} bytes of UTF-8",
             field="group",
             limit=GROUP_BYTES_MAX,
+        )
+    return value
+
+
+def line(value: str | None, field: str) -> str:
+    """A short text for people; nothing when none is given."""
+    if value is None:
+        return ""
+    if not (len(value) <= LINE_LENGTH_MAX and (value.isprintable() or not value)):
+        raise Problem(
+            "invalid_request",
+            f"{field} must be at most {LINE_LENGTH_MAX} printable characters",
+            field=field,
+            limit=LINE_LENGTH_MAX,
         )
     return value
 

@@ -22,6 +22,8 @@ from statemachine.outcomes import Outcome, Refused
 JSON = "application/json"
 IDEMPOTENCY_KEY = b"idempotency-key"
 KEY_LENGTH_MAX = 255
+ABORT = "raftq.abort"
+"""An extension of ASGI: its ``abort`` drops the connection and what is not yet sent."""
 
 T = TypeVar("T")
 B = TypeVar("B", bound=msgspec.Struct)

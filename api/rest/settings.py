@@ -17,6 +17,7 @@ from statemachine.commands import QueueSettings
 from statemachine.settings import Effective, usual_dead_letter_queue
 
 METADATA_BYTES_MAX = 16_384
+HISTORY_BYTES_MAX = 1 << 40
 
 MAX_DELIVERIES_MOST = 1_000_000
 
@@ -33,6 +34,8 @@ FIELDS = {
     "dedup_window_ms": "dedup_window",
     "zone_mode": "zone_mode",
     "locality_wait_ms": "locality_wait",
+    "history_ms": "history",
+    "history_bytes": "history_bytes",
 }
 
 _MODES: dict[str, ZoneMode] = {mode: mode for mode in get_args(ZoneMode)}
@@ -60,6 +63,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dedup_window: float | Unset | None = UNSET
     zone_mode: ZoneMode | Unset | None = UNSET
     locality_wait: float | Unset | None = UNSET
+    history: float | Unset | None = UNSET
+    history_bytes: int | Unset | None = UNSET
 
 
 class SettingsView(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +80,8 @@ class SettingsView(msgspec.Struct, frozen=True, kw_only=True):
     dedup_window: float
     zone_mode: str
     locality_wait: float
+    history: float
+    history_bytes: int
 
 
 def to_store(settings: Settings, limits: Limits) -> QueueSettings:
@@ -87,6 +94,9 @@ def to_store(settings: Settings, limits: Limits) -> QueueSettings:
     deliveries, queue = _given(settings.max_deliveries), _given(settings.dead_letter_queue)
     if deliveries is not None:
         in_range(deliveries, 0, MAX_DELIVERIES_MOST, "max_deliveries")
+    size = _given(settings.history_bytes)
+    if size is not None:
+        in_range(size, 0, HISTORY_BYTES_MAX, "history_bytes")
     return QueueSettings(
         ttl_ms=time(settings.ttl, "ttl"),
         delay_ms=time(settings.delay, "delay"),
@@ -99,6 +109,8 @@ def to_store(settings: Settings, limits: Limits) -> QueueSettings:
         dedup_window_ms=time(settings.dedup_window, "dedup_window"),
         zone_mode=_given(settings.zone_mode),
         locality_wait_ms=time(settings.locality_wait, "locality_wait"),
+        history_ms=time(settings.history, "history"),
+        history_bytes=size,
     )
 
 
@@ -123,6 +135,8 @@ def from_store(stored: QueueSettings) -> Settings:
         dedup_window=_seconds(stored.dedup_window_ms),
         zone_mode=_zone_mode(stored.zone_mode),
         locality_wait=_seconds(stored.locality_wait_ms),
+        history=_seconds(stored.history_ms),
+        history_bytes=_set(stored.history_bytes),
     )
 
 
@@ -139,6 +153,8 @@ def in_force(queue: str, found: Effective) -> SettingsView:
         dedup_window=seconds(found.dedup_window_ms),
         zone_mode=found.zone_mode,
         locality_wait=seconds(found.locality_wait_ms),
+        history=seconds(found.history_ms),
+        history_bytes=found.history_bytes,
     )
 
 

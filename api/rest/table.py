@@ -9,6 +9,7 @@ from api.rest import (
     claims,
     cluster,
     console,
+    events,
     messages,
     openapi,
     queues,
@@ -24,6 +25,7 @@ _OPERATIONS: tuple[Operation[Any], ...] = (
     *queues.OPERATIONS,
     *redrive.OPERATIONS,
     *accounts.OPERATIONS,
+    *events.OPERATIONS,
     *cluster.OPERATIONS,
     *console.OPERATIONS,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx2
@@ -18,11 +18,11 @@ import msgspec
 
 from raftq.cli.failure import Exit, Failure
 from raftq.cli.options import DEFAULT_URL
-from raftq.client.drivers import BlockingDriver
+from raftq.client.drivers import CONNECT_TIMEOUT_S, BlockingDriver, in_words
 from raftq.client.effects import Request
-from raftq.client.errors import OutcomeUnknown, Refused, Unavailable
+from raftq.client.errors import OutcomeUnknown, Refused, Unavailable, problem
 from raftq.client.exchange import Options, Session
-from raftq.client.replicas import Replicas, split
+from raftq.client.replicas import Replicas, checked, split
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -53,13 +53,15 @@ class Client:
             timeout_s=timeout_s, try_timeout_s=timeout_s, discover=False, persistent=False
         )
         try:
-            replicas = Replicas(split(urls or ()) or [DEFAULT_URL], None)
+            self._urls = [checked(url) for url in split(urls or ()) or [DEFAULT_URL]]
+            replicas = Replicas(self._urls, None)
         except ValueError as error:
             raise Failure(str(error), Exit.USAGE) from None
         # Spreads clients in time; nobody could gain anything by guessing it.
         chance = random.random
         self._session = Session(replicas, options, clock=time.monotonic, chance=chance)
         self._driver = BlockingDriver(transport)
+        self._transport = transport
 
     def request(
         self,
@@ -87,6 +89,41 @@ class Client:
         except OutcomeUnknown as unknown:
             raise Failure(str(unknown), Exit.UNKNOWN) from None
 
+    def stream(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        silence_s: float,
+    ) -> Iterator[tuple[str, str, str]]:
+        """The blocks of server-sent events as they come: id, kind and data, or nothing.
+
+        It ends as the stream does. What goes wrong is a Failure, and the next call
+        goes to the next replica; ``silence_s`` without a word counts as that too.
+        """
+        url = self._urls[0]
+        timeout = httpx2.Timeout(silence_s, connect=CONNECT_TIMEOUT_S)
+        try:
+            with (
+                httpx2.Client(transport=self._transport) as http,
+                http.stream(
+                    "GET", url + path, params=query, headers=headers, timeout=timeout
+                ) as response,
+            ):
+                if response.status_code != 200:
+                    self._refuse_stream(response.status_code, response.read())
+                yield from _blocks(response.iter_lines())
+        except httpx2.TransportError as error:
+            self._urls.append(self._urls.pop(0))
+            raise Failure(f"{url} broke off: {in_words(error)}", Exit.UNREACHABLE) from None
+
+    def _refuse_stream(self, status: int, body: bytes) -> None:
+        refused = Refused(status, problem(body))
+        if status == 503:
+            self._urls.append(self._urls.pop(0))
+            raise Failure(str(refused), Exit.UNREACHABLE)
+        raise Failure(str(refused))
+
     def close(self) -> None:
         """Close the connections."""
         self._driver.close()
@@ -96,3 +133,18 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _blocks(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    position, name, data = "", "", ""
+    for line in lines:
+        field, _, value = line.partition(": ")
+        if field == "id":
+            position = value
+        elif field == "event":
+            name = value
+        elif field == "data":
+            data = value
+        elif not line:
+            yield position, name, data
+            position, name, data = "", "", ""

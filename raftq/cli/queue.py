@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raftq.cli import messages, output, put
+from raftq.cli import events, messages, output, put
 from raftq.cli.failure import Exit, Failure
 from raftq.cli.options import (
     JSON_HEADERS,
@@ -39,6 +39,8 @@ class ZoneMode(enum.StrEnum):
 
 app = typer.Typer(help="Put, claim, ack; look at queues.", no_args_is_help=True)
 app.command("put")(put.put)
+app.command("events")(events.events)
+app.command("history")(events.history)
 
 PAGE_MAX = 500
 
@@ -120,6 +122,7 @@ def claim(
     locality_wait: Annotated[
         float | None, typer.Option(min=0, help="Seconds that other zones' messages have waited.")
     ] = None,
+    consumer: Annotated[str | None, typer.Option(help="Who claims, for the history.")] = None,
     ack: Annotated[bool, typer.Option("--ack", help="Ack at once, after printing.")] = False,
     ndjson: Ndjson = False,
     url: Urls = None,
@@ -134,6 +137,7 @@ def claim(
         "zone": zone or None,
         "zone_mode": zone_mode,
         "locality_wait": locality_wait,
+        "consumer": consumer,
     }
     body = messages.encode({key: value for key, value in asked.items() if value is not None})
     with connect(url, timeout) as client:
@@ -177,6 +181,7 @@ def release(
     delay: Annotated[
         float | None, typer.Option(min=0, help="Seconds until they are ready.")
     ] = None,
+    reason: Annotated[str, typer.Option(help="What went wrong; it stays with them.")] = "",
     url: Urls = None,
     account: Account = "default",
     timeout: Timeout = 10.0,
@@ -185,6 +190,8 @@ def release(
     query = {"ids": ",".join(ids)} if ids else {}
     if delay is not None:
         query["delay"] = str(delay)
+    if reason:
+        query["reason"] = reason
     with connect(url, timeout) as client:
         path = f"{queue_path(account, queue)}/claims/{claim}"
         settled = _write(client, "DELETE", path, query=query)

@@ -266,10 +266,10 @@ def _request(http: httpx2.Client | httpx2.AsyncClient, effect: Send) -> httpx2.R
 
 
 def _broken(error: httpx2.TransportError) -> Broken:
-    return Broken(_words(error), reached=not isinstance(error, _UNREACHED))
+    return Broken(in_words(error), reached=not isinstance(error, _UNREACHED))
 
 
-def _words(error: httpx2.TransportError) -> str:
+def in_words(error: httpx2.TransportError) -> str:
     """The operating system's reason, without the layers it came through."""
     cause: BaseException = error
     while (cause.__cause__ or cause.__context__) is not None:

@@ -359,6 +359,7 @@ class Replica:
 
     def _wake_waiters(self) -> None:
         self.waiters.wake(self.machine.take_woken(), self.machine.applied_index)
+        self.waiters.noted(self.machine.take_noted())
 
     def _settle(self, result: BatchResult, batch: tuple[Command, ...]) -> None:
         if result.session:

@@ -1,8 +1,9 @@
-"""Who waits for something to be applied on this node: long polls and session reads."""
+"""Who waits for something to be applied on this node: long polls, session reads, event readers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 Callback = Callable[[], object]
 # Told in which zone something is ready; whether it was still waiting: if not, the next one is told.
@@ -36,12 +37,25 @@ class _Waiting:
         return taken
 
 
+class Watcher(Protocol):
+    """Who reads events as they come."""
+
+    def tell(self, queue: str) -> None:
+        """The queue has new ones."""
+        ...
+
+    def tell_any(self) -> None:
+        """Any queue may have new ones."""
+        ...
+
+
 class Waiters:
     """Costs nothing while nothing happens."""
 
     def __init__(self) -> None:
         self._ready: dict[QueueKey, _Waiting] = {}
         self._reaching: dict[object, tuple[int, Callback]] = {}
+        self._watchers: dict[tuple[str, str | None], dict[Watcher, None]] = {}
         self._numbers = 0
 
     @property
@@ -50,6 +64,11 @@ class Waiters:
         return sum(
             len(waiting) for queue in self._ready.values() for waiting in queue.by_zone.values()
         )
+
+    @property
+    def watching(self) -> int:
+        """How many read events."""
+        return sum(len(watchers) for watchers in self._watchers.values())
 
     def when_ready(
         self,
@@ -87,6 +106,28 @@ class Waiters:
 
         return forget
 
+    def watch(self, account: str, queue: str | None, watcher: Watcher) -> Callable[[], None]:
+        """Tell of new events in a queue, or in all of the account; answers how to stop."""
+        key = (account, queue)
+        watchers = self._watchers.setdefault(key, {})
+        watchers[watcher] = None
+
+        def forget() -> None:
+            watchers.pop(watcher, None)
+            if not watchers and self._watchers.get(key) is watchers:
+                del self._watchers[key]
+
+        return forget
+
+    def noted(self, queues: Iterable[QueueKey]) -> None:
+        """A round was applied: these queues have new events."""
+        if not self._watchers:
+            return
+        for account, queue in queues:
+            for key in ((account, queue), (account, None)):
+                for watcher in self._watchers.get(key, ()):
+                    watcher.tell(queue)
+
     def wake(self, woken: Mapping[Place, int], applied_index: int) -> None:
         """A round was applied: so many messages became ready, and the state stands at the index."""
         for (account, queue, zone), count in woken.items():
@@ -105,6 +146,9 @@ class Waiters:
             for key, queue in self._ready.items()
         }
         self.wake(woken, applied_index)
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                watcher.tell_any()
 
     def _tell(self, waiting: _Waiting, zone: str, count: int) -> None:
         while count > 0 and (first := waiting.first(zone)):

@@ -65,6 +65,23 @@ def an_account(client: TestClient, service: LocalService) -> dict[str, str]:
     return {}
 
 
+def no_events(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.put(QUEUE, json={"history": 0})
+    return a_message(client, service)
+
+
+def few_events(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.put(QUEUE, json={"history_bytes": 200})
+    for _ in range(20):
+        found = a_message(client, service)
+    return found
+
+
+def stopping(client: TestClient, service: LocalService) -> dict[str, str]:
+    service.stop()
+    return a_message(client, service)
+
+
 def not_ready(client: TestClient, service: LocalService) -> dict[str, str]:
     service.not_ready = "it is catching up"
     return {}
@@ -158,6 +175,15 @@ CASES = [
     Case("delete_queue", 404),
     Case("queue_stats", 200, a_message),
     Case("queue_stats", 404),
+    Case("queue_events", 200, stopping, query="?from=oldest&kind=acked"),
+    Case("queue_events", 404),
+    Case("queue_events", 409, no_events),
+    Case("queue_events", 410, few_events, query="?from=1"),
+    Case("account_events", 200, stopping, query="?from=1"),
+    Case("account_events", 404),
+    Case("account_events", 410, few_events, query="?from=1"),
+    Case("message_history", 200, a_claim, query="?limit=1"),
+    Case("message_history", 404, a_queue),
     Case("list_accounts", 200, an_account),
     Case("put_account", 201, json={"defaults": {"lease": 5}}),
     Case("put_account", 200, an_account),

@@ -172,7 +172,7 @@ def test_a_sweep_with_nothing_due_looks_at_nothing() -> None:
         assert isinstance(swept, Swept)
         assert bench.cost["step"] < 700, bench.cost
     bench.do(c.Sweep(500), restart=True)
-    assert bench.cost["step"] <= 1, bench.cost
+    assert bench.cost["step"] <= 3, bench.cost
     for _ in range(100):
         bench.do(c.Once("a", str(bench.now_ms), b"", 5, c.Purge("a", "q")))
         bench.now_ms += 5
@@ -371,16 +371,16 @@ def test_a_transaction_costs_what_its_parts_do() -> None:
     bench.do(c.Transact("a", parts, (c.PartPut("q", (NewMessage(b"x", "t"),)),)))
     assert bench.cost["get"] + bench.cost["scan"] == 0, bench.cost
     assert bench.cost["delete"] <= 20 * 101, bench.cost
-    assert bench.cost["put"] < 10, bench.cost
+    assert bench.cost["put"] < 10 + 20, bench.cost  # And an event for each claim.
 
 
-def test_extending_many_claims_costs_two_writes_for_each() -> None:
+def test_extending_many_claims_costs_two_writes_and_an_event_for_each() -> None:
     bench = Bench()
     bench.put(3_000)
     claims = tuple(bench.claim(10).claim for _ in range(100))
     bench.do(c.ExtendMany("a", "q", claims, 1_000))
     assert bench.cost["get"] + bench.cost["scan"] == 0, bench.cost
-    assert bench.cost["put"] <= 2 * 100 + 3, bench.cost
+    assert bench.cost["put"] <= 3 * 100 + 3, bench.cost
 
 
 def test_a_redrive_does_not_walk_over_what_it_has_moved() -> None:

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from memory_kv import MemoryKV
-from queue_model import Message, Model, Place
+from queue_model import Event, Message, Model, Place, Queue
 from statemachine import commands as c
-from statemachine import fresh, keys, lanes, queries, records, returned, state
+from statemachine import events, fresh, histories, keys, lanes, queries, records, returned, state
 from statemachine.commands import Batch, Command, Entry
 from statemachine.digest import digest
 from statemachine.machine import BatchResult, Machine
@@ -51,6 +51,8 @@ SETTINGS = st.builds(
     dedup_window_ms=st.none() | st.just(0) | DURATIONS,
     zone_mode=MODES,
     locality_wait_ms=OPTIONAL,
+    history_ms=st.sampled_from([None, None, 0, 40, 2000]),
+    history_bytes=st.sampled_from([None, None, 0, 300, 2000]),
 )
 FIELDS = st.lists(st.sampled_from([*c.QueueSettings.__struct_fields__, "later"])).map(tuple)
 MESSAGES = st.builds(
@@ -79,6 +81,27 @@ BACK = st.none() | st.tuples(
 """How messages of a claim are given back, if they are."""
 
 HOW = st.sampled_from(["plain"] * 4 + ["batch"] * 4 + ["once"])
+
+Told = tuple[str, int, bytes | None, int, str, str]
+
+
+def about(record: records.EventRecord, message_id: bytes | None) -> Told:
+    """An event, about one message or none."""
+    rest = (record.claim, record.consumer, record.reason)
+    return (events.KINDS[record.kind], record.time_ms, message_id, *rest)
+
+
+def seen(event: histories.Event) -> list[Told]:
+    """An event once for each message."""
+    ids = [message_id for message_id, _ in events.messages_of(event.record)] or [None]
+    return [about(event.record, message_id) for message_id in ids]
+
+
+def told(event: Event) -> Told:
+    """The same of what the model knows."""
+    message_id = None if event.message is None else event.message.id
+    return (event.kind, event.time_ms, message_id, *event[3:])
+
 
 STEPS: list[tuple[str, dict[str, st.SearchStrategy[Any]]]] = []
 
@@ -210,7 +233,7 @@ class Histories(RuleBasedStateMachine):
         zone: str,
         mode: str | None,
     ) -> None:
-        self.do(how, c.Claim(*names, limit, lease, zone, mode))
+        self.do(how, c.Claim(*names, limit, lease, zone, mode, consumer="w" * (limit % 2)))
 
     @step(2, how=HOW, which=INDEX, lease=OPTIONAL)
     def extend(self, how: str, which: int, lease: int | None) -> None:
@@ -436,6 +459,7 @@ class Histories(RuleBasedStateMachine):
             self.patch.setattr(lanes, "ZONES_MAX", 2)
             self.patch.setattr(records, "PLAIN_META_MAX", 1)
             self.patch.setattr(queries, "SCANNED_MAX", 4)
+            self.patch.setattr(histories, "SCANNED_MAX", 3)
         self.entry(0, 0, c.Barrier())
 
     # What can be asked.
@@ -504,6 +528,50 @@ class Histories(RuleBasedStateMachine):
             rows = sorted(self.twin_kv.scan(low, high), key=lambda row: row[0][-8:])
             for key, record in rows:
                 self.model.learn(names, key[-keys.ID_BYTES :], record)
+
+    @step(3)
+    def histories_are_read(self) -> None:
+        for names in self.model.queues:
+            self.history_agrees(names)
+
+    def history_agrees(self, names: Names) -> None:
+        """What is held is the end of what happened, for the queue and for each message."""
+        model, known = self.model.queues[names], histories.known(self.twin_kv, *names)
+        assert known is not None
+        held = list(histories.between(self.twin_kv, known.number, names[1], known.gone, self.index))
+        shown = Counter(one for event in held for one in seen(event))
+        expected = [
+            told(one) for one in model.events if one.kind != "purged" or one.message is None
+        ]
+        assert not shown - Counter(expected)
+        if known.gone == (0, 0):
+            assert shown == Counter(expected)
+        elif held:
+            later = [one for one in expected if one[1] > held[0].record.time_ms]
+            assert not Counter(later) - shown
+        subjects = dict.fromkeys(id(one.message) for one in model.events)
+        messages = {id(one.message): one.message for one in model.events}
+        for one in list(subjects)[-6:]:
+            message = messages[one]
+            if message is not None and message.is_known:
+                self.message_history_agrees(model, names, message)
+
+    def message_history_agrees(self, model: Queue, names: Names, message: Message) -> None:
+        steps: list[histories.Step] = []
+        marker = None
+        while True:
+            page = histories.of_message(self.twin_kv, *names, message.id, limit=2, marker=marker)
+            assert page is not None
+            steps.extend(page.items)
+            marker = page.marker
+            if marker is None:
+                break
+        expected = [told(one) for one in model.events if one.message is message]
+        shown = [about(step.event.record, message.id) for step in steps]
+        if page.is_whole:
+            assert shown == expected
+        elif shown:
+            assert shown == expected[len(expected) - len(shown) :]
 
     def browse_agrees(self, names: Names, now_ms: int) -> None:
         stored = sorted(self.model.queues[names].messages.values(), key=Message.age)

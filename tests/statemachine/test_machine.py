@@ -132,6 +132,7 @@ def test_times_that_can_not_be_written_are_never() -> None:
     huge = 2**64 - 1
     message = NewMessage(b"", "", ttl_ms=huge, delay_ms=-1)
     delayed = NewMessage(b"", "", ttl_ms=0, delay_ms=huge)
+    run(machine, c.PutAccount("a", c.QueueSettings(history_ms=huge)))
     run(machine, c.Enqueue("a", "q", (message, delayed)), stamp_ms=2**62)
     (claimed,) = run(machine, c.Claim("a", "q", 5, lease_ms=huge))
     assert isinstance(claimed, Claimed)
@@ -224,6 +225,10 @@ def test_every_command_is_answered() -> None:
         c.ReportDigest(1, b""),
         c.Once("a", "k", b"", 1, PUT),
         c.TakeDigest(),
+        c.Transact("a"),
+        c.ExtendMany("a", "q", (1,)),
+        c.Redrive("a", "q"),
+        c.CancelRedrive("a", "q"),
     ]
     assert {type(one) for one in samples} == set(get_args(c.Command))
     with pytest.raises(AssertionError):

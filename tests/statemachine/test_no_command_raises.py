@@ -28,6 +28,8 @@ SETTINGS = st.builds(
     dedup_window_ms=st.none() | INTEGERS,
     zone_mode=MODES,
     locality_wait_ms=st.none() | INTEGERS,
+    history_ms=st.none() | INTEGERS,
+    history_bytes=st.none() | INTEGERS,
 )
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "account": NAMES,

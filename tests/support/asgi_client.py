@@ -47,7 +47,7 @@ class Exchange:
         self._chunks = chunks
         self._sent: list[Message] = []
         self._app = app
-        self._scope = _scope(method, target, fields | (headers or {}))
+        self._scope = scope(method, target, fields | (headers or {}))
 
     async def run(self) -> Reply:
         """Until the application is done."""
@@ -76,7 +76,8 @@ async def request(app: ASGIApp, method: str, target: str, **more: Any) -> Reply:
     return await Exchange(app, method, target, **more).run()
 
 
-def _scope(method: str, target: str, headers: dict[str, str]) -> Scope:
+def scope(method: str, target: str, headers: dict[str, str]) -> Scope:
+    """A request as a server hands it on."""
     path, _, query = target.partition("?")
     return {
         "type": "http",

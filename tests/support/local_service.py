@@ -21,6 +21,7 @@ from api.ports import (
     Zones,
     ZoneTraffic,
 )
+from api.watching import EventWatch
 from memory_kv import MemoryKV
 from raftq.replica.waiters import Waiters
 from statemachine.commands import Barrier, Batch, Command, Entry, Once, QueueCommand, Sweep
@@ -51,6 +52,7 @@ class LocalService:
         self._kv = MemoryKV()
         self._machine = Machine(self._kv)
         self._waiters = Waiters()
+        self.stopping = False
         self._parked: Counter[tuple[str, str]] = Counter()
 
     # The test's side.
@@ -63,6 +65,16 @@ class LocalService:
     def parked(self, account: str, queue: str) -> int:
         """How many callers wait for the queue."""
         return self._parked[account, queue]
+
+    def stop(self) -> None:
+        """Begin to stop, as a node does."""
+        self.stopping = True
+        self._waiters.wake_everybody(0)
+
+    @property
+    def watching(self) -> int:
+        """How many readers of events there are."""
+        return self._waiters.watching
 
     # The port.
 
@@ -126,6 +138,16 @@ class LocalService:
             self._parked[account, queue] -= 1
             forget()
         return True
+
+    def watch_events(self, account: str, queue: str | None) -> EventWatch:
+        """See ``Service``."""
+        watch = EventWatch()
+        watch.forget = self._waiters.watch(account, queue, watch)
+        return watch
+
+    def is_stopping(self) -> bool:
+        """See ``Service``."""
+        return self.stopping
 
     def status(self) -> Status:
         """See ``Service``."""
@@ -213,4 +235,5 @@ class LocalService:
         [result] = self._machine.apply(index, 1, entry)
         self._machine.end_round()
         self._waiters.wake(self._machine.take_woken(), index)
+        self._waiters.noted(self._machine.take_noted())
         return result.outcomes[0]

@@ -67,6 +67,17 @@ class Message:
         return self.moment, self.id[2:] if self.is_known else b"\xff" * 8
 
 
+class Event(NamedTuple):
+    """What happened to a message, or without one to the queue."""
+
+    kind: str
+    time_ms: int
+    message: Message | None = None
+    claim: int = 0
+    consumer: str = ""
+    reason: str = ""
+
+
 @dataclass
 class Job:
     to: str
@@ -80,6 +91,8 @@ class Queue:
     settings: c.QueueSettings
     messages: dict[bytes, Message] = field(default_factory=dict)
     claims: dict[int, int] = field(default_factory=dict)  # To the end of the lease.
+    consumers: dict[int, str] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)  # Of its whole life, forgotten or not.
     dedup: dict[str, tuple[bytes, int]] = field(default_factory=dict)  # To id and end of window.
     job: Job | None = None
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)  # By kind and time.
@@ -197,6 +210,7 @@ class Model:
         for claim, until_ms in list(queue.claims.items()):
             if until_ms <= self.now_ms:
                 for message in queue.held(claim):
+                    self._note(queue, "lease_ended", message, claim)
                     self._give_back(names, queue, message, RUN_OUT)
                 del queue.claims[claim]
                 queue.leases_ended += 1
@@ -236,16 +250,43 @@ class Model:
         queue.counts["expired", self.now_ms] += 1
         self._leaves(names, queue, message)
 
-    def _leaves(self, names: Names, queue: Queue, message: Message) -> None:
+    def _leaves(
+        self,
+        names: Names,
+        queue: Queue,
+        message: Message,
+        kind: str = "expired",
+        claim: int = 0,
+        reason: str = "",
+    ) -> None:
         """The message is gone; the next one of its group may have its turn."""
         del queue.messages[message.id]
+        self._note(queue, kind, message, claim, reason)
         for other in queue.of("blocked"):
             if other.new.group == message.new.group:
                 self._turn(names, queue, other)
 
     def _open(self, names: Names) -> Queue:
         self.accounts.setdefault(names[0], c.QueueSettings())
-        return self.queues.setdefault(names, Queue(c.QueueSettings()))
+        if names not in self.queues:
+            self.queues[names] = Queue(c.QueueSettings())
+            self._note(self.queues[names], "queue_created")
+        return self.queues[names]
+
+    def _note(
+        self,
+        queue: Queue,
+        kind: str,
+        message: Message | None = None,
+        claim: int = 0,
+        reason: str = "",
+    ) -> None:
+        consumer = queue.consumers.get(claim, "")
+        queue.events.append(Event(kind, self.now_ms, message, claim, consumer, reason))
+
+    def _note_extended(self, queue: Queue, claim: int) -> None:
+        for message in queue.held(claim):
+            self._note(queue, "extended", message, claim)
 
     def _enqueue(self, command: c.Enqueue, outcome: Outcome) -> None:
         assert isinstance(outcome, o.Enqueued)
@@ -280,6 +321,7 @@ class Model:
                 zone=queue.zone(new.zone),
                 moment=self.moment,
             )
+            self._note(queue, "enqueued", queue.messages[message_id])
             self._turn(names, queue, queue.messages[message_id])
             self.all_ids.append((names, message_id))
             queue.counts["enqueued", self.now_ms] += 1
@@ -308,12 +350,14 @@ class Model:
         assert outcome.claim not in [claim for _, claim in self.all_claims]
         lease_ms = self.in_force(names).lease_ms if command.lease_ms is None else command.lease_ms
         queue.claims[outcome.claim] = outcome.until_ms
+        queue.consumers[outcome.claim] = command.consumer
         self.all_claims.append((names, outcome.claim))
         assert outcome.until_ms == self.now_ms + lease_ms
         assert [given.id for given in outcome.messages] == [message.id for message in taken]
         for message, given in zip(taken, outcome.messages, strict=True):
             message.state, message.claim = "claimed", outcome.claim
             queue.counts["claimed", self.now_ms] += 1
+            self._note(queue, "claimed", message, outcome.claim)
             message.deliveries += 1
             assert given.deliveries == message.deliveries
             assert given.error == message.error
@@ -395,6 +439,7 @@ class Model:
         until_ms = self._until_ms(names, command.lease_ms)
         if command.ids is None:
             queue.claims[command.claim] = until_ms
+            self._note_extended(queue, command.claim)
             assert outcome == o.Extended(until_ms)
             return
         assert isinstance(outcome, o.Extended)
@@ -404,12 +449,15 @@ class Model:
         assert outcome.until_ms == (until_ms if moved else 0)
         if moved and not held:
             queue.claims[command.claim] = until_ms
+            self._note_extended(queue, command.claim)
         elif moved:
             assert outcome.claim not in [claim for _, claim in self.all_claims]
             queue.claims[outcome.claim] = until_ms
             self.all_claims.append((names, outcome.claim))
+            queue.consumers[outcome.claim] = queue.consumers.get(command.claim, "")
             for message in moved:
                 message.claim = outcome.claim
+            self._note_extended(queue, outcome.claim)
         assert bool(outcome.claim) == bool(moved and held)
 
     def _extend_many(self, command: c.ExtendMany, outcome: Outcome) -> None:
@@ -423,6 +471,8 @@ class Model:
                 ended.append((claim, claim in claims))
             else:
                 claims[claim] = until_ms
+                assert queue is not None
+                self._note_extended(queue, claim)
         assert outcome == o.ManyExtended(until_ms, tuple(ended))
 
     def _picked(
@@ -452,7 +502,8 @@ class Model:
         if queue is not None:
             settled, lost = self._settled(queue, command)
             for message in settled:
-                self._leaves((command.account, command.queue), queue, message)
+                names = (command.account, command.queue)
+                self._leaves(names, queue, message, "acked", command.claim)
             queue.counts["acked", self.now_ms] += len(settled)
             assert outcome == o.Settled(len(settled), lost, self._why(queue, lost))
 
@@ -461,6 +512,7 @@ class Model:
         if queue is not None:
             settled, lost = self._settled(queue, command)
             for message in settled:
+                self._note(queue, "released", message, command.claim, command.reason)
                 self._give_back((command.account, command.queue), queue, message, command)
             queue.counts["released", self.now_ms] += len(settled)
             assert outcome == o.Settled(len(settled), lost, self._why(queue, lost))
@@ -546,7 +598,7 @@ class Model:
             for message in movable:
                 dead = message.new.dead
                 target = job.to or (dead.queue if dead else "")
-                self._leaves(names, queue, message)
+                self._leaves(names, queue, message, "redriven")
                 new = msgspec.structs.replace(message.new, dead=None)
                 self._arrives((names[0], target), new, self.now_ms)
                 job.moved += 1
@@ -566,7 +618,7 @@ class Model:
             self._expires(names, queue, message)
         elif may_die and (how.dead or too_often):
             reason = "rejected" if how.dead else "max_deliveries"
-            self._leaves(names, queue, message)
+            self._leaves(names, queue, message, "dead_lettered", reason=reason)
             self._bury(message, reason, names[1], (names[0], graveyard))
         elif delay_ms:
             message.state, message.due_ms = "delayed", self.now_ms + delay_ms
@@ -601,13 +653,15 @@ class Model:
             is_known=False,
         )
         queue.counts["enqueued", self.now_ms] += 1
+        self._note(queue, "enqueued", queue.messages[message_id])
 
     def _delete_messages(self, command: c.DeleteMessages, outcome: Outcome) -> None:
         queue = self._queue_or_refused(command, outcome)
         if queue is not None:
             ids = [one for one in dict.fromkeys(command.ids) if one in queue.messages]
             for one in ids:
-                self._leaves((command.account, command.queue), queue, queue.messages[one])
+                names = (command.account, command.queue)
+                self._leaves(names, queue, queue.messages[one], "deleted")
             assert outcome == o.Deleted(len(ids))
 
     def _purge(self, command: c.Purge, outcome: Outcome) -> None:
@@ -616,6 +670,9 @@ class Model:
             assert outcome == o.Deleted(len(queue.messages))
             if queue.messages or queue.claims:
                 queue.zones.clear()
+                self._note(queue, "purged")
+            for message in queue.messages.values():
+                self._note(queue, "purged", message)
             queue.messages.clear()
             queue.claims.clear()
             queue.dedup.clear()
@@ -640,13 +697,18 @@ class Model:
     def _put_queue(self, command: c.PutQueue, outcome: Outcome) -> None:
         names = (command.account, command.queue)
         assert outcome == o.Stored(created=names not in self.queues)
-        self._open(names).settings = command.settings
+        is_new = names not in self.queues
+        queue = self._open(names)
+        queue.settings = command.settings
+        if not is_new:
+            self._note(queue, "queue_changed")
 
     def _patch_queue(self, command: c.PatchQueue, outcome: Outcome) -> None:
         queue = self._queue_or_refused(command, outcome)
         if queue is not None:
             assert outcome == o.Stored(created=False)
             queue.settings = _patched(queue.settings, command.settings, command.fields)
+            self._note(queue, "queue_changed")
 
     def _delete_queue(self, command: c.DeleteQueue, outcome: Outcome) -> None:
         if self._queue_or_refused(command, outcome) is not None:
@@ -727,7 +789,7 @@ def is_stored(message: Message, record: bytes) -> bool:
 def _patched(
     current: c.QueueSettings, change: c.QueueSettings, fields: tuple[str, ...]
 ) -> c.QueueSettings:
-    members = (*InForce._fields, "metadata")
+    members = (*InForce._fields, "metadata", "history_ms", "history_bytes")
     return c.QueueSettings(
         **{name: getattr(change if name in fields else current, name) for name in members}
     )

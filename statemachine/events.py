@@ -1,0 +1,341 @@
+"""The history: what happened in a queue, one row for a command, however many messages.
+
+An event's id is the index of its log entry and its ordinal among the events of that
+entry, of whatever queue: unique in the cluster, and in the order in which things
+happened. Adjacent messages with the same count of deliveries are a run of eighteen
+bytes. That a delay is over is no event: it is known beforehand.
+
+Rows go in *stretches*, a quarter of what is kept each. When a stretch is begun and
+there is too much, or the oldest is too old, the oldest goes with one range delete: no
+scan looks for what to forget, and none ever begins below what is gone. So at least three
+quarters of ``history_bytes`` are kept, and events of ``history_ms``, at most a quarter
+longer. A queue in which nothing happens is rid of them by its timer (``forget_aged``).
+
+Invariant: all events after a history's *gone* mark are there. A reader whose position
+is at or behind the mark has missed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from struct import Struct
+
+from statemachine import deadlines, keys, records
+from statemachine.commands import MessageId, QueueSettings
+from statemachine.deadlines import later
+from statemachine.records import FOR_EVER, EventRecord, Held, History, Stretch
+from statemachine.settings import Effective, effective
+from statemachine.state import Account, Queue, State
+from statemachine.timers import HISTORY, Timer
+
+ENQUEUED = 1
+CLAIMED = 2
+EXTENDED = 3
+RELEASED = 4
+LEASE_ENDED = 5
+ACKED = 6
+EXPIRED = 7
+DELETED = 8
+DEAD_LETTERED = 9
+REDRIVEN = 10
+PURGED = 11
+QUEUE_CREATED = 12
+QUEUE_CHANGED = 13
+QUEUE_DELETED = 14
+
+KINDS = {
+    ENQUEUED: "enqueued",
+    CLAIMED: "claimed",
+    EXTENDED: "extended",
+    RELEASED: "released",
+    LEASE_ENDED: "lease_ended",
+    ACKED: "acked",
+    EXPIRED: "expired",
+    DELETED: "deleted",
+    DEAD_LETTERED: "dead_lettered",
+    REDRIVEN: "redriven",
+    PURGED: "purged",
+    QUEUE_CREATED: "queue_created",
+    QUEUE_CHANGED: "queue_changed",
+    QUEUE_DELETED: "queue_deleted",
+}
+"""The numbers are in the store, the names are wire format: keep them."""
+
+LAST = (ACKED, EXPIRED, DELETED, DEAD_LETTERED, REDRIVEN, PURGED)
+"""Nothing happens to a message in its queue after one of these."""
+
+TO_ANOTHER = (DEAD_LETTERED, REDRIVEN)
+"""These have another queue as their target."""
+
+STRETCHES = 4
+ROW_BYTES = 21  # Of the key.
+
+Message = tuple[MessageId, int]
+"""A message and how often it was delivered; 0 if it was not, or that is not known here."""
+
+_NOTHING_SET = QueueSettings()
+_RUN = Struct(">10sII")  # The first id, how many, deliveries.
+
+
+def note(
+    state: State,
+    queue: Queue,
+    kind: int,
+    messages: Sequence[Message] = (),
+    *,
+    claim: int = 0,
+    consumer: str = "",
+    until_ms: int = 0,
+    reason: str = "",
+    target: str = "",
+    count: int = 0,
+) -> None:
+    """This happened in the queue. The queue's record is to be written."""
+    if state.gathered:
+        note_gathered(state)
+    _note(
+        state,
+        queue,
+        EventRecord(
+            kind,
+            state.now_ms,
+            state.machine.term,
+            state.node,
+            claim,
+            consumer,
+            runs(messages),
+            until_ms,
+            reason,
+            target,
+            count,
+        ),
+    )
+
+
+def gather(
+    state: State,
+    queue: Queue,
+    kind: int,
+    messages: Sequence[Message],
+    *,
+    reason: str = "",
+    target: str = "",
+) -> None:
+    """This happened to messages of the queue, which is or will be told with others.
+
+    What happens alike before anything else does becomes one event. The queue's record is
+    to be written.
+    """
+    node = "" if kind == EXPIRED else state.node  # Nobody did it, whoever came upon it.
+    key = (queue, kind, node, reason, target)
+    found = state.gathered.get(key)
+    if found is None:
+        state.gathered[key] = [*messages]
+    else:
+        found.extend(messages)
+
+
+def expired(state: State, queue: Queue, message_id: MessageId, deliveries: int = 0) -> None:
+    """The message has expired."""
+    gather(state, queue, EXPIRED, ((message_id, deliveries),))
+
+
+def note_gathered(state: State) -> None:
+    """Have it all in the history: before anything else, and at the entry's end."""
+    if not state.gathered:
+        return
+    gathered, state.gathered = state.gathered, {}
+    for (queue, kind, node, reason, target), messages in gathered.items():
+        if messages:
+            event = EventRecord(
+                kind,
+                state.now_ms,
+                state.machine.term,
+                node,
+                messages=runs(messages),
+                reason=reason,
+                target=target,
+            )
+            _note(state, queue, event)
+
+
+def held(messages: Iterable[Held]) -> list[Message]:
+    """What a claim holds, for ``note``."""
+    return [(one.id, one.deliveries) for one in messages]
+
+
+def purged(state: State, queue: Queue, count: int) -> None:
+    """The queue has another record, with the history and without the timer of before."""
+    note(state, queue, PURGED, count=count)
+    _set_timer(state, queue)
+
+
+def queue_changed(state: State, queue: Queue) -> None:
+    """The queue has other settings, under which its history may be due earlier, or off."""
+    note(state, queue, QUEUE_CHANGED)
+    _set_timer(state, queue)
+
+
+def queue_deleted(state: State, queue: Queue) -> None:
+    """The queue's history goes; that it was deleted is in its account's."""
+    note_gathered(state)
+    _forget(state, queue.record.history, len(queue.record.history.stretches))
+    account, name = queue.account, queue.names[1]
+    event = EventRecord(QUEUE_DELETED, state.now_ms, state.machine.term, state.node, target=name)
+    history, kept = account.record.history, effective(_NOTHING_SET, account.record.defaults)
+    _append(state, history, kept, event)
+    if not history.due_ms:
+        _set_account_timer(state, account.key[1:], history, kept)
+    state.noted[queue.names[0], ""] = None
+    # Also for those who look at the queue alone, to see that it is gone.
+    state.noted[queue.names] = None
+    state.touch(account)
+
+
+def account_deleted(state: State, account: Account) -> None:
+    """Its own events go with it."""
+    history = account.record.history
+    _forget(state, history, len(history.stretches))
+    if history.due_ms:
+        state.timers.remove(history.due_ms, HISTORY, account.key[1:])
+
+
+def forget_aged_of_account(state: State, timer: Timer) -> None:
+    """The same for an account's own events, by a timer of its own."""
+    account = state.find_account(keys.split_names(timer.subject)[0])
+    assert account is not None, timer
+    history, kept = account.record.history, effective(_NOTHING_SET, account.record.defaults)
+    state.timers.remove(timer.due_ms, HISTORY, timer.subject)
+    _trim(state, history, kept, kept.history_bytes)
+    _set_account_timer(state, timer.subject, history, kept)
+    state.touch(account)
+
+
+def forget_aged(state: State, queue: Queue) -> int:
+    """Forget what is too old; when to look again."""
+    history, kept = queue.record.history, queue.in_force()
+    _trim(state, history, kept, kept.history_bytes)
+    return _due_ms(history, kept)
+
+
+def runs(messages: Sequence[Message]) -> bytes:
+    """Messages, adjacent ones together."""
+    if len(messages) == 1:  # Most events are about one.
+        return _RUN.pack(messages[0][0], 1, messages[0][1])
+    parts: list[bytes] = []
+    first, count, expected, delivered = b"", 0, 0, 0
+    for message_id, deliveries in messages:
+        number = int.from_bytes(message_id, "big")
+        if number == expected and deliveries == delivered and count:
+            count += 1
+        else:
+            if count:
+                parts.append(_RUN.pack(first, count, delivered))
+            first, count, delivered = message_id, 1, deliveries
+        expected = number + 1
+    if count:
+        parts.append(_RUN.pack(first, count, delivered))
+    return b"".join(parts)
+
+
+def messages_of(event: EventRecord) -> Iterator[Message]:
+    """The messages an event names."""
+    for first, count, deliveries in _RUN.iter_unpack(event.messages):
+        if count == 1:
+            yield first, deliveries
+            continue
+        low = int.from_bytes(first, "big")
+        for number in range(low, low + count):
+            yield number.to_bytes(keys.ID_BYTES, "big"), deliveries
+
+
+def deliveries_of(event: EventRecord, message_id: MessageId) -> int | None:
+    """How often the message was delivered by then; None if the event does not name it."""
+    for first, count, deliveries in _RUN.iter_unpack(event.messages):
+        if first <= message_id and (
+            first == message_id
+            or int.from_bytes(message_id, "big") - int.from_bytes(first, "big") < count
+        ):
+            return int(deliveries)
+    return None
+
+
+def _note(state: State, queue: Queue, event: EventRecord) -> None:
+    history = queue.record.history
+    was_empty = not history.stretches
+    _append(state, history, queue.in_force(), event)
+    state.noted[queue.names] = None
+    if was_empty:
+        _set_timer(state, queue)
+
+
+def _append(state: State, history: History, kept: Effective, event: EventRecord) -> None:
+    index, ordinal = state.machine.index, state.next_event
+    state.next_event = ordinal + 1
+    if not kept.keeps_history():
+        _forget(state, history, len(history.stretches))
+        history.gone_index, history.gone_ordinal = index, ordinal
+        return
+    data = records.encode(event)
+    state.kv.put(keys.event(history.number, index, ordinal), data)
+    stretch = history.stretches[-1] if history.stretches else None
+    size = len(data) + ROW_BYTES
+    if stretch is None or _is_full(stretch, kept, event.time_ms, index, size):
+        if stretch is not None:
+            _trim(state, history, kept, kept.history_bytes - kept.history_bytes // STRETCHES)
+        stretch = Stretch(index, event.time_ms, index, ordinal, event.time_ms)
+        history.stretches.append(stretch)
+    stretch.bytes += size
+    history.bytes += size
+    stretch.last_index, stretch.last_ordinal = index, ordinal
+    stretch.last_ms = event.time_ms
+
+
+def _is_full(stretch: Stretch, kept: Effective, now_ms: int, index: int, size: int) -> bool:
+    if stretch.last_index == index:
+        return False  # An entry's events stay together: stretches begin at an index.
+    return (stretch.bytes + size) * STRETCHES > kept.history_bytes or (
+        now_ms - stretch.from_ms
+    ) * STRETCHES >= kept.history_ms
+
+
+def _trim(state: State, history: History, kept: Effective, room: int) -> None:
+    """Forget stretches that are too old, and the oldest of those for which there is no room."""
+    size, count = history.bytes, 0
+    for stretch in history.stretches:
+        if size <= room and later(stretch.last_ms, kept.history_ms) > state.now_ms:
+            break
+        size -= stretch.bytes
+        count += 1
+    _forget(state, history, count)
+
+
+def _forget(state: State, history: History, count: int) -> None:
+    """Forget so many of the oldest stretches."""
+    if not count:
+        return
+    gone = history.stretches[:count]
+    history.stretches = history.stretches[count:]
+    history.bytes -= sum(stretch.bytes for stretch in gone)
+    history.gone_index, history.gone_ordinal = gone[-1].last_index, gone[-1].last_ordinal
+    low = keys.event(history.number, gone[0].index)
+    state.kv.delete_range(low, keys.event(history.number, history.gone_index + 1))
+
+
+def _due_ms(history: History, kept: Effective) -> int:
+    if not history.stretches:
+        return FOR_EVER
+    return later(history.stretches[0].last_ms, kept.history_ms)
+
+
+def _set_account_timer(state: State, subject: bytes, history: History, kept: Effective) -> None:
+    due_ms = _due_ms(history, kept)
+    history.due_ms = 0 if due_ms == FOR_EVER else due_ms
+    if history.due_ms:
+        state.timers.put(due_ms, HISTORY, subject)
+
+
+def _set_timer(state: State, queue: Queue) -> None:
+    due_ms = _due_ms(queue.record.history, queue.in_force())
+    if due_ms < queue.record.due_ms:
+        deadlines.set_timer(state, queue, due_ms)
