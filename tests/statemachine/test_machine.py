@@ -224,6 +224,10 @@ def test_every_command_is_answered() -> None:
         c.ReportDigest(1, b""),
         c.Once("a", "k", b"", 1, PUT),
         c.TakeDigest(),
+        c.Transact("a"),
+        c.Redrive("a", "q"),
+        c.ExtendMany("a", "q", ()),
+        c.CancelRedrive("a", "q"),
     ]
     assert {type(one) for one in samples} == set(get_args(c.Command))
     with pytest.raises(AssertionError):
