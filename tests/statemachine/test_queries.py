@@ -9,7 +9,7 @@ import pytest
 
 from memory_kv import MemoryKV
 from statemachine import commands as c
-from statemachine import queries
+from statemachine import queries, rates
 from statemachine.commands import Batch, Command, Entry, NewMessage
 from statemachine.machine import Machine
 from statemachine.outcomes import Claimed, Enqueued, Outcome
@@ -95,7 +95,17 @@ def test_what_is_not_there_is_none(store: Store) -> None:
         assert queries.claim(kv, "a", "q", claim) is None
     assert queries.prospects(kv, c.Claim("a", "q", 1)) == nothing
     assert queries.stats(kv, "a", "q") == queries.Stats(
-        ready=0, delayed=0, claimed=0, blocked=0, bytes=0, claims=0, oldest_ready_ms=None
+        ready=0,
+        delayed=0,
+        claimed=0,
+        blocked=0,
+        bytes=0,
+        claims=0,
+        oldest_ready_ms=None,
+        dead=0,
+        leases_ended=0,
+        recent=dict.fromkeys(rates.KINDS, 0),
+        recent_ms=50_100,
     )
 
 

@@ -241,7 +241,8 @@ class Model:
 
     def _turn(self, names: Names, queue: Queue, message: Message) -> None:
         """A message whose turn it may be: it is ready unless others of its group are ahead."""
-        if message.state == "blocked" and queue.is_first(message):
+        # One that is not known yet has its turn when it is, for its place is not known either.
+        if message.is_known and message.state == "blocked" and queue.is_first(message):
             message.state = "ready"
             # What has expired is no reason to get up.
             self.woken[*names, message.zone] += not message.expired(self.now_ms)

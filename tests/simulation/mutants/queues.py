@@ -41,7 +41,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "extension-in-memory-only",
         "An extended lease is known to whoever has the claim in memory, and not stored.",
-        Edit(claims, "extend", "_write(state, queue, command.claim, found)", "pass"),
+        Edit(claims, "_extend", "_write(state, queue, claim_id, claim_record)", "pass"),
     ),
     mutant(
         "purge-keeps-the-number",
@@ -129,8 +129,8 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             claims,
             "release",
-            "_give_back(state, queue, settled, command.delay_ms)",
-            "_give_back(state, queue, settled, 0)",
+            "How(command.delay_ms, command.reason, command.dead)",
+            "How(0, command.reason, command.dead)",
         ),
     ),
     mutant(
@@ -203,14 +203,14 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             taking.Taken,
             "_take_returned",
-            "Delivered(message_id, deliveries + 1, data)",
-            "Delivered(message_id, 1, data)",
+            "Delivered(message_id, deliveries + 1, data, error)",
+            "Delivered(message_id, 1, data, error)",
         ),
     ),
     mutant(
         "readiness-not-told",
         "Nobody is told that messages have become ready.",
         Edit(State, "wake", "self.woken.get(lane, 0) + 1", "0"),
-        Edit(messages, "enqueue", "woken.get(lane, 0) + 1", "0"),
+        Edit(messages, "enqueue_into", "woken.get(lane, 0) + 1", "0"),
     ),
 )
