@@ -14,6 +14,7 @@ import msgspec
 from statemachine.commands import Barrier, Once, QueueCommand
 from statemachine.kv import Reader
 from statemachine.outcomes import Outcome
+from statemachine.settings import Effective
 
 
 class Unavailable(Exception):
@@ -143,6 +144,10 @@ class Service(Protocol):
         None: it has, and the outcome is not known yet; the command is on no disk, and is lost
         if that leader is. Raises Unavailable or OutcomeUnknown.
         """
+        ...
+
+    def in_force(self, account: str, queue: str) -> Effective:
+        """The settings of a queue as this replica knows them, or those that it would have."""
         ...
 
     def reader(self) -> Reader:

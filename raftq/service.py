@@ -28,6 +28,7 @@ from statemachine import queries
 from statemachine.commands import Barrier, Enqueue, Once, QueueCommand
 from statemachine.kv import Reader
 from statemachine.outcomes import Outcome
+from statemachine.settings import Effective
 
 COMMAND_BYTES = 64  # What a command weighs besides its bodies, roughly.
 REACH_TIMEOUT_S = 5.0
@@ -89,6 +90,10 @@ class NodeService:
                 return None
             case outcome:
                 return outcome
+
+    def in_force(self, account: str, queue: str) -> Effective:
+        """See ``api.ports.Service``."""
+        return self._replica.machine.in_force(account, queue)
 
     def reader(self) -> Reader:
         """See ``api.ports.Service``."""

@@ -47,6 +47,7 @@ class NewMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     dedup_id: str = ""  # Empty: any number of them.
     not_before_ms: int | None = None  # Instead of a delay.
     dead: DeadLetter | None = None
+    content_encoding: str = ""  # Of the body, which is not looked into.
 
 
 class QueueSettings(msgspec.Struct, frozen=True, array_like=True):
@@ -70,6 +71,7 @@ class QueueSettings(msgspec.Struct, frozen=True, array_like=True):
     locality_wait_ms: int | None = None
     history_ms: int | None = None  # For how long events are kept, at least; 0: none are.
     history_bytes: int | None = None  # How much is kept of them, at most; 0: nothing.
+    persistent: bool | None = None  # Of messages that do not say; the nodes go by it, not the log.
 
 
 class Enqueue(msgspec.Struct, frozen=True, array_like=True, tag=1):

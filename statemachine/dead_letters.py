@@ -53,6 +53,7 @@ def bury_if_due(state: State, queue: Queue, held: Held, error: str, *, rejected:
         priority=stored.priority,
         group=stored.group,
         dead=dead,
+        content_encoding=stored.content_encoding,
     )
     messages.enqueue_into(state, open_queue(state, account, target), (letter,))
     return True

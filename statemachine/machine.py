@@ -45,6 +45,7 @@ from statemachine.commands import (
     Purge,
     PutAccount,
     PutQueue,
+    QueueSettings,
     Redrive,
     Release,
     ReportDigest,
@@ -55,6 +56,7 @@ from statemachine.commands import (
 from statemachine.kv import KV
 from statemachine.outcomes import Done, Outcome, Reason, Refused
 from statemachine.recollection import recalled, without_messages
+from statemachine.settings import BUILT_IN, Effective, effective
 from statemachine.state import ORDINAL_BITS, State
 
 
@@ -123,6 +125,14 @@ class Machine:
         """Account and queue of those with new events since last asked; see ``State.noted``."""
         noted, self._state.noted = self._state.noted, {}
         return list(noted)
+
+    def in_force(self, account: str, queue: str) -> Effective:
+        """The settings of a queue, or those that it would have."""
+        found = self._state.find_queue(account, queue)
+        if found is not None:
+            return found.in_force()
+        owner = self._state.find_account(account)
+        return BUILT_IN if owner is None else effective(QueueSettings(), owner.record.defaults)
 
     def next_due_ms(self) -> int | None:
         """The log time at which a sweep is wanted next; None if nothing will be due."""

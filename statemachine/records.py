@@ -214,6 +214,7 @@ class _Meta(msgspec.Struct, frozen=True, array_like=True):
     priority: int = 0
     group: str = ""
     dead: DeadLetter | None = None
+    content_encoding: str = ""
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
@@ -229,6 +230,7 @@ class StoredMessage(msgspec.Struct, frozen=True):
     group: str
     arrived_ms: int
     dead: DeadLetter | None = None
+    content_encoding: str = ""
 
 
 class Times(msgspec.Struct, frozen=True, gc=False):
@@ -293,7 +295,7 @@ def decode_dedup(data: bytes) -> tuple[MessageId, int]:
 
 def encode_message(message: NewMessage, flags: int, expires_ms: int, enqueued_ms: int) -> bytes:
     """The value of a message."""
-    if message.headers or message.group or message.dead:
+    if message.headers or message.group or message.dead or message.content_encoding:
         flags |= DEAD if message.dead else 0
         meta = _encoder.encode(
             _Meta(
@@ -303,6 +305,7 @@ def encode_message(message: NewMessage, flags: int, expires_ms: int, enqueued_ms
                 message.priority,
                 message.group,
                 message.dead,
+                message.content_encoding,
             )
         )
     else:
@@ -326,6 +329,7 @@ def decode_message(record: bytes) -> StoredMessage:
         group=meta.group,
         arrived_ms=arrived_ms,
         dead=meta.dead,
+        content_encoding=meta.content_encoding,
     )
 
 

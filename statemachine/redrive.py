@@ -143,6 +143,7 @@ def _look_at(
         zone=stored.zone,
         priority=stored.priority,
         group=stored.group,
+        content_encoding=stored.content_encoding,
     )
     messages.enqueue_into(state, open_queue(state, queue.names[0], target), (moved,))
     job.moved += 1

@@ -26,6 +26,7 @@ RETRY_DELAY_MAX_MS = 3_600_000
 DEDUP_WINDOW_MS = 300_000
 HISTORY_MS = 3_600_000
 HISTORY_BYTES = 4 << 20
+PERSISTENT = True
 DEAD = ".dead"
 NAME_LENGTH_MAX = 128  # As in ``api.rest.parameters``.
 
@@ -45,6 +46,7 @@ class Effective(msgspec.Struct, frozen=True):
     locality_wait_ms: int = LOCALITY_WAIT_MS
     history_ms: int = HISTORY_MS
     history_bytes: int = HISTORY_BYTES
+    persistent: bool = PERSISTENT
 
     def keeps_history(self) -> bool:
         """Whether events are kept at all."""
@@ -73,6 +75,7 @@ def effective(queue: QueueSettings, defaults: QueueSettings) -> Effective:
         ),
         history_ms=_first(queue.history_ms, defaults.history_ms, HISTORY_MS),
         history_bytes=_first(queue.history_bytes, defaults.history_bytes, HISTORY_BYTES),
+        persistent=_first(queue.persistent, defaults.persistent, PERSISTENT),
     )
 
 

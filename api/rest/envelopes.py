@@ -23,6 +23,8 @@ from statemachine.commands import NewMessage
 from statemachine.records import StoredMessage, message_id_text
 
 CONTENT_TYPE_LENGTH_MAX = 255
+CONTENT_ENCODING_LENGTH_MAX = 64
+_IS_TOKENS = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(, ?[!#$%&'*+.^_`|~0-9A-Za-z-]+)*").fullmatch
 DEDUP_ID_LENGTH_MAX = 255
 State = Literal["ready", "delayed", "claimed", "blocked"]
 
@@ -52,6 +54,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     body_text: str | msgspec.UnsetType = msgspec.UNSET
     body_base64: bytes | msgspec.UnsetType = msgspec.UNSET
     content_type: str
+    content_encoding: str | msgspec.UnsetType = msgspec.UNSET
+    """As its producer gave it: the body goes out as it came in."""
     headers: dict[str, str]
     enqueued_at: datetime
     expires_at: datetime | None
@@ -82,7 +86,9 @@ def envelope(
     body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     text: str | msgspec.UnsetType = msgspec.UNSET
     base64: bytes | msgspec.UnsetType = msgspec.UNSET
-    if stored.content_type == JSON:
+    if stored.content_encoding:
+        base64 = stored.body
+    elif stored.content_type == JSON:
         body = msgspec.Raw(stored.body)
     elif (decoded := _text(stored)) is not None:
         text = decoded
@@ -95,6 +101,7 @@ def envelope(
         body_text=text,
         body_base64=base64,
         content_type=stored.content_type,
+        content_encoding=stored.content_encoding or msgspec.UNSET,
         headers=dict(stored.headers),
         enqueued_at=timestamp(stored.enqueued_ms),
         expires_at=optional_timestamp(stored.expires_ms),
@@ -134,6 +141,7 @@ def new_message(
     *,
     not_before_ms: int | None = None,
     dedup_id: str | None = None,
+    content_encoding: str = "",
 ) -> NewMessage:
     """A checked message for the state machine."""
     if len(body) > limits.body_bytes_max:
@@ -157,6 +165,7 @@ def new_message(
         if dedup_id is None
         else checked_text(dedup_id, DEDUP_ID_LENGTH_MAX, "dedup_id"),
         not_before_ms=not_before_ms,
+        content_encoding=content_encoding,
     )
 
 
@@ -196,6 +205,19 @@ def checked_content_type(given: str) -> str:
             f"Content-Type must be at most {CONTENT_TYPE_LENGTH_MAX} printable ASCII characters",
             field="Content-Type",
             limit=CONTENT_TYPE_LENGTH_MAX,
+        )
+    return given
+
+
+def checked_content_encoding(given: str) -> str:
+    """The content encoding of a raw body: names of encodings, with commas (RFC 9110, 8.4)."""
+    if given and (len(given) > CONTENT_ENCODING_LENGTH_MAX or not _IS_TOKENS(given)):
+        raise Problem(
+            "invalid_header",
+            f"Content-Encoding must name encodings, in at most {CONTENT_ENCODING_LENGTH_MAX} "
+            "characters",
+            field="Content-Encoding",
+            limit=CONTENT_ENCODING_LENGTH_MAX,
         )
     return given
 

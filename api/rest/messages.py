@@ -46,6 +46,7 @@ class PutQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     group: str | None = None
     not_before: Moment | None = None
     dedup_id: str | None = None
+    persistent: bool | None = None
 
 
 class MessageToPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,6 +61,7 @@ class MessageToPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     group: str | None = None
     not_before: Moment | None = None
     dedup_id: str | None = None
+    persistent: bool | None = None
 
 
 class BatchToPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,6 +85,12 @@ class Put(msgspec.Struct, frozen=True):
 
     ids: list[str]
     duplicates: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """How many messages the leader has taken: on no disk yet, and without ids."""
+
+    accepted: int
 
 
 class BrowseQuery(ReadQuery, frozen=True, kw_only=True):
@@ -131,11 +139,17 @@ async def put_messages(call: Call, query: PutQuery) -> Answer:
     if is_json(call.content_type):
         if query != _NO_ATTRIBUTES:
             raise Problem("invalid_request", f"{ATTRIBUTES} are fields of a JSON message")
-        messages = new_messages(call, decode(_decode_put, await call.body()))
+        given = decode(_decode_put, await call.text())
+        messages, wishes = new_messages(call, given), {one.persistent for one in given}
     else:
-        messages = (_from_raw(call, query, await call.body()),)
+        messages, wishes = (_from_raw(call, query, await call.body()),), {query.persistent}
     account, queue = call.account, call.queue
-    outcome = await call.propose(Enqueue(account, queue, messages), Enqueued)
+    command = Enqueue(account, queue, messages)
+    if not _must_persist(call, wishes):
+        await call.accept(command)
+        call.service.observe_put([message.zone for message in messages], call.home)
+        return answers.json(202, Taken(len(messages)))
+    outcome = await call.propose(command, Enqueued)
     call.service.observe_put([message.zone for message in messages], call.home)
     view = put_view(outcome)
     if len(view.ids) > 1:
@@ -236,6 +250,9 @@ def _bare(stored: StoredMessage) -> Answer:
     headers = [
         (HEADER_PREFIX + name.lower().encode(), value.encode()) for name, value in stored.headers
     ]
+    encoding = []
+    if stored.content_encoding:
+        encoding.append((b"content-encoding", stored.content_encoding.encode("latin-1")))
     return Answer(
         200,
         stored.body,
@@ -243,8 +260,16 @@ def _bare(stored: StoredMessage) -> Answer:
         (b"content-security-policy", b"default-src 'none'; sandbox"),
         (b"x-content-type-options", b"nosniff"),
         (b"vary", b"accept"),
+        *encoding,
         *headers,
     )
+
+
+def _must_persist(call: Call, wishes: set[bool | None]) -> bool:
+    """Whether any message is to be durable before it is answered for."""
+    if True in wishes:
+        return True
+    return None in wishes and call.service.in_force(call.account, call.queue).persistent
 
 
 def no_message(text: str) -> Problem:
@@ -335,6 +360,7 @@ def _from_raw(call: Call, query: PutQuery, data: bytes) -> NewMessage:
         limits,
         not_before_ms=_not_before_ms(call, query),
         dedup_id=query.dedup_id,
+        content_encoding=envelopes.checked_content_encoding(call.content_encoding),
     )
 
 
@@ -364,7 +390,10 @@ OPERATIONS = (
         query=PutQuery,
         body_kinds=(MessageToPut, BatchToPut),
         raw_body=True,
-        answers={201: Says("The messages are durable and in the queue, in this order", Put)},
+        answers={
+            201: Says("The messages are durable and in the queue, in this order", Put),
+            202: Says("None is to be persistent, and the leader has taken them", Taken),
+        },
         refusals=("body_too_large", "headers_too_large"),
     ),
     Operation(

@@ -68,14 +68,25 @@ class Call:
         """The content type as given, or nothing."""
         return self.headers.get(b"content-type", b"").decode("latin-1")
 
+    @property
+    def content_encoding(self) -> str:
+        """The content encoding as given, or nothing."""
+        given = self.headers.get(b"content-encoding", b"")
+        return "" if given == b"identity" else given.decode("latin-1")
+
+    async def text(self) -> bytes:
+        """The whole body, which is to be read here: refused if it is encoded."""
+        if self.content_encoding:
+            detail = "only a raw body may have a content encoding"
+            raise Problem("unsupported_media_type", detail)
+        return await self.body()
+
     async def body(self) -> bytes:
-        """The whole body; refused as soon as it is known to be too large."""
+        """The whole body, as it came; refused as soon as it is known to be too large."""
         if self._body is not None:
             return self._body
         most = self.service.limits.request_bytes_max
         headers = self.headers
-        if b"content-encoding" in headers and headers[b"content-encoding"] != b"identity":
-            raise Problem("unsupported_media_type", "content encodings are not supported")
         length = headers.get(b"content-length")
         if length is not None and (not length.isdigit() or int(length) > most):
             raise _request_too_large(most)
@@ -101,6 +112,15 @@ class Call:
         if isinstance(outcome, Refused):
             raise refused(outcome)
         raise AssertionError(f"{command!r} cannot answer {outcome!r}")
+
+    async def accept(self, command: QueueCommand) -> None:
+        """Return when the leader has taken the command; a refusal ends the request."""
+        if IDEMPOTENCY_KEY in self.headers:
+            outcome = await self.service.accept(await self._once(command))
+        else:
+            outcome = await self.service.accept(command)
+        if isinstance(outcome, Refused):
+            raise refused(outcome)
 
     async def barrier(self) -> None:
         """Return when this replica has seen all that was committed before the request."""
@@ -143,6 +163,7 @@ class Call:
             self.scope["path"].encode(),
             self.scope["query_string"],
             self.content_type.encode(),
+            self.content_encoding.encode(),
             await self.body(),
         ):
             # Length first, so that no two lists of parts run together the same way.
@@ -164,7 +185,7 @@ class JsonBody(Generic[B]):
 
     async def read(self, call: Call) -> B:
         """The body of ``call``."""
-        data = await call.body()
+        data = await call.text()
         if not data and self.optional:
             return self.kind()
         if not is_json(call.content_type):

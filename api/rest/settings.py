@@ -36,6 +36,7 @@ FIELDS = {
     "locality_wait_ms": "locality_wait",
     "history_ms": "history",
     "history_bytes": "history_bytes",
+    "persistent": "persistent",
 }
 
 _MODES: dict[str, ZoneMode] = {mode: mode for mode in get_args(ZoneMode)}
@@ -65,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     locality_wait: float | Unset | None = UNSET
     history: float | Unset | None = UNSET
     history_bytes: int | Unset | None = UNSET
+    persistent: bool | Unset | None = UNSET
 
 
 class SettingsView(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +84,7 @@ class SettingsView(msgspec.Struct, frozen=True, kw_only=True):
     locality_wait: float
     history: float
     history_bytes: int
+    persistent: bool
 
 
 def to_store(settings: Settings, limits: Limits) -> QueueSettings:
@@ -111,6 +114,7 @@ def to_store(settings: Settings, limits: Limits) -> QueueSettings:
         locality_wait_ms=time(settings.locality_wait, "locality_wait"),
         history_ms=time(settings.history, "history"),
         history_bytes=size,
+        persistent=_given(settings.persistent),
     )
 
 
@@ -137,6 +141,7 @@ def from_store(stored: QueueSettings) -> Settings:
         locality_wait=_seconds(stored.locality_wait_ms),
         history=_seconds(stored.history_ms),
         history_bytes=_set(stored.history_bytes),
+        persistent=_set(stored.persistent),
     )
 
 
@@ -155,6 +160,7 @@ def in_force(queue: str, found: Effective) -> SettingsView:
         locality_wait=seconds(found.locality_wait_ms),
         history=seconds(found.history_ms),
         history_bytes=found.history_bytes,
+        persistent=found.persistent,
     )
 
 

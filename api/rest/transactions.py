@@ -104,6 +104,8 @@ def _check_sizes(call: Call, asked: Transaction) -> None:
     count = sum(len(one.messages) for one in asked.puts)
     if max(count, len(asked.puts)) > limits.batch_messages_max:
         raise messages.too_many(limits)
+    if any(message.persistent is False for one in asked.puts for message in one.messages):
+        raise Problem("invalid_request", "a transaction is always durable", field="persistent")
 
 
 def _queue(name: str) -> str:

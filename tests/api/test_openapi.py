@@ -105,6 +105,7 @@ CASES = [
     Case("put_messages", 201, json={"body": 1, "priority": 9, "group": "g"}),
     Case("put_messages", 201, json={"messages": [{"body": 1, "dedup_id": "x"}] * 2}),
     Case("put_messages", 201, json={"body": 1, "not_before": "2026-01-01T00:00:00Z"}),
+    Case("put_messages", 202, json={"body": 1, "persistent": False}),
     Case("put_messages", 413, content=b"x" * 1_048_577),
     Case("put_messages", 431, json={"body": 1, "headers": {str(n): "" for n in range(65)}}),
     Case("put_messages", 400, json={"boddy": 1}),

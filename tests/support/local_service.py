@@ -28,6 +28,7 @@ from statemachine.commands import Barrier, Batch, Command, Entry, Once, QueueCom
 from statemachine.kv import Reader
 from statemachine.machine import Machine
 from statemachine.outcomes import Outcome, Refused, Swept
+from statemachine.settings import Effective
 
 START_MS = 1_767_225_600_000  # The first of January 2026.
 SWEEP_LIMIT = 1_000
@@ -93,6 +94,10 @@ class LocalService:
         """See ``Service``: taken here, and applied at once."""
         outcome = await self.propose(command)
         return outcome if isinstance(outcome, Refused) else None
+
+    def in_force(self, account: str, queue: str) -> Effective:
+        """See ``Service``."""
+        return self._machine.in_force(account, queue)
 
     def reader(self) -> Reader:
         """See ``Service``."""
