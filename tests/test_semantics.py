@@ -1,0 +1,57 @@
+"""docs/semantics.md tells the truth about its tests: each is there, and passes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "semantics.md"
+ROW = re.compile(r"^\|(?P<feature>[^|]+)\|[^|]+\|[^|]*\|(?P<tests>[^|]+)\|$")
+NAMED = re.compile(r"`(tests/[^`]+)`")
+SLOW = (
+    "tests/cluster/",
+    "tests/simulation/",
+    "tests/statemachine/test_histories_agree.py",
+)
+"""Minutes for all of them: that they pass is seen where they are run already."""
+
+
+def rows() -> list[tuple[str, list[str]]]:
+    found = []
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        match = ROW.match(line)
+        if match and match["feature"].strip() not in ("feature", "---"):
+            found.append((match["feature"].strip(), NAMED.findall(match["tests"])))
+    return found
+
+
+NAMES = sorted({name for _, names in rows() for name in names})
+
+
+def run(*arguments: str) -> str:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout[-3_000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize(("feature", "names"), rows(), ids=lambda value: str(value)[:40])
+def test_every_feature_names_a_test(feature: str, names: list[str]) -> None:
+    assert names, feature
+
+
+def test_every_test_named_is_there() -> None:
+    collected = run("--collect-only", *NAMES)
+    for name in NAMES:
+        assert name in collected, name
+
+
+def test_every_test_named_passes() -> None:
+    quick = [name for name in NAMES if not name.startswith(SLOW)]
+    summary = run("-r", "s", *quick).splitlines()[-1]
+    assert re.fullmatch(r"=*\s*\d+ passed in .*", summary), summary
