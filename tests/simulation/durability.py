@@ -30,7 +30,9 @@ class Durability:
         # An entry is durable by a sync that was begun after it was written.
         if index > journal.base_index and journal._entries.position_at(index) >= durable:
             return f"says that entry {index} is on disk, which was written after the last sync"
-        return None if _is_durable(node, journal, durable) else f"says {durable:#x} is on disk"
+        if not _is_durable(node, journal, durable):
+            return f"says that all up to {durable:#x} is on disk, which is not"
+        return None
 
     def _awaits(self, journal: Journal) -> str | None:
         """A sync under way was begun after what it is to make durable was written."""
