@@ -76,7 +76,7 @@ class Checks:
         self._progress = Progress(world, self._elections)
         self._gate = Gate(self._refuse)
         self._echoes = Echoes()
-        self._durability = Durability()
+        self._durability = Durability(self._refuse)
         self._stamps: dict[tuple[str, int, int], tuple[float, int]] = {}  # Each tenure's first.
         self._newest_ms = 0
         self._durable: dict[str, tuple[int, int]] = {}  # What members had on disk when they died.
@@ -136,6 +136,7 @@ class Checks:
             seen = self._seen[node.name] = Seen(node.life)
             begun(self.world, node)
             self._gate.begun(node)
+            self._durability.begun(node)
             self._found_again(node)
         if node.disk.sync_failed:
             self._must_stop(node, seen)
@@ -311,22 +312,7 @@ class Checks:
 
         replaced: Any = machine
         replaced.apply = apply
-        self._listen_to_flushes(node)
-
-    def _listen_to_flushes(self, node: Node) -> None:
-        """After one that failed, the store's files are what nobody knows: the process must end."""
-        store: Any = node.running._applier.store
-        honest, failed = store.flush, False
-
-        def flush() -> None:
-            nonlocal failed
-            if failed:
-                self._broken(node, "goes on after a failed flush of its store")
-            failed = True
-            honest()
-            failed = False
-
-        store.flush = flush
+        self._durability.opened(node)
 
     def _applies(
         self, node: Node, index: int, entry: Entry | None, results: list[BatchResult]

@@ -1,6 +1,9 @@
-"""What a journal says is on disk, held against the disk."""
+"""What a node takes to be on disk, held against the disk: its journal, and the store behind it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from raftq.journal import Journal, layout
 from simulation.node import Node
@@ -9,13 +12,57 @@ from simulation.node import Node
 class Durability:
     """What the journals have claimed."""
 
-    def __init__(self) -> None:
+    def __init__(self, refuse: Callable[[Node, str | None], None]) -> None:
+        self._refuse = refuse
+        self._asked: dict[str, int] = {}  # By node: what was applied when work was asked for.
+        self._flushed: dict[str, int] = {}  # By node: what its store is sure to hold on disk.
         self._durable: dict[str, tuple[int, int, int]] = {}  # By node: life, index, position.
         self._read: dict[str, tuple[int, int]] = {}  # Seals looked at: life, position.
+
+    def begun(self, node: Node) -> None:
+        """A life has begun: note what its store has applied when it asks for a flush.
+
+        A flush takes its time; what is applied meanwhile may be in it or not.
+        """
+        replica = node.running
+        keeper: Any = replica._keeper
+        honest = keeper.run
+
+        def run(work: Callable[[], object], done: Callable[[object], None]) -> None:
+            asked = replica.machine.applied_index
+
+            def noted() -> object:
+                self._asked[node.name] = asked
+                return work()
+
+            honest(noted, done)
+
+        keeper.run = run
+
+    def opened(self, node: Node) -> None:
+        """A node has another store than before: listen to how it is flushed."""
+        replica = node.running
+        store: Any = replica._applier.store
+        honest, failed = store.flush, False
+        self._flushed[node.name] = replica.machine.applied_index
+
+        def flush() -> None:
+            nonlocal failed
+            if failed:  # Nobody knows what is in its files.
+                self._refuse(node, "goes on after a failed flush of its store")
+            failed = True
+            honest()
+            failed = False
+            # A store that came meanwhile, as a snapshot, is ahead of what was asked for.
+            self._flushed[node.name] = max(self._flushed[node.name], self._asked[node.name])
+
+        store.flush = flush
 
     def watched(self, node: Node) -> str | None:
         """A node has done something: what is wrong with what its journal says now."""
         journal = node.running.journal
+        if journal.base_index > self._flushed[node.name]:
+            return f"cuts its journal at {journal.base_index}, beyond the store on its disk"
         claim = (node.life, journal.durable_index, journal._durable)
         if claim != self._durable.get(node.name):
             self._durable[node.name] = claim
