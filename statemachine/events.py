@@ -336,6 +336,7 @@ def _set_account_timer(state: State, subject: bytes, history: History, kept: Eff
 
 
 def _set_timer(state: State, queue: Queue) -> None:
-    due_ms = _due_ms(queue.record.history, queue.in_force())
+    # Under shorter settings than those before, what is too old may have been so for long.
+    due_ms = max(state.now_ms, _due_ms(queue.record.history, queue.in_force()))
     if due_ms < queue.record.due_ms:
         deadlines.set_timer(state, queue, due_ms)

@@ -225,3 +225,15 @@ def test_a_queue_that_goes_in_the_entry_of_its_puts_leaves_no_timer() -> None:
     bench.sweep()
     assert bench.rows() == 0
     assert bench.machine.next_due_ms() is None
+
+
+def test_a_history_may_be_made_shorter_than_it_is_old() -> None:
+    bench = Bench()
+    bench.put()
+    bench.now_ms += 1_800_000
+    bench.sweep()
+    bench.put()
+    bench.do(c.PutQueue("a", "q", QueueSettings(history_ms=40)))
+    assert bench.machine.next_due_ms() == bench.now_ms
+    bench.sweep()
+    assert {event.record.time_ms for event in bench.held()} == {bench.now_ms}
