@@ -12,7 +12,16 @@ from __future__ import annotations
 
 from typing import NamedTuple, assert_never
 
-from statemachine import claims, messages, once, queues, sessions, sweeps
+from statemachine import (
+    bindings,
+    claims,
+    messages,
+    once,
+    queues,
+    schedules,
+    sessions,
+    sweeps,
+)
 from statemachine.commands import (
     ENTRY_VERSION,
     Ack,
@@ -21,8 +30,10 @@ from statemachine.commands import (
     Claim,
     Command,
     DeleteAccount,
+    DeleteBinding,
     DeleteMessages,
     DeleteQueue,
+    DeleteSchedule,
     Enqueue,
     Entry,
     Extend,
@@ -32,11 +43,14 @@ from statemachine.commands import (
     PatchQueue,
     Purge,
     PutAccount,
+    PutBinding,
     PutQueue,
+    PutSchedule,
     Release,
     ReportDigest,
     Sweep,
     TakeDigest,
+    Tick,
 )
 from statemachine.kv import KV
 from statemachine.outcomes import Done, Outcome, Reason, Refused
@@ -105,6 +119,14 @@ class Machine:
         """The log time at which a sweep is wanted next; None if nothing will be due."""
         return self._state.timers.first_ms()
 
+    def next_tick_ms(self) -> int | None:
+        """The log time at which a schedule ticks next; None if none will."""
+        return schedules.first_ms(self._state)
+
+    def due_schedules(self, now_ms: int, limit: int) -> list[schedules.Due]:
+        """Schedules that have a tick by then; only a ``Tick`` makes it come."""
+        return schedules.due(self._state, now_ms, limit)
+
 
 def _run_batch(state: State, batch: Batch) -> BatchResult:
     if not batch.session:
@@ -154,7 +176,7 @@ def _run(state: State, command: Command) -> Outcome:
 
 def _run_rare(
     state: State,
-    command: Release | Extend | DeleteMessages | Purge | _SettingsCommand,
+    command: Release | Extend | DeleteMessages | Purge | Tick | _SettingsCommand,
 ) -> Outcome:
     match command:
         case Release():
@@ -165,11 +187,22 @@ def _run_rare(
             return messages.delete_messages(state, command)
         case Purge():
             return queues.purge(state, command)
+        case Tick():
+            return schedules.tick(state, command)
         case _:
             return _run_settings(state, command)
 
 
-_SettingsCommand = PutQueue | PatchQueue | DeleteQueue | PutAccount | PatchAccount | DeleteAccount
+_StandingCommand = PutBinding | DeleteBinding | PutSchedule | DeleteSchedule
+_SettingsCommand = (
+    PutQueue
+    | PatchQueue
+    | DeleteQueue
+    | PutAccount
+    | PatchAccount
+    | DeleteAccount
+    | _StandingCommand
+)
 
 
 def _run_settings(state: State, command: _SettingsCommand) -> Outcome:
@@ -186,5 +219,20 @@ def _run_settings(state: State, command: _SettingsCommand) -> Outcome:
             return queues.patch_account(state, command)
         case DeleteAccount():
             return queues.delete_account(state, command)
+        case _:
+            return _run_standing(state, command)
+
+
+def _run_standing(state: State, command: _StandingCommand) -> Outcome:
+    """What stands until it is taken back, and acts meanwhile."""
+    match command:
+        case PutBinding():
+            return bindings.put_binding(state, command)
+        case DeleteBinding():
+            return bindings.delete_binding(state, command)
+        case PutSchedule():
+            return schedules.put_schedule(state, command)
+        case DeleteSchedule():
+            return schedules.delete_schedule(state, command)
         case _ as unreachable:
             assert_never(unreachable)

@@ -13,7 +13,9 @@ end. What expires while it is claimed is dropped when it is given back.
 
 from __future__ import annotations
 
-from statemachine import deadlines, fresh, keys, records
+from collections.abc import Iterable
+
+from statemachine import bindings, deadlines, fresh, keys, records
 from statemachine.commands import DeleteMessages, Enqueue, MessageId, NewMessage
 from statemachine.deadlines import DELAY, EXPIRY, later
 from statemachine.outcomes import Deleted, Enqueued, Outcome
@@ -25,13 +27,20 @@ from statemachine.state import Fresh, Queue, State
 def enqueue(state: State, command: Enqueue) -> Outcome:
     """See ``commands.Enqueue``."""
     queue = open_queue(state, command.account, command.queue)
+    if queue.record.bindings:
+        return bindings.fan_out(state, queue, command.messages, _put_all)
+    return Enqueued(tuple(_put_all(state, queue, command.messages)))
+
+
+def _put_all(state: State, queue: Queue, messages: Iterable[NewMessage]) -> list[MessageId]:
+    """Put messages into this very queue; their ids."""
     state.touch_queue(queue)
     if queue.record.ready == queue.record.returned:
         queue.record.expiry_high_ms = 0  # Nothing is ahead of what comes now.
     in_force = queue.in_force()
     ids = []
     ready = 0
-    for message in command.messages:
+    for message in messages:
         delay_ms = message.delay_ms
         if delay_ms is None:
             delay_ms = in_force.delay_ms
@@ -46,7 +55,7 @@ def enqueue(state: State, command: Enqueue) -> Outcome:
             ready += 1
     if ready:
         state.wake(queue, ready)
-    return Enqueued(tuple(ids))
+    return ids
 
 
 def delete_messages(state: State, command: DeleteMessages) -> Outcome:

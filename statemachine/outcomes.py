@@ -24,6 +24,13 @@ class Reason(enum.StrEnum):
     KEY_REUSED = "idempotency_key_reused"
     SESSION_EXPIRED = "session_expired"
     STALE_BATCH = "stale_batch"
+    NO_BINDING = "no_binding"
+    NO_SCHEDULE = "no_schedule"
+    TOO_MANY_BINDINGS = "too_many_bindings"
+    TOO_MANY_SCHEDULES = "too_many_schedules"
+    FAN_OUT_TOO_LARGE = "fan_out_too_large"  # By itself: it can never be done.
+    FAN_OUT_BUSY = "fan_out_busy"  # Together with others that came at the same time.
+    STALE_TICK = "stale_tick"
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=0):
@@ -33,10 +40,22 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=0):
     detail: str
 
 
+class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where a message, or a copy of it, is."""
+
+    queue: str
+    id: MessageId
+
+
 class Enqueued(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The messages are in the queue under these ids, in the order they were given."""
+    """The messages are in the queue under these ids, in the order they were given.
+
+    If the queue is bound to others, ``routed`` says of each message in which queues it is;
+    its id in ``ids`` is that in the first of them.
+    """
 
     ids: tuple[MessageId, ...]
+    routed: tuple[tuple[Place, ...], ...] = ()
 
 
 class Delivered(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -14,11 +14,14 @@ import struct
 
 import msgspec
 
-from statemachine.commands import MessageId, NewMessage, QueueSettings
+from statemachine.commands import HeaderMatch, MessageId, NewMessage, QueueSettings, Timing
 from statemachine.outcomes import Outcome
 
 FOR_EVER = 2**64 - 1
 """As a time: never. It sorts behind every time."""
+
+Key = bytes
+"""By another name where a record has a member ``bytes``."""
 
 LAYOUT = 1
 TIMED = 1
@@ -43,6 +46,7 @@ class MachineRecord(msgspec.Struct, array_like=True):
     delayed: int = 0
     claimed: int = 0
     bytes: int = 0
+    first_tick: Key = b""  # The first key in space f; empty if there is none.
 
 
 class AccountRecord(msgspec.Struct, array_like=True):
@@ -51,6 +55,7 @@ class AccountRecord(msgspec.Struct, array_like=True):
     defaults: QueueSettings
     created_ms: int
     queues: int = 0
+    schedules: int = 0
 
 
 class QueueRecord(msgspec.Struct, array_like=True):
@@ -77,6 +82,7 @@ class QueueRecord(msgspec.Struct, array_like=True):
     deadlines: int = 0  # Entries in space d.
     deadlines_low_ms: int = 0  # None is due before this.
     due_ms: int = FOR_EVER  # When the queue's timer goes; nothing in it is due before.
+    bindings: int = 0
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -110,6 +116,35 @@ class OnceRecord(msgspec.Struct, frozen=True, array_like=True):
     fingerprint: bytes
     until_ms: int
     outcome: Outcome
+
+
+class Binding(msgspec.Struct, frozen=True, array_like=True):
+    """Which messages go to ``target``."""
+
+    target: str
+    match: tuple[HeaderMatch, ...]
+    any_of: bool
+    created_ms: int
+
+
+class BindingsRecord(msgspec.Struct, frozen=True, array_like=True):
+    """All bindings of a queue, in the order of their targets."""
+
+    bindings: tuple[Binding, ...]
+
+
+class ScheduleRecord(msgspec.Struct, array_like=True):
+    """A schedule, and the tick it waits for."""
+
+    version: int  # One that only this putting of it has.
+    queue: str
+    message: NewMessage
+    timing: Timing
+    created_ms: int
+    next_ms: int | None = None  # None: it ticks no more.
+    ticks: int = 0
+    last_ms: int | None = None  # The tick before.
+    behind: int = 0  # How many ticks in a row came after the time of the one that follows.
 
 
 class _Meta(msgspec.Struct, frozen=True, array_like=True):
@@ -150,6 +185,8 @@ decode_machine = msgspec.msgpack.Decoder(MachineRecord).decode
 decode_account = msgspec.msgpack.Decoder(AccountRecord).decode
 decode_queue = msgspec.msgpack.Decoder(QueueRecord).decode
 decode_claim = msgspec.msgpack.Decoder(ClaimRecord).decode
+decode_bindings = msgspec.msgpack.Decoder(BindingsRecord).decode
+decode_schedule = msgspec.msgpack.Decoder(ScheduleRecord).decode
 decode_session = msgspec.msgpack.Decoder(SessionRecord).decode
 decode_once = msgspec.msgpack.Decoder(OnceRecord).decode
 decode_outcomes = msgspec.msgpack.Decoder(tuple[Outcome, ...]).decode

@@ -14,6 +14,7 @@ from statemachine import keys, records
 from statemachine.kv import KV
 from statemachine.records import (
     AccountRecord,
+    Binding,
     ClaimRecord,
     MachineRecord,
     QueueRecord,
@@ -51,6 +52,7 @@ class Queue:
         "_effective",
         "_under",
         "account",
+        "bindings",
         "claims",
         "counted",
         "dirty",
@@ -69,6 +71,8 @@ class Queue:
         self.key = key
         self.account = account
         self.dirty = False
+        self.bindings: tuple[Binding, ...] | None = None
+        """As they are stored; None: not read yet."""
         self.counted = _counts(record)
         """What of this queue is in the machine's sums."""
         self.begin(record)
@@ -130,6 +134,9 @@ class State:
         """How many messages the cached claims had when they were cached."""
         self.window_bytes = 0
         """How many bytes have gone into windows since they were last emptied."""
+        self.copies = 0
+        """How many copies bindings have made in this entry, and how many bytes."""
+        self.copied_bytes = 0
         self.woken: dict[tuple[str, str], int] = {}
         self._dirty: list[Account | Session] = []
         self._dirty_queues: list[Queue] = []
@@ -142,6 +149,7 @@ class State:
         if stamp_ms > machine.stamp_ms:
             machine.stamp_ms = self.now_ms = stamp_ms
         self.next_id = index << ORDINAL_BITS
+        self.copies = self.copied_bytes = 0
         self.is_empty = False
         self.moved = True
 

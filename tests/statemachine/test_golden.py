@@ -22,6 +22,7 @@ from statemachine.machine import BatchResult, Machine
 
 ID = bytes(9) + b"\x07"
 SETTINGS = QueueSettings(ttl_ms=1, delay_ms=2, lease_ms=3, metadata=b"{}")
+TIMING = c.Timing("* * * * *", 6, "UTC", 1, 2, "skip")
 MESSAGE = NewMessage(b"body", "t/p", (("k", "v"),), 1, 2, "z")
 
 COMMANDS: list[tuple[str, c.Command]] = [
@@ -56,11 +57,26 @@ COMMANDS: list[tuple[str, c.Command]] = [
         c.Once("a", "k", b"f", 9, c.Purge("a", "q")),
     ),
     ("9301079194050302919113", c.TakeDigest()),
+    (
+        "930107919405030291961ea161a171a1749193a14b91a17691a170c3",
+        c.PutBinding("a", "q", "t", (c.HeaderMatch("K", ("v",), ("p",)),), any_of=True),
+    ),
+    ("930107919405030291941fa161a171a174", c.DeleteBinding("a", "q", "t")),
+    (
+        "9301079194050302919720a161a173a17196c404626f6479a3742f709192a16ba1760102a17a96a92a202a202a202a202a06a35554430102a4736b697005",
+        c.PutSchedule("a", "s", "q", MESSAGE, TIMING, 5),
+    ),
+    ("9301079194050302919321a161a173", c.DeleteSchedule("a", "s")),
+    ("9301079194050302919722a161a173010203c3", c.Tick("a", "s", 1, 2, 3, skip=True)),
 ]
 
 OUTCOMES: list[tuple[str, o.Outcome]] = [
     ("9300a86e6f5f7175657565a3776879", o.Refused(o.Reason.NO_QUEUE, "why")),
-    ("920191c40a00000000000000000007", o.Enqueued((ID,))),
+    ("930191c40a0000000000000000000790", o.Enqueued((ID,))),
+    (
+        "930191c40a00000000000000000007919192a171c40a00000000000000000007",
+        o.Enqueued((ID,), ((o.Place("q", ID),),)),
+    ),
     ("940205069193c40a0000000000000000000701c40172", o.Claimed(5, 6, (o.Delivered(ID, 1, b"r"),))),
     ("920306", o.Extended(6)),
     ("93040191c40a00000000000000000007", o.Settled(1, (ID,))),
@@ -72,25 +88,36 @@ OUTCOMES: list[tuple[str, o.Outcome]] = [
 ]
 
 RECORDS: list[tuple[str, msgspec.Struct]] = [
-    ("9b0102030405060708090a0b", r.MachineRecord(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)),
-    ("9394010203c4027b7d0102", r.AccountRecord(SETTINGS, 1, 2)),
     (
-        "dc00150194010203c4027b7d02030405060708090a0b0c0d0e0f1011121314",
+        "9c0102030405060708090a0bc400",
+        r.MachineRecord(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11),
+    ),
+    ("9494010203c4027b7d010200", r.AccountRecord(SETTINGS, 1, 2)),
+    (
+        "dc00160194010203c4027b7d02030405060708090a0b0c0d0e0f101112131400",
         r.QueueRecord(1, SETTINGS, 2, *range(3, 21)),
     ),
     (
-        "dc00150194c0c0c0c0020000000000000000000000000000000000cfffffffffffffffff",
+        "dc00160194c0c0c0c0020000000000000000000000000000000000cfffffffffffffffff00",
         r.QueueRecord(1, QueueSettings(), 2),
     ),
     ("940102c39193c40a000000000000000000070304", r.ClaimRecord(1, 2, True, [r.Held(ID, 3, 4)])),
     ("93a26e310102", r.SessionRecord("n1", 1, 2)),
+    (
+        "919194a1749193a16891a17690c201",
+        r.BindingsRecord((r.Binding("t", (c.HeaderMatch("h", ("v",)),), False, 1),)),
+    ),
+    (
+        "9901a17196c404626f6479a3742f709192a16ba1760102a17a96a92a202a202a202a202a06a35554430102a4736b69700203040506",
+        r.ScheduleRecord(1, "q", MESSAGE, TIMING, 2, 3, 4, 5, 6),
+    ),
     ("93c40166019109", r.OnceRecord(b"f", 1, o.Done())),
 ]
 
 MESSAGE_HEX = "01000000000000000500000000000000060000000d93a3742f709192a16ba176a17a626f6479"
 PLAIN_HEX = "00ffffffffffffffff00000000000000060000000593a17490a078"
 
-STATE_DIGEST = "02ff13ce2845c7f6fae8bc49484f055c"
+STATE_DIGEST = "f3e884366dcbc417fa394c5f5e0442e1"
 
 REASONS = {
     "no_account",
@@ -100,6 +127,13 @@ REASONS = {
     "idempotency_key_reused",
     "session_expired",
     "stale_batch",
+    "no_binding",
+    "no_schedule",
+    "too_many_bindings",
+    "too_many_schedules",
+    "fan_out_too_large",
+    "fan_out_busy",
+    "stale_tick",
 }
 
 
@@ -162,12 +196,12 @@ def test_a_log_leads_to_the_state_it_always_did() -> None:
     digests: dict[bytes, bytes] = {}
     spaces = set[bytes]()
     for index in range(1, 801):
-        batches = tuple(history.batches())
+        batches = (*history.batches(), *history.ticks(machine))
         history.learn(machine.apply(index, 1, Entry(1, history.now_ms, batches)))
         machine.end_round()
         spaces |= {key[:1] for key in kv.rows()}
         digests[b"%d" % index] = digest(kv)
-    assert b"".join(sorted(spaces)) == b"acdkmopqrstxz", "every space was in use"
+    assert b"".join(sorted(spaces)) == b"abcdefkmopqrstxz", "every space was in use"
     assert digest(MemoryKV(digests)).hex() == STATE_DIGEST
 
 
@@ -190,6 +224,15 @@ class History:
         self._seq += 1
         commands = tuple(self._command() for _ in range(3))
         return [*plain, Batch(self._session, self._seq, self._seq - 2, commands)]
+
+    def ticks(self, machine: Machine) -> list[Batch]:
+        """Of the schedules that have one; the next comes some time later, or never."""
+        due = machine.due_schedules(self.now_ms, 2)
+        return [
+            Batch(0, 0, 0, (c.Tick(account, name, of.version, of.next_ms or 0, after),))
+            for account, name, of in due
+            for after in [self._random.choice([None, self.now_ms, self.now_ms + 50])]
+        ]
 
     def learn(self, results: list[BatchResult]) -> None:
         """Take up ids and claims, so that some of the commands to come are not in vain."""

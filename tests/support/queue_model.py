@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from statemachine import commands as c
 from statemachine import outcomes as o
 from statemachine.outcomes import Outcome, Reason, Refused
@@ -19,6 +21,7 @@ from statemachine.records import decode_message
 
 Names = tuple[str, str]
 TTL_MS, DELAY_MS, LEASE_MS = 4 * 24 * 3600 * 1000, 0, 30_000
+BINDINGS_MAX, SCHEDULES_MAX = 64, 1_000
 
 
 @dataclass
@@ -53,9 +56,18 @@ class Queue:
         return [message for message in self.of("claimed") if message.claim == claim]
 
 
+@dataclass
+class Schedule:
+    put: c.PutSchedule
+    next_ms: int | None
+    ticks: list[int] = field(default_factory=list)
+
+
 class Model:
     def __init__(self) -> None:
         self.now_ms = 0
+        self.bindings: dict[Names, dict[str, c.PutBinding]] = {}
+        self.schedules: dict[Names, Schedule] = {}
         self.accounts: dict[str, c.QueueSettings] = {}
         self.queues: dict[Names, Queue] = {}
         self.once: dict[tuple[str, str], tuple[bytes, int, Outcome]] = {}
@@ -79,6 +91,11 @@ class Model:
             c.PutAccount: self._put_account,
             c.PatchAccount: self._patch_account,
             c.DeleteAccount: self._delete_account,
+            c.PutBinding: self._put_binding,
+            c.DeleteBinding: self._delete_binding,
+            c.PutSchedule: self._put_schedule,
+            c.DeleteSchedule: self._delete_schedule,
+            c.Tick: self._tick,
             c.Once: self._once,
         }
         checks[type(command)](command, outcome)
@@ -151,26 +168,103 @@ class Model:
 
     def _enqueue(self, command: c.Enqueue, outcome: Outcome) -> None:
         assert isinstance(outcome, o.Enqueued)
-        assert len(outcome.ids) == len(command.messages)
         names = (command.account, command.queue)
-        queue = self._open(names)
-        for message_id, new in zip(outcome.ids, command.messages, strict=True):
-            assert len(message_id) == 10
-            seen = [known[2:] for known_names, known in self.all_ids if known_names == names]
-            assert all(earlier < message_id[2:] for earlier in seen), "ids grow"
-            ttl_ms, delay_ms, _ = self.in_force(names)
-            ttl_ms = ttl_ms if new.ttl_ms is None else new.ttl_ms
-            delay_ms = delay_ms if new.delay_ms is None else new.delay_ms
-            queue.messages[message_id] = Message(
-                message_id,
-                new,
-                enqueued_ms=self.now_ms,
-                expires_ms=self.now_ms + ttl_ms if ttl_ms else None,
-                state="delayed" if delay_ms else "ready",
-                due_ms=self.now_ms + delay_ms,
-            )
-            self.woken[names] += not delay_ms
-            self.all_ids.append((names, message_id))
+        self._open(names)
+        bound = self.bindings.get(names)
+        if not bound:
+            assert not outcome.routed
+            for message_id, new in zip(outcome.ids, command.messages, strict=True):
+                self._arrive(names, message_id, new)
+            return
+        assert outcome.ids == tuple(places[0].id for places in outcome.routed)
+        for places, new in zip(outcome.routed, command.messages, strict=True):
+            wanted = sorted(target for target, one in bound.items() if _matches(one, new))
+            assert [place.queue for place in places] == (wanted or [command.queue])
+            for place in places:
+                self._open((command.account, place.queue))
+                self._arrive((command.account, place.queue), place.id, new)
+
+    def _arrive(self, names: Names, message_id: bytes, new: c.NewMessage) -> None:
+        assert len(message_id) == 10
+        seen = [known[2:] for known_names, known in self.all_ids if known_names == names]
+        assert all(earlier < message_id[2:] for earlier in seen), "ids grow"
+        ttl_ms, delay_ms, _ = self.in_force(names)
+        ttl_ms = ttl_ms if new.ttl_ms is None else new.ttl_ms
+        delay_ms = delay_ms if new.delay_ms is None else new.delay_ms
+        self.queues[names].messages[message_id] = Message(
+            message_id,
+            new,
+            enqueued_ms=self.now_ms,
+            expires_ms=self.now_ms + ttl_ms if ttl_ms else None,
+            state="delayed" if delay_ms else "ready",
+            due_ms=self.now_ms + delay_ms,
+        )
+        self.woken[names] += not delay_ms
+        self.all_ids.append((names, message_id))
+
+    def _put_binding(self, command: c.PutBinding, outcome: Outcome) -> None:
+        names = (command.account, command.queue)
+        bound = self.bindings.setdefault(names, {})
+        if command.target not in bound and len(bound) >= BINDINGS_MAX:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.TOO_MANY_BINDINGS
+            return
+        self._open(names)
+        assert outcome == o.Stored(created=command.target not in bound)
+        bound[command.target] = command
+
+    def _delete_binding(self, command: c.DeleteBinding, outcome: Outcome) -> None:
+        if self._queue_or_refused(command, outcome) is None:
+            return
+        bound = self.bindings.get((command.account, command.queue), {})
+        if bound.pop(command.target, None):
+            assert outcome == o.Done()
+        else:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.NO_BINDING
+
+    def _put_schedule(self, command: c.PutSchedule, outcome: Outcome) -> None:
+        names = (command.account, command.schedule)
+        before = self.schedules.get(names)
+        if before is None and sum(one[0] == names[0] for one in self.schedules) >= SCHEDULES_MAX:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.TOO_MANY_SCHEDULES
+            return
+        assert outcome == o.Stored(created=before is None)
+        self.accounts.setdefault(command.account, c.QueueSettings())
+        if before is not None and before.next_ms is not None:
+            known = (before.put.queue, before.put.message, before.put.timing)
+            if known == (command.queue, command.message, command.timing):
+                return
+        ticks = before.ticks if before else []
+        self.schedules[names] = Schedule(command, command.next_ms, ticks)
+
+    def _delete_schedule(self, command: c.DeleteSchedule, outcome: Outcome) -> None:
+        if self.schedules.pop((command.account, command.schedule), None):
+            assert outcome == o.Done()
+        else:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.NO_SCHEDULE
+
+    def _tick(self, command: c.Tick, outcome: Outcome) -> None:
+        """The version is not known here: whoever proposes takes it from the state."""
+        schedule = self.schedules.get((command.account, command.schedule))
+        due_ms = command.due_ms
+        if isinstance(outcome, Refused):
+            assert outcome.reason is Reason.STALE_TICK
+            return
+        assert schedule is not None, "a tick of what is not there"
+        assert schedule.next_ms == due_ms, "a tick out of turn"
+        assert due_ms <= self.now_ms, "a tick too early"
+        schedule.next_ms = command.next_ms
+        if command.skip:
+            assert outcome == o.Enqueued(())
+            return
+        schedule.ticks.append(due_ms)
+        new = schedule.put.message
+        more = (("raftq-schedule", command.schedule), ("raftq-tick", f"{due_ms}"))
+        new = replace(new, headers=new.headers + more)
+        self._enqueue(c.Enqueue(command.account, schedule.put.queue, (new,)), outcome)
 
     def _claim(self, command: c.Claim, outcome: Outcome) -> None:
         assert isinstance(outcome, o.Claimed)
@@ -279,7 +373,9 @@ class Model:
             queue.claims.clear()
 
     def _queue_or_refused(
-        self, command: c.DeleteMessages | c.Purge | c.PatchQueue | c.DeleteQueue, outcome: Outcome
+        self,
+        command: c.DeleteMessages | c.Purge | c.PatchQueue | c.DeleteQueue | c.DeleteBinding,
+        outcome: Outcome,
     ) -> Queue | None:
         queue = self.queues.get((command.account, command.queue))
         if queue is None:
@@ -302,6 +398,7 @@ class Model:
         if self._queue_or_refused(command, outcome) is not None:
             assert outcome == o.Done()
             del self.queues[command.account, command.queue]
+            self.bindings.pop((command.account, command.queue), None)
 
     def _put_account(self, command: c.PutAccount, outcome: Outcome) -> None:
         assert outcome == o.Stored(created=command.account not in self.accounts)
@@ -325,7 +422,7 @@ class Model:
     def _delete_account(self, command: c.DeleteAccount, outcome: Outcome) -> None:
         if not self._account_or_refused(command, outcome):
             return
-        if any(account == command.account for account, _ in self.queues):
+        if any(account == command.account for account, _ in [*self.queues, *self.schedules]):
             assert isinstance(outcome, Refused)
             assert outcome.reason is Reason.ACCOUNT_IN_USE
         else:
@@ -343,6 +440,18 @@ class Model:
             assert outcome.reason is Reason.KEY_REUSED
         else:
             assert outcome == self.again(command, kept[2])
+
+
+def _matches(binding: c.PutBinding, message: c.NewMessage) -> bool:
+    def holds(match: c.HeaderMatch) -> bool:
+        found = [v for name, v in message.headers if name.lower() == match.header.lower()]
+        return any(
+            one in match.values or any(one[: len(start)] == start for start in match.prefixes)
+            for one in found
+        )
+
+    wanted = [holds(match) for match in binding.match]
+    return True in wanted if binding.any_of else False not in wanted
 
 
 def _patched(
