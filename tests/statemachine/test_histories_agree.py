@@ -280,6 +280,7 @@ class Histories(RuleBasedStateMachine):
             next_ms = None if after is None else record.next_ms + after
             tick = c.Tick(account, name, record.version, record.next_ms, next_ms, skip)
             self.do("plain", tick)
+            assert self.model.schedules[account, name].next_ms == next_ms
             if again:
                 before = len(self.model.schedules[account, name].ticks)
                 self.do("plain", tick)
