@@ -138,12 +138,11 @@ def test_a_cluster_that_was_down_catches_up_as_each_schedule_says() -> None:
         queue: [after - before for before, after in pairwise(ticks)]
         for queue, ticks in (("all", caught_up), ("once", once), ("skip", skipped))
     }
-    missed = 120_000 // EVERY_MS
     assert [gap for gap in gaps["once"] if gap > 100 * EVERY_MS] == [max(gaps["once"])]
     assert [gap for gap in gaps["skip"] if gap > 100 * EVERY_MS] == [max(gaps["skip"])]
     assert max(gaps["skip"]) == max(gaps["once"]) + EVERY_MS, "the first one missed is left out"
     assert [gap for gap in gaps["all"] if gap > EVERY_MS] == [max(gaps["all"])]
-    assert max(gaps["all"]) < (missed - 90) * EVERY_MS, "a hundred of them came late"
+    assert max(gaps["all"]) < max(gaps["once"]) * 3 // 4, "a hundred of them came late"
 
 
 def test_ticks_wait_for_log_time_and_cost_nothing_meanwhile() -> None:
