@@ -11,7 +11,7 @@ Times are whole milliseconds; ``None`` means "as the queue says".
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -227,6 +227,10 @@ class DeleteBinding(msgspec.Struct, frozen=True, array_like=True, tag=31):
     target: str
 
 
+Missed = Literal["once", "skip", "all"]
+"""What becomes of ticks for which no leader was there."""
+
+
 class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """When a schedule ticks: by ``cron`` in ``timezone``, or every so often.
 
@@ -238,7 +242,7 @@ class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     timezone: str = "UTC"
     start_ms: int | None = None
     end_ms: int | None = None
-    missed: str = "once"  # Or "skip", or "all".
+    missed: Missed = "once"
 
 
 class PutSchedule(msgspec.Struct, frozen=True, array_like=True, tag=32):

@@ -14,7 +14,7 @@ from api.rest.parameters import NoQuery
 from api.rest.queues import no_queue
 from api.rest.reads import ReadQuery
 from api.rest.requests import JSON, Call, decode, is_json
-from statemachine import queries
+from statemachine import outcomes, queries
 from statemachine.commands import DeleteMessages, Enqueue, MessageId, NewMessage, Purge
 from statemachine.outcomes import Deleted, Enqueued
 from statemachine.records import (
@@ -60,10 +60,22 @@ class HasMessages(msgspec.Struct, frozen=True):
     messages: msgspec.Raw
 
 
+class Place(msgspec.Struct, frozen=True):
+    """A queue in which a message is, and its id there."""
+
+    queue: str
+    id: str
+
+
 class Put(msgspec.Struct, frozen=True):
-    """The new messages' ids, in the order in which they were given."""
+    """The new messages' ids, in the order in which they were given.
+
+    If the queue is bound to others, ``routed`` says of each message where it is; its id in
+    ``ids`` is that in the first of these.
+    """
 
     ids: list[str]
+    routed: list[list[Place]] | msgspec.UnsetType = msgspec.UNSET
 
 
 class BrowseQuery(ReadQuery, frozen=True, kw_only=True):
@@ -117,10 +129,13 @@ async def put_messages(call: Call, query: PutQuery) -> Answer:
     account, queue = call.account, call.queue
     outcome = await call.propose(Enqueue(account, queue, messages), Enqueued)
     ids = [message_id_text(message_id) for message_id in outcome.ids]
+    put = Put(ids, _routed(outcome.routed)) if outcome.routed else Put(ids)
     if len(ids) > 1:
-        return answers.json(201, Put(ids))
+        return answers.json(201, put)
+    if outcome.routed:
+        queue = outcome.routed[0][0].queue
     location = f"/v1/{account}/queues/{queue}/messages/{ids[0]}".encode()
-    return answers.json(201, Put(ids), (b"location", location))
+    return answers.json(201, put, (b"location", location))
 
 
 async def browse_messages(call: Call, query: BrowseQuery) -> Answer:
@@ -241,11 +256,12 @@ def _from_json(call: Call, data: bytes) -> tuple[NewMessage, ...]:
     if not given:
         raise Problem("invalid_request", "messages must not be empty", field="messages")
     if len(given) == 1:
-        return (_checked(given[0], limits, home),)
-    return tuple([_checked(message, limits, home) for message in given])
+        return (checked(given[0], limits, home),)
+    return tuple([checked(message, limits, home) for message in given])
 
 
-def _checked(message: MessageToPut, limits: Limits, home: str) -> NewMessage:
+def checked(message: MessageToPut, limits: Limits, home: str) -> NewMessage:
+    """A message of JSON for the state machine; ``home`` is its zone if it names none."""
     return new_message(
         bytes(message.body),
         JSON,
@@ -255,6 +271,21 @@ def _checked(message: MessageToPut, limits: Limits, home: str) -> NewMessage:
         home if message.zone is None else parameters.name(message.zone, "zone"),
         limits,
     )
+
+
+def as_put(message: NewMessage) -> MessageToPut:
+    """Inverse of ``checked``."""
+    return MessageToPut(
+        msgspec.Raw(message.body),
+        None if message.ttl_ms is None else parameters.seconds(message.ttl_ms),
+        None if message.delay_ms is None else parameters.seconds(message.delay_ms),
+        dict(message.headers),
+        message.zone or None,
+    )
+
+
+def _routed(routed: tuple[tuple[outcomes.Place, ...], ...]) -> list[list[Place]]:
+    return [[Place(one.queue, message_id_text(one.id)) for one in message] for message in routed]
 
 
 def _decode_put(data: bytes) -> list[MessageToPut]:
@@ -314,7 +345,7 @@ OPERATIONS = (
         body_kinds=(MessageToPut, BatchToPut),
         raw_body=True,
         answers={201: Says("The messages are durable and in the queue, in this order", Put)},
-        refusals=("body_too_large", "headers_too_large"),
+        refusals=("body_too_large", "headers_too_large", "fan_out_too_large"),
     ),
     Operation(
         "GET",

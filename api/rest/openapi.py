@@ -15,12 +15,15 @@ from api.rest.operations import Operation, Says
 from api.rest.parameters import NoQuery
 from api.rest.requests import JSON, Call
 
+TAGS = ("messages", "claims", "queues", "bindings", "schedules")
 REF = "#/components/schemas/{name}"
 RAW = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 
 PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "account": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "queue": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
+    "target": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
+    "schedule": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "message": {"type": "string", "pattern": f"^{parameters.MESSAGE_ID_PATTERN}$"},
     "claim": {"type": "string", "pattern": f"^{parameters.CLAIM_PATTERN}$"},
 }
@@ -114,7 +117,7 @@ def _tag(path: str) -> str:
     nouns = [part for part in path.split("/") if part and not part.startswith("{")]
     if nouns[0] != "v1":
         return "node"
-    words = [noun for noun in nouns if noun in ("messages", "claims", "queues")]
+    words = [noun for noun in nouns if noun in TAGS]
     return words[-1] if words else "accounts"
 
 

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.rest import accounts, claims, cluster, console, messages, openapi, queues
+from api.rest import (
+    accounts,
+    bindings,
+    claims,
+    cluster,
+    console,
+    messages,
+    openapi,
+    queues,
+    schedules,
+)
 from api.rest.operations import Operation
 
 _OPERATIONS: tuple[Operation[Any], ...] = (
     *messages.OPERATIONS,
     *claims.OPERATIONS,
     *queues.OPERATIONS,
+    *bindings.OPERATIONS,
+    *schedules.OPERATIONS,
     *accounts.OPERATIONS,
     *cluster.OPERATIONS,
     *console.OPERATIONS,

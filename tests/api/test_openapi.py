@@ -19,6 +19,15 @@ from local_service import LocalService
 ACCOUNT = "/v1/shop"
 QUEUE = f"{ACCOUNT}/queues/orders"
 ABSENT_ID = "0" * 20
+NIGHTLY = {"queue": "orders", "message": {"body": 1}, "cron": "0 3 * * *", "timezone": "Asia/Tokyo"}
+HOURLY = {
+    "queue": "orders",
+    "message": {"body": None, "headers": {"a": "b"}, "ttl": 5, "zone": "south"},
+    "every": 3600,
+    "start": "2026-01-02T00:00:00+01:00",
+    "end": "2027-01-01T00:00:00Z",
+    "missed": "all",
+}
 ABSENT_CLAIM = "0" * 16
 
 Prepare = Callable[[TestClient, LocalService], dict[str, str]]
@@ -50,6 +59,28 @@ def a_claim(client: TestClient, service: LocalService) -> dict[str, str]:
 
 def an_account(client: TestClient, service: LocalService) -> dict[str, str]:
     client.put(ACCOUNT, json={"defaults": {"ttl": 60}})
+    return {}
+
+
+def a_binding(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.put(f"{QUEUE}/bindings/europe", json={"match": {"region": [{"prefix": "eu"}, "uk"]}})
+    return {}
+
+
+def many_bindings(client: TestClient, service: LocalService) -> dict[str, str]:
+    for number in range(64):
+        client.put(f"{QUEUE}/bindings/t{number}")
+    return {}
+
+
+def a_schedule(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.put(f"{ACCOUNT}/schedules/nightly", json=NIGHTLY)
+    return {}
+
+
+def many_schedules(client: TestClient, service: LocalService) -> dict[str, str]:
+    for number in range(1_000):
+        client.put(f"{ACCOUNT}/schedules/s{number}", json=NIGHTLY)
     return {}
 
 
@@ -116,6 +147,28 @@ CASES = [
     Case("delete_queue", 404),
     Case("queue_stats", 200, a_message),
     Case("queue_stats", 404),
+    Case("put_messages", 201, a_binding, json={"body": 1, "headers": {"region": "uk"}}),
+    Case("list_bindings", 200, a_binding),
+    Case("list_bindings", 404),
+    Case("put_binding", 201, json={"match": {"a": "b", "c": {"prefix": ""}}, "match_mode": "any"}),
+    Case("put_binding", 200, a_binding),
+    Case("put_binding", 400, json={"match_mode": "any"}),
+    Case("put_binding", 409, many_bindings),
+    Case("get_binding", 200, a_binding),
+    Case("get_binding", 404, a_queue),
+    Case("delete_binding", 204, a_binding),
+    Case("delete_binding", 404, a_queue),
+    Case("list_schedules", 200, a_schedule),
+    Case("list_schedules", 404),
+    Case("put_schedule", 201, json=NIGHTLY),
+    Case("put_schedule", 201, json=HOURLY),
+    Case("put_schedule", 200, a_schedule, json=HOURLY),
+    Case("put_schedule", 400, json=NIGHTLY | {"cron": "0 3 * *"}),
+    Case("put_schedule", 409, many_schedules, json=NIGHTLY),
+    Case("get_schedule", 200, a_schedule),
+    Case("get_schedule", 404),
+    Case("delete_schedule", 204, a_schedule),
+    Case("delete_schedule", 404),
     Case("list_accounts", 200, an_account),
     Case("put_account", 201, json={"defaults": {"lease": 5}}),
     Case("put_account", 200, an_account),
@@ -188,6 +241,7 @@ def test_an_operation_answers_as_it_says(
     ]
     ids = case.prepare(client, service)
     values = {"account": "shop", "queue": "orders", "message": ABSENT_ID, "claim": ABSENT_CLAIM}
+    values |= {"target": "europe", "schedule": "nightly"}
     target = re.sub(r"{(\w+)}", lambda name: (values | ids)[name.group(1)], path)
     _check_request(document, operation, case)
     more = {key: value for key, value in [("json", case.json), ("content", case.content)] if value}
