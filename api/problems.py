@@ -29,7 +29,7 @@ KINDS: dict[str, Kind] = {
     Reason.NO_ACCOUNT: Kind(404, "No such account"),
     Reason.NO_QUEUE: Kind(404, "No such queue"),
     Reason.NO_CLAIM: Kind(404, "No such claim"),
-    Reason.ACCOUNT_IN_USE: Kind(409, "The account has queues"),
+    Reason.ACCOUNT_IN_USE: Kind(409, "The account is in use"),
     Reason.KEY_REUSED: Kind(422, "The idempotency key was used for another request"),
     Reason.SESSION_EXPIRED: Kind(503, "The node's session ran out"),
     Reason.STALE_BATCH: Kind(503, "The node's batch came too late"),

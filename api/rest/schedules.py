@@ -148,10 +148,19 @@ def _timing(call: Call, given: ScheduleSettings) -> Timing:
         given.cron or "",
         every_ms or 0,
         "UTC" if given.timezone is None else given.timezone,
-        _milliseconds(given.start, "start"),
+        _start_ms(call, given.start),
         _milliseconds(given.end, "end"),
         given.missed,
     )
+
+
+def _start_ms(call: Call, given: datetime | None) -> int | None:
+    start_ms, most_ms = _milliseconds(given, "start"), call.service.limits.duration_ms_max
+    if start_ms is not None and start_ms > call.service.now_ms() + most_ms:
+        most = parameters.seconds(most_ms)
+        detail = f"start must be at most {most:.15g} seconds from now"
+        raise Problem("out_of_range", detail, field="start", limit=most)
+    return start_ms
 
 
 def _milliseconds(given: datetime | None, field: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from api import problems
 from api.app import Application
 from api.rest.table import TABLE
 from local_service import LocalService
+from statemachine.commands import NewMessage, PutSchedule, Timing
 
 ACCOUNT = "/v1/shop"
 QUEUE = f"{ACCOUNT}/queues/orders"
@@ -79,8 +81,14 @@ def a_schedule(client: TestClient, service: LocalService) -> dict[str, str]:
 
 
 def many_schedules(client: TestClient, service: LocalService) -> dict[str, str]:
-    for number in range(1_000):
-        client.put(f"{ACCOUNT}/schedules/s{number}", json=NIGHTLY)
+    new, timing = NewMessage(b"1", "application/json"), Timing(every_ms=1_000)
+
+    async def put_all() -> None:
+        for number in range(1_000):
+            first_ms = service.now_ms() + 1_000
+            await service.propose(PutSchedule("shop", f"s{number}", "q", new, timing, first_ms))
+
+    asyncio.run(put_all())
     return {}
 
 
