@@ -31,6 +31,8 @@ class NewMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ttl_ms: int | None = None
     delay_ms: int | None = None
     zone: str = ""
+    priority: int = 0  # Up to 9, which goes first.
+    group: str = ""  # Messages of one group go one at a time, in order; empty: of none.
 
 
 class QueueSettings(msgspec.Struct, frozen=True, array_like=True):
@@ -44,6 +46,13 @@ class QueueSettings(msgspec.Struct, frozen=True, array_like=True):
     delay_ms: int | None = None
     lease_ms: int | None = None
     metadata: bytes | None = None  # A JSON object, opaque to the state machine.
+    max_deliveries: int | None = None
+    dead_letter_queue: str | None = None
+    retry_delay_ms: int | None = None
+    retry_delay_max_ms: int | None = None
+    dedup_window_ms: int | None = None
+    zone_mode: str | None = None  # What claims do that do not say.
+    locality_wait_ms: int | None = None
 
 
 class Enqueue(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -55,13 +64,20 @@ class Enqueue(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Lease up to ``limit`` of the oldest ready messages."""
+    """Lease up to ``limit`` ready messages: of the highest priority first, then by age.
+
+    ``zone_mode`` "only" takes messages of the claim's zone and of none; "prefer" takes
+    others when they have waited for ``locality_wait_ms``; anything else takes any.
+    """
 
     account: str
     queue: str
     limit: int
     lease_ms: int | None = None
     zone: str = ""  # Where the consumer is.
+    zone_mode: str | None = None
+    locality_wait_ms: int | None = None
+    consumer: str = ""
 
 
 class Extend(msgspec.Struct, frozen=True, array_like=True, tag=3):

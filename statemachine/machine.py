@@ -110,9 +110,12 @@ class Machine:
         """Write what was kept back; the engine commits after it."""
         self._state.end_round()
 
-    def take_woken(self) -> dict[tuple[str, str], int]:
-        """By account and queue, how many messages became ready since last asked."""
-        woken, self._state.woken = self._state.woken, {}
+    def take_woken(self) -> dict[tuple[str, str, str], int]:
+        """By account, queue and zone, how many messages became ready since last asked."""
+        woken: dict[tuple[str, str, str], int] = {}
+        for lane, count in self._state.woken.items():
+            woken[lane.place] = woken.get(lane.place, 0) + count
+        self._state.woken.clear()
         return woken
 
     def next_due_ms(self) -> int | None:

@@ -1,27 +1,34 @@
 """The life of one message: enqueued, given back, ripened, expired, deleted.
 
-    where        known by                                   counted as
-    ----------   ----------------------------------------   ------------------
-    fresh        lane 0, at or above the queue's head       ready
-    returned     an entry in space r                        ready and returned
-    delayed      an entry in space z                        delayed
-    claimed      none of these; an item of an open claim    claimed
+    where        known by                                        counted as
+    ----------   ---------------------------------------------   ------------------
+    fresh        no flag, at or above its lane's head            ready
+    returned     an entry in space r                             ready and returned
+    delayed      an entry in space z                             delayed
+    blocked      none of these; not the first of its group       blocked
+    claimed      none of these; an item of an open claim         claimed
 
 The stored record stays in space m under the message's id, unchanged, from enqueue to
-end. What expires while it is claimed is dropped when it is given back.
+end; ``leave`` is the one way out. What expires while it is claimed is dropped when it
+is given back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from statemachine import bindings, deadlines, fresh, keys, records
+from statemachine import bindings, deadlines, fresh, groups, keys, lanes, records, returned
 from statemachine.commands import DeleteMessages, Enqueue, MessageId, NewMessage
 from statemachine.deadlines import DELAY, EXPIRY, later
+from statemachine.keys import LANE_MASK
 from statemachine.outcomes import Deleted, Enqueued, Outcome
-from statemachine.queues import no_queue, open_queue, set_marks
+from statemachine.queues import no_queue, open_queue
 from statemachine.records import FOR_EVER, TIMED, Held
-from statemachine.state import Fresh, Queue, State
+from statemachine.state import Fresh, Lane, Queue, State
+
+_GROUPED = keys.GROUPED >> 8
+_FLAGS = (keys.GROUPED | keys.PARKED) >> 8
+"""Flags in the first byte of an id."""
 
 
 def enqueue(state: State, command: Enqueue) -> Outcome:
@@ -35,27 +42,56 @@ def enqueue(state: State, command: Enqueue) -> Outcome:
 def _put_all(state: State, queue: Queue, messages: Iterable[NewMessage]) -> list[MessageId]:
     """Put messages into this very queue; their ids."""
     state.touch_queue(queue)
-    if queue.record.ready == queue.record.returned:
-        queue.record.expiry_high_ms = 0  # Nothing is ahead of what comes now.
-    in_force = queue.in_force()
+    in_force, lanes_by_kind, woken = queue.in_force(), queue.lanes_by_kind, state.woken
     ids = []
-    ready = 0
     for message in messages:
-        delay_ms = message.delay_ms
-        if delay_ms is None:
-            delay_ms = in_force.delay_ms
-        ttl_ms = message.ttl_ms
-        if ttl_ms is None:
-            ttl_ms = in_force.ttl_ms
+        delay_ms = in_force.delay_ms if message.delay_ms is None else message.delay_ms
+        ttl_ms = in_force.ttl_ms if message.ttl_ms is None else message.ttl_ms
         expires_ms = later(state.now_ms, ttl_ms) if ttl_ms else FOR_EVER
-        if delay_ms > 0:
-            ids.append(_park(state, queue, message, expires_ms, delay_ms))
+        lane = lanes_by_kind.get((message.priority, message.zone))
+        if lane is None:
+            lane = lanes.open_lane(state, queue, message.priority, message.zone)
+        lane.record.stored += 1
+        if not lane.dirty:
+            state.touch_lane(lane)
+        is_ready = delay_ms <= 0
+        if message.group:
+            message_id, is_ready = _join(state, queue, lane, message, expires_ms, delay_ms)
+        elif is_ready:
+            message_id = _append(state, queue, lane, message, expires_ms)
         else:
-            ids.append(_append(state, queue, message, expires_ms))
-            ready += 1
-    if ready:
-        state.wake(queue, ready)
+            message_id = _park(state, queue, lane, message, expires_ms, delay_ms)
+        ids.append(message_id)
+        if is_ready:
+            woken[lane] = woken.get(lane, 0) + 1
     return ids
+
+
+def leave(state: State, queue: Queue, gone: Iterable[Held]) -> bool:
+    """These are gone from the queue; every message goes through here, whatever its end.
+
+    They must not be counted as ready, delayed, blocked or claimed any more. Whether the
+    next one of a group is ready now.
+    """
+    delete, prefix, all_lanes = state.kv.delete, queue.messages, queue.lanes
+    freed = False
+    for held in gone:
+        message_id = held.id
+        grouped = message_id[0] & _GROUPED
+        group = _group(state, queue, message_id) if grouped else ""
+        delete(prefix + message_id)
+        queue.record.bytes -= held.bytes
+        # As ``lane_of`` does: this is done for every message.
+        lane = all_lanes[(message_id[0] << 8 | message_id[1]) & LANE_MASK]
+        record = lane.record
+        record.stored = stored = record.stored - 1
+        if stored == record.ready - record.returned:
+            lanes.settle(lane, state.next_id)
+        if not lane.dirty:
+            state.touch_lane(lane)
+        if grouped:
+            freed |= _succeed(state, queue, group, message_id)
+    return freed
 
 
 def delete_messages(state: State, command: DeleteMessages) -> Outcome:
@@ -70,16 +106,9 @@ def delete_messages(state: State, command: DeleteMessages) -> Outcome:
             _remove(state, queue, message_id, records.times(data))
             count += 1
     if count:
-        after_removal(state, queue)
+        fresh.settle_gaps(state, queue)
+        state.touch_queue(queue)
     return Deleted(count)
-
-
-def after_removal(state: State, queue: Queue) -> None:
-    """Fresh messages may have gone from anywhere: put window, head and marks right."""
-    fresh.forget_window(queue)
-    fresh.settle_head(state, queue)
-    set_marks(queue.record, state.next_id)
-    state.touch_queue(queue)
 
 
 def give_back(state: State, queue: Queue, held: Held, delay_ms: int) -> bool:
@@ -90,7 +119,7 @@ def give_back(state: State, queue: Queue, held: Held, delay_ms: int) -> bool:
     expires_ms = records.times(data).expires_ms
     record.claimed -= 1
     if expires_ms <= state.now_ms:
-        _erase(state, queue, held.id, held.bytes)
+        leave(state, queue, (held,))
         return False
     if delay_ms > 0:
         _delay(state, queue, held.id, delay_ms, expires_ms, held.deliveries)
@@ -112,14 +141,17 @@ def ripen(state: State, queue: Queue, message_id: MessageId) -> bool:
     kv.delete(key)
     record.delayed -= 1
     if times.expires_ms <= state.now_ms:
-        _erase(state, queue, message_id, times.bytes)
+        leave(state, queue, (Held(message_id, deliveries, times.bytes),))
+        return False
+    if _is_behind(state, queue, message_id):
+        _block(state, queue, message_id, times.expires_ms)
         return False
     _return(state, queue, message_id, times.expires_ms, deliveries)
     return True
 
 
 def expire(state: State, queue: Queue, message_id: MessageId) -> None:
-    """A returned or timed message has reached its end; ``after_removal`` is left to do."""
+    """What has an expiry deadline has reached it; ``fresh.settle_gaps`` is left to do."""
     data = state.kv.get(queue.messages + message_id)
     assert data is not None, "what has a deadline is stored"
     _remove(state, queue, message_id, records.times(data))
@@ -130,53 +162,82 @@ def drop_fresh(state: State, queue: Queue, message: Fresh) -> None:
     message_id, expires_ms, size, timed, _ = message
     if timed:
         deadlines.remove(state, queue, expires_ms, EXPIRY, message_id)
-    _erase(state, queue, message_id, size)
+    leave(state, queue, (Held(message_id, 0, size),))
 
 
 def take_returned(state: State, queue: Queue, message_id: MessageId, expires_ms: int) -> None:
     """The message is not returned any more."""
-    record = queue.record
-    state.kv.delete(keys.returned(record.number, message_id))
-    record.returned -= 1
-    record.ready -= 1
+    returned.remove(state, queue, queue.lane_of(message_id), message_id)
     if expires_ms != FOR_EVER:
         deadlines.remove(state, queue, expires_ms, EXPIRY, message_id)
 
 
-def drop_returned(state: State, queue: Queue, message_id: MessageId, times: records.Times) -> None:
-    """A returned message has expired."""
-    take_returned(state, queue, message_id, times.expires_ms)
-    _erase(state, queue, message_id, times.bytes)
-
-
-def _append(state: State, queue: Queue, message: NewMessage, expires_ms: int) -> MessageId:
-    record = queue.record
+def _append(
+    state: State, queue: Queue, lane: Lane, message: NewMessage, expires_ms: int
+) -> MessageId:
+    record = lane.record
+    if record.ready == record.returned:
+        record.expiry_high_ms = 0  # Nothing is ahead of it.
     timed = expires_ms < record.expiry_high_ms
-    message_id = keys.message_id(state.take_id())
+    message_id = keys.message_id(state.take_id(), lane.number)
     if timed:
         deadlines.put(state, queue, expires_ms, EXPIRY, message_id)
     else:
         record.expiry_high_ms = expires_ms
-        if expires_ms < record.due_ms:
+        if expires_ms < queue.record.due_ms:
             deadlines.set_timer(state, queue, expires_ms)
     data = records.encode_message(message, TIMED if timed else 0, expires_ms, state.now_ms)
     state.kv.put(queue.messages + message_id, data)
     size = len(message.body)
+    queue.record.bytes += size
     record.ready += 1
-    record.bytes += size
-    fresh.append(state, queue, (message_id, expires_ms, size, timed, data))
+    queue.record.ready += 1
+    fresh.append(state, lane, (message_id, expires_ms, size, timed, data))
     return message_id
 
 
 def _park(
-    state: State, queue: Queue, message: NewMessage, expires_ms: int, delay_ms: int
+    state: State,
+    queue: Queue,
+    lane: Lane,
+    message: NewMessage,
+    expires_ms: int,
+    delay_ms: int,
 ) -> MessageId:
-    message_id = keys.message_id(state.take_id(), keys.PARKED)
+    message_id = keys.message_id(state.take_id(), lane.number | keys.PARKED)
+    _store(state, queue, message_id, message, expires_ms)
+    _delay(state, queue, message_id, delay_ms, expires_ms, deliveries=0)
+    return message_id
+
+
+def _join(
+    state: State,
+    queue: Queue,
+    lane: Lane,
+    message: NewMessage,
+    expires_ms: int,
+    delay_ms: int,
+) -> tuple[MessageId, bool]:
+    """A message of a group; whether it is ready."""
+    message_id = keys.message_id(state.take_id(), lane.number | keys.GROUPED)
+    _store(state, queue, message_id, message, expires_ms)
+    is_first = groups.join(state, queue, message.group, message_id)
+    if delay_ms > 0:
+        _delay(state, queue, message_id, delay_ms, expires_ms, deliveries=0)
+    elif is_first:
+        _return(state, queue, message_id, expires_ms, deliveries=0)
+        return message_id, True
+    else:
+        _block(state, queue, message_id, expires_ms)
+    return message_id, False
+
+
+def _store(
+    state: State, queue: Queue, message_id: MessageId, message: NewMessage, expires_ms: int
+) -> None:
     data = records.encode_message(message, 0, expires_ms, state.now_ms)
     state.kv.put(queue.messages + message_id, data)
     queue.record.bytes += len(message.body)
-    _delay(state, queue, message_id, delay_ms, expires_ms, deliveries=0)
-    return message_id
 
 
 def _delay(
@@ -197,40 +258,70 @@ def _delay(
 def _return(
     state: State, queue: Queue, message_id: MessageId, expires_ms: int, deliveries: int
 ) -> None:
-    record = queue.record
-    key = keys.returned(record.number, message_id)
-    state.kv.put(key, records.encode_deliveries(deliveries))
-    record.returned += 1
-    record.ready += 1
-    record.returned_low = min(record.returned_low, keys.number(message_id[2:]))
+    returned.add(state, queue, queue.lane_of(message_id), message_id, deliveries)
     if expires_ms != FOR_EVER:
         deadlines.put(state, queue, expires_ms, EXPIRY, message_id)
 
 
+def _block(state: State, queue: Queue, message_id: MessageId, expires_ms: int) -> None:
+    queue.record.blocked += 1
+    if expires_ms != FOR_EVER:
+        deadlines.put(state, queue, expires_ms, EXPIRY, message_id)
+
+
+def _succeed(state: State, queue: Queue, group: str, message_id: MessageId) -> bool:
+    """A member of a group is gone: if it was the first, the next one may be ready."""
+    first = groups.leave(state, queue, group, message_id)
+    if first is None or state.kv.get(keys.delayed(queue.record.number, first)) is not None:
+        return False
+    queue.record.blocked -= 1
+    # The deadline that it has stays as it is. Behind its first member none was ever delivered.
+    lane = queue.lane_of(first)
+    returned.add(state, queue, lane, first, deliveries=0)
+    data = state.kv.get(queue.messages + first)
+    assert data is not None, "a member is stored"
+    if records.times(data).expires_ms > state.now_ms:
+        state.wake(lane)
+    return True
+
+
+def _is_behind(state: State, queue: Queue, message_id: MessageId) -> bool:
+    """Whether the message is of a group and not its first."""
+    if not message_id[0] & _GROUPED:
+        return False
+    return not groups.is_first(state, queue, _group(state, queue, message_id), message_id)
+
+
+def _group(state: State, queue: Queue, message_id: MessageId) -> str:
+    data = state.kv.get(queue.messages + message_id)
+    assert data is not None, "a message is stored to its end"
+    return records.group_of(data)
+
+
 def _remove(state: State, queue: Queue, message_id: MessageId, times: records.Times) -> None:
     """Take a stored message out, wherever it is."""
-    record, kv = queue.record, state.kv
-    if message_id >= keys.message_id(record.head) and message_id < keys.LANE_END:
+    record, kv, lane = queue.record, state.kv, queue.lane_of(message_id)
+    number = record.number
+    if message_id >= keys.message_id(lane.record.head, lane.number) and not message_id[0] & _FLAGS:
         record.ready -= 1
+        lane.record.ready -= 1
+        lane.has_gaps = True
         if times.flags & TIMED:
             deadlines.remove(state, queue, times.expires_ms, EXPIRY, message_id)
-    elif record.returned and kv.get(keys.returned(record.number, message_id)) is not None:
+    elif lane.record.returned and kv.get(keys.returned(number, message_id)) is not None:
         take_returned(state, queue, message_id, times.expires_ms)
-    elif (
-        record.delayed and (waiting := kv.get(keys.delayed(record.number, message_id))) is not None
-    ):
+    elif record.delayed and (waiting := kv.get(keys.delayed(number, message_id))) is not None:
         due_ms, _ = records.decode_delayed(waiting)
         deadlines.remove(state, queue, min(due_ms, times.expires_ms), DELAY, message_id)
-        kv.delete(keys.delayed(record.number, message_id))
+        kv.delete(keys.delayed(number, message_id))
         record.delayed -= 1
+    elif record.blocked and _is_behind(state, queue, message_id):
+        record.blocked -= 1
+        if times.expires_ms != FOR_EVER:
+            deadlines.remove(state, queue, times.expires_ms, EXPIRY, message_id)
     else:
         # The claim that holds it is not known here: it finds the marker when it is settled.
-        kv.put(keys.deleted(record.number, message_id), b"")
+        kv.put(keys.deleted(number, message_id), b"")
         record.deleted_in_flight += 1
         record.claimed -= 1
-    _erase(state, queue, message_id, times.bytes)
-
-
-def _erase(state: State, queue: Queue, message_id: MessageId, size: int) -> None:
-    state.kv.delete(queue.messages + message_id)
-    queue.record.bytes -= size
+    leave(state, queue, (Held(message_id, 0, times.bytes),))

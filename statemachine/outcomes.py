@@ -67,9 +67,10 @@ class Delivered(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Claimed(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """The caller holds the messages until ``until_ms``; none means the queue had none ready.
+    """The caller holds the messages until ``until_ms``; none means there were none for it.
 
-    ``claim`` is 0 when there are no messages.
+    ``claim`` is 0 when there are no messages. ``until_ms`` is then when the first of those
+    becomes due to it that still wait for a consumer in their own zone; 0 if none does.
     """
 
     claim: int

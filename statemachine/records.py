@@ -23,7 +23,7 @@ FOR_EVER = 2**64 - 1
 Key = bytes
 """By another name where a record has a member ``bytes``."""
 
-LAYOUT = 1
+LAYOUT = 2
 TIMED = 1
 """Message flag: fresh, and with an entry of its own in the queue's time index."""
 
@@ -46,6 +46,7 @@ class MachineRecord(msgspec.Struct, array_like=True):
     delayed: int = 0
     claimed: int = 0
     bytes: int = 0
+    blocked: int = 0
     first_tick: Key = b""  # The first key in space f; empty if there is none.
 
 
@@ -58,22 +59,34 @@ class AccountRecord(msgspec.Struct, array_like=True):
     schedules: int = 0
 
 
+class LaneRecord(msgspec.Struct, array_like=True):
+    """A queue's messages of one priority and zone; marks below which no scan need look."""
+
+    priority: int
+    zone: str  # Empty: of none.
+    stored: int = 0  # Whatever their state.
+    ready: int = 0  # Fresh and returned.
+    returned: int = 0
+    head: int = 0  # Nothing below is fresh; a message without flags from here on is.
+    floor: int = 0  # No message without flags is below.
+    flagged_floor: int = 0  # Neither is one with flags.
+    returned_low: int = 0  # Nothing below is returned.
+    expiry_high_ms: int = 0  # The latest expiry of the fresh messages that the head covers.
+
+
 class QueueRecord(msgspec.Struct, array_like=True):
     """A queue: its settings, exact counts, and marks below which no scan need look."""
 
     number: int
     settings: QueueSettings
     created_ms: int
-    ready: int = 0  # Fresh and returned.
+    ready: int = 0
     delayed: int = 0
     claimed: int = 0
+    blocked: int = 0  # Behind others of their groups.
     bytes: int = 0  # Of bodies.
-    returned: int = 0
-    head: int = 0  # Nothing below is fresh; a message of lane 0 from here on is.
-    floor: int = 0  # Lane 0 has no message below.
-    parked_floor: int = 0  # Neither has the parked lane.
-    returned_low: int = 0  # Nothing below is returned.
-    expiry_high_ms: int = 0  # The latest expiry of the fresh messages that the head covers.
+    lanes: int = 0
+    first: LaneRecord | None = None  # Most queues have no other lane.
     claims: int = 0  # That are open.
     claims_low: int = 0  # No open claim is below.
     leases_low: int = 0  # No open claim without an own deadline is below.
@@ -100,6 +113,13 @@ class ClaimRecord(msgspec.Struct, array_like=True):
     until_ms: int
     timed: bool  # Whether it has an entry of its own in the queue's time index.
     messages: list[Held]
+
+
+class GroupRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A group: it is there while it has members."""
+
+    head: MessageId  # The first member.
+    members: int
 
 
 class SessionRecord(msgspec.Struct, array_like=True):
@@ -151,6 +171,8 @@ class _Meta(msgspec.Struct, frozen=True, array_like=True):
     content_type: str
     headers: tuple[tuple[str, str], ...]
     zone: str
+    priority: int = 0
+    group: str = ""
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
@@ -162,6 +184,8 @@ class StoredMessage(msgspec.Struct, frozen=True):
     zone: str
     enqueued_ms: int
     expires_ms: int | None  # None: never.
+    priority: int
+    group: str
 
 
 class Times(msgspec.Struct, frozen=True, gc=False):
@@ -175,7 +199,7 @@ class Times(msgspec.Struct, frozen=True, gc=False):
 
 _encoder = msgspec.msgpack.Encoder()
 _meta = msgspec.msgpack.Decoder(_Meta)
-_plain_meta: dict[tuple[str, str], bytes] = {}
+_plain_meta: dict[tuple[str, str, int], bytes] = {}
 PLAIN_META_MAX = 1_000
 
 encode = _encoder.encode
@@ -184,6 +208,8 @@ encode = _encoder.encode
 decode_machine = msgspec.msgpack.Decoder(MachineRecord).decode
 decode_account = msgspec.msgpack.Decoder(AccountRecord).decode
 decode_queue = msgspec.msgpack.Decoder(QueueRecord).decode
+decode_lane = msgspec.msgpack.Decoder(LaneRecord).decode
+decode_group = msgspec.msgpack.Decoder(GroupRecord).decode
 decode_claim = msgspec.msgpack.Decoder(ClaimRecord).decode
 decode_bindings = msgspec.msgpack.Decoder(BindingsRecord).decode
 decode_schedule = msgspec.msgpack.Decoder(ScheduleRecord).decode
@@ -210,10 +236,18 @@ def decode_delayed(data: bytes) -> tuple[int, int]:
 
 def encode_message(message: NewMessage, flags: int, expires_ms: int, enqueued_ms: int) -> bytes:
     """The value of a message."""
-    if message.headers:
-        meta = _encoder.encode(_Meta(message.content_type, message.headers, message.zone))
+    if message.headers or message.group:
+        meta = _encoder.encode(
+            _Meta(
+                message.content_type,
+                message.headers,
+                message.zone,
+                message.priority,
+                message.group,
+            )
+        )
     else:
-        meta = _plain(message.content_type, message.zone)
+        meta = _plain(message.content_type, message.zone, message.priority)
     return b"".join((_HEADER.pack(flags, expires_ms, enqueued_ms, len(meta)), meta, message.body))
 
 
@@ -229,7 +263,15 @@ def decode_message(record: bytes) -> StoredMessage:
         zone=meta.zone,
         enqueued_ms=enqueued_ms,
         expires_ms=None if expires_ms == FOR_EVER else expires_ms,
+        priority=meta.priority,
+        group=meta.group,
     )
+
+
+def group_of(record: bytes) -> str:
+    """A message's group; empty if it has none."""
+    size = _HEADER.unpack_from(record)[3]
+    return _meta.decode(record[_HEADER.size : _HEADER.size + size]).group
 
 
 def times(record: bytes) -> Times:
@@ -265,12 +307,12 @@ def _from_hex(text: str, digits: int) -> bytes | None:
     return bytes.fromhex(text)
 
 
-def _plain(content_type: str, zone: str) -> bytes:
+def _plain(content_type: str, zone: str, priority: int) -> bytes:
     """Meta data without headers: few different ones, encoded once."""
-    meta = _plain_meta.get((content_type, zone))
+    meta = _plain_meta.get((content_type, zone, priority))
     if meta is None:
         if len(_plain_meta) >= PLAIN_META_MAX:
             _plain_meta.clear()
-        meta = _encoder.encode(_Meta(content_type, (), zone))
-        _plain_meta[content_type, zone] = meta
+        meta = _encoder.encode(_Meta(content_type, (), zone, priority))
+        _plain_meta[content_type, zone, priority] = meta
     return meta

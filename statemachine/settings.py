@@ -6,6 +6,8 @@ ones. Changing a built-in value changes what a log means: it needs a new entry v
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from statemachine.commands import QueueSettings
@@ -13,6 +15,11 @@ from statemachine.commands import QueueSettings
 TTL_MS = 4 * 86_400_000
 DELAY_MS = 0
 LEASE_MS = 30_000
+ANY, PREFER, ONLY = "any", "prefer", "only"
+ZONE_MODE = ANY
+LOCALITY_WAIT_MS = 3_000
+
+T = TypeVar("T")
 
 
 class Effective(msgspec.Struct, frozen=True):
@@ -21,6 +28,8 @@ class Effective(msgspec.Struct, frozen=True):
     ttl_ms: int = TTL_MS
     delay_ms: int = DELAY_MS
     lease_ms: int = LEASE_MS
+    zone_mode: str = ZONE_MODE
+    locality_wait_ms: int = LOCALITY_WAIT_MS
 
 
 BUILT_IN = Effective()
@@ -32,6 +41,10 @@ def effective(queue: QueueSettings, defaults: QueueSettings) -> Effective:
         ttl_ms=_first(queue.ttl_ms, defaults.ttl_ms, TTL_MS),
         delay_ms=_first(queue.delay_ms, defaults.delay_ms, DELAY_MS),
         lease_ms=_first(queue.lease_ms, defaults.lease_ms, LEASE_MS),
+        zone_mode=_first(queue.zone_mode, defaults.zone_mode, ZONE_MODE),
+        locality_wait_ms=_first(
+            queue.locality_wait_ms, defaults.locality_wait_ms, LOCALITY_WAIT_MS
+        ),
     )
 
 
@@ -50,7 +63,7 @@ def patched(
     return msgspec.structs.replace(current, **named)
 
 
-def _first(queue: int | None, account: int | None, built_in: int) -> int:
+def _first(queue: T | None, account: T | None, built_in: T) -> T:
     if queue is not None:
         return queue
     return built_in if account is None else account

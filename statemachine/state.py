@@ -9,6 +9,7 @@ has just restarted has empty caches and must come to the same bytes.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from statemachine import keys, records
 from statemachine.kv import KV
@@ -16,6 +17,7 @@ from statemachine.records import (
     AccountRecord,
     Binding,
     ClaimRecord,
+    LaneRecord,
     MachineRecord,
     QueueRecord,
     SessionRecord,
@@ -33,6 +35,9 @@ WINDOW_BYTES_MAX = 64 << 20
 Fresh = tuple[bytes, int, int, bool, bytes]
 """A fresh message: id, expires_ms, bytes of its body, whether timed, the stored record."""
 
+Returned = tuple[bytes, int]
+"""A returned message: its id with the lane at the end, so that it sorts by age; deliveries."""
+
 
 class Account:
     """An account, decoded."""
@@ -45,8 +50,49 @@ class Account:
         self.dirty = False
 
 
+class Lane:
+    """A lane, decoded, with the oldest of its messages (``fresh``, ``returned``)."""
+
+    __slots__ = (
+        "dirty",
+        "has_gaps",
+        "key",
+        "messages",
+        "number",
+        "place",
+        "record",
+        "returned",
+        "returned_is_all",
+        "window",
+        "window_is_all",
+    )
+
+    def __init__(
+        self, names: tuple[str, str], queue_number: int, number: int, record: LaneRecord
+    ) -> None:
+        self.place = (*names, record.zone)
+        """Account, queue and zone."""
+        self.number = number
+        self.record = record
+        self.key = keys.lane(queue_number, number)
+        self.messages = keys.of_queue(b"m", queue_number) + number.to_bytes(2, "big")
+        """Where the keys in space m of its messages without flags begin."""
+        self.dirty = number == 0
+        """Whether it is to be written; the first one always is, with the queue."""
+        self.has_gaps = False
+        """Whether the command at hand has taken fresh ones out from between."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing of what is in it but the counts."""
+        self.window: deque[Fresh] = deque()
+        self.window_is_all = self.record.ready == self.record.returned
+        self.returned: list[Returned] = []
+        self.returned_is_all = not self.record.returned
+
+
 class Queue:
-    """A queue, decoded, with the oldest of its fresh messages (``fresh``)."""
+    """A queue, decoded, with its lanes."""
 
     __slots__ = (
         "_effective",
@@ -57,15 +103,21 @@ class Queue:
         "counted",
         "dirty",
         "key",
+        "lanes",
+        "lanes_by_kind",
         "messages",
         "names",
         "record",
-        "window",
-        "window_is_all",
+        "tiers",
     )
 
     def __init__(
-        self, names: tuple[str, str], key: bytes, record: QueueRecord, account: Account
+        self,
+        names: tuple[str, str],
+        key: bytes,
+        record: QueueRecord,
+        account: Account,
+        more_lanes: Iterable[LaneRecord] = (),
     ) -> None:
         self.names = names
         self.key = key
@@ -75,18 +127,43 @@ class Queue:
         """As they are stored; None: not read yet."""
         self.counted = _counts(record)
         """What of this queue is in the machine's sums."""
+        self.lanes: list[Lane] = []
         self.begin(record)
+        for lane in more_lanes:
+            self.add_lane(lane)
         self._under: object = None
         self._effective = BUILT_IN
 
     def begin(self, record: QueueRecord) -> None:
-        """Go by this record, and by its number."""
+        """Go by this record, by its number, and by its first lane if it has one."""
+        for lane in self.lanes:
+            lane.dirty = False
         self.record = record
         self.messages = keys.of_queue(b"m", record.number)
         """Where its keys in space m begin; ``claims`` is the same for space c."""
         self.claims = keys.of_queue(b"c", record.number)
-        self.window: deque[Fresh] = deque()
-        self.window_is_all = record.ready == record.returned
+        self.lanes = []
+        self.lanes_by_kind: dict[tuple[int, str], Lane] = {}
+        """By priority and zone."""
+        self.tiers: list[list[Lane]] = []
+        """Lanes by priority, the highest first."""
+        if record.first is not None:
+            self.add_lane(record.first)
+
+    def add_lane(self, record: LaneRecord) -> Lane:
+        """Take in the next lane in the order of their numbers."""
+        lane = Lane(self.names, self.record.number, len(self.lanes), record)
+        self.lanes.append(lane)
+        self.lanes_by_kind[record.priority, record.zone] = lane
+        tiers: dict[int, list[Lane]] = {}
+        for one in self.lanes:
+            tiers.setdefault(-one.record.priority, []).append(one)
+        self.tiers = [tiers[priority] for priority in sorted(tiers)]
+        return lane
+
+    def lane_of(self, message_id: bytes) -> Lane:
+        """The lane of a message that is stored."""
+        return self.lanes[(message_id[0] << 8 | message_id[1]) & keys.LANE_MASK]
 
     def in_force(self) -> Effective:
         """The queue's settings under its account's defaults, as both are now."""
@@ -137,7 +214,9 @@ class State:
         self.copies = 0
         """How many copies bindings have made in this entry, and how many bytes."""
         self.copied_bytes = 0
-        self.woken: dict[tuple[str, str], int] = {}
+        self.woken: dict[Lane, int] = {}
+        """Lanes in which messages have become ready, and how many."""
+        self._dirty_lanes: list[Lane] = []
         self._dirty: list[Account | Session] = []
         self._dirty_queues: list[Queue] = []
 
@@ -180,8 +259,9 @@ class State:
                 return None
             owner = self.find_account(account)
             assert owner is not None, "a queue has an account"
-            names = (account, name)
-            found = self.queues[names] = Queue(names, key, records.decode_queue(data), owner)
+            names, record = (account, name), records.decode_queue(data)
+            more = self._more_lanes(record)
+            found = self.queues[names] = Queue(names, key, record, owner, more)
         return found
 
     def find_session(self, session_id: int) -> Session | None:
@@ -210,15 +290,23 @@ class State:
             queue.dirty = True
             self._dirty_queues.append(queue)
 
-    def wake(self, queue: Queue, count: int) -> None:
-        """So many messages of the queue have become ready."""
-        self.woken[queue.names] = self.woken.get(queue.names, 0) + count
+    def touch_lane(self, lane: Lane) -> None:
+        """The lane's record is to be written at the end of the round; its queue's as well."""
+        if not lane.dirty:
+            lane.dirty = True
+            self._dirty_lanes.append(lane)
+
+    def wake(self, lane: Lane) -> None:
+        """A message of the lane has become ready."""
+        self.woken[lane] = self.woken.get(lane, 0) + 1
 
     def drop_queue(self, queue: Queue) -> None:
         """The queue is no more: take its record and its share of the sums away."""
+        for lane in queue.lanes:
+            lane.dirty = False
         del self.queues[queue.names]
         self.kv.delete(queue.key)
-        self._count(queue, (0, 0, 0, 0))
+        self._count(queue, (0, 0, 0, 0, 0))
         queue.dirty = False
 
     def drop_account(self, name: str) -> None:
@@ -243,23 +331,36 @@ class State:
                 queue.dirty = False
                 self._count(queue, _counts(queue.record))
                 put(queue.key, encode(queue.record))
+        for lane in self._dirty_lanes:
+            if lane.dirty:
+                lane.dirty = False
+                put(lane.key, encode(lane.record))
         for changed in self._dirty:
             if changed.dirty:
                 changed.dirty = False
                 put(changed.key, encode(changed.record))
         put(keys.POSITION, encode(self.machine))
         self._dirty_queues.clear()
+        self._dirty_lanes.clear()
         self._dirty.clear()
         self.moved = False
         self._trim()
 
-    def _count(self, queue: Queue, counts: tuple[int, int, int, int]) -> None:
+    def _more_lanes(self, record: QueueRecord) -> list[LaneRecord]:
+        """The records of all lanes but the first."""
+        if record.lanes < 2:
+            return []
+        low, high = keys.lane(record.number, 1), keys.lane(record.number + 1, 0)
+        return [records.decode_lane(data) for _, data in self.kv.scan(low, high)]
+
+    def _count(self, queue: Queue, counts: tuple[int, int, int, int, int]) -> None:
         machine = self.machine
         before, queue.counted = queue.counted, counts
         machine.ready += counts[0] - before[0]
         machine.delayed += counts[1] - before[1]
         machine.claimed += counts[2] - before[2]
         machine.bytes += counts[3] - before[3]
+        machine.blocked += counts[4] - before[4]
 
     def _trim(self) -> None:
         """Empty a cache that has grown too large: simple, and seldom enough to cost nothing."""
@@ -274,10 +375,10 @@ class State:
             self.claimed_messages = 0
         if self.window_bytes > WINDOW_BYTES_MAX:
             for queue in self.queues.values():
-                queue.window.clear()
-                queue.window_is_all = queue.record.ready == queue.record.returned
+                for lane in queue.lanes:
+                    lane.forget()
             self.window_bytes = 0
 
 
-def _counts(record: QueueRecord) -> tuple[int, int, int, int]:
-    return record.ready, record.delayed, record.claimed, record.bytes
+def _counts(record: QueueRecord) -> tuple[int, int, int, int, int]:
+    return record.ready, record.delayed, record.claimed, record.bytes, record.blocked

@@ -84,16 +84,18 @@ def _end_leases(state: State, queue: Queue, limit: int) -> tuple[int, int]:
 
 
 def _drop_heads(state: State, queue: Queue, limit: int) -> tuple[int, int]:
-    """Fresh messages that have expired, in order, up to the first that has not."""
-    count = 0
-    while (oldest := fresh.first(state, queue)) is not None:
-        expires_ms = oldest[1]
-        if count == limit or expires_ms > state.now_ms:
-            return count, max(state.now_ms, expires_ms)
-        fresh.take(state, queue, 1)
-        messages.drop_fresh(state, queue, oldest)
-        count += 1
-    return count, FOR_EVER
+    """Fresh messages that have expired, by lane, up to the first that has not."""
+    count, next_ms = 0, FOR_EVER
+    for lane in queue.lanes:
+        while (oldest := fresh.first(state, lane)) is not None:
+            expires_ms = oldest[1]
+            if count == limit or expires_ms > state.now_ms:
+                next_ms = min(next_ms, max(state.now_ms, expires_ms))
+                break
+            fresh.take(state, queue, lane, 1)
+            messages.drop_fresh(state, queue, oldest)
+            count += 1
+    return count, next_ms
 
 
 def _meet_deadlines(state: State, queue: Queue, limit: int) -> tuple[int, int]:
@@ -103,7 +105,7 @@ def _meet_deadlines(state: State, queue: Queue, limit: int) -> tuple[int, int]:
     if due:
         for key in due:
             _meet(state, queue, key)
-        messages.after_removal(state, queue)
+        fresh.settle_gaps(state, queue)
         # Once more: what was given back may have set deadlines.
         _, next_ms = _due_deadlines(state, queue, due[-1], 0)
     if next_ms > now_ms:
@@ -129,7 +131,7 @@ def _meet(state: State, queue: Queue, key: bytes) -> None:
         claims.end_lease(state, queue, keys.number(subject))
     elif kind == DELAY:
         if messages.ripen(state, queue, subject):
-            state.wake(queue, 1)
+            state.wake(queue.lane_of(subject))
     else:
         assert kind == EXPIRY, key
         messages.expire(state, queue, subject)

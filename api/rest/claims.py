@@ -11,7 +11,7 @@ from api.rest import answers, parameters, polling
 from api.rest.answers import Answer
 from api.rest.envelopes import Message, envelope, timestamp
 from api.rest.operations import Operation, Says
-from api.rest.parameters import NoQuery
+from api.rest.parameters import NoQuery, ZoneMode
 from api.rest.reads import ReadQuery
 from api.rest.requests import Call, JsonBody
 from statemachine import queries
@@ -25,12 +25,17 @@ ACK = CLAIM + "/ack"
 
 
 class ClaimToMake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many messages, for how long, how long to wait for one, and for which zone."""
+    """How many messages, for how long, how long to wait for one, for which zone and how strictly.
+
+    ``locality_wait``: how old messages of other zones must be, where the own zone is preferred.
+    """
 
     limit: int = 1
     lease: float | None = None
     wait: float = 0
     zone: str | None = None
+    zone_mode: ZoneMode | None = None
+    locality_wait: float | None = None
 
 
 class ClaimView(msgspec.Struct, frozen=True):
@@ -95,6 +100,10 @@ async def claim_messages(call: Call, query: NoQuery) -> Answer:
         parameters.in_range(asked.limit, 1, limits.claim_messages_max, "limit"),
         _lease_ms(call, asked.lease),
         parameters.zone(asked.zone, call.home),
+        asked.zone_mode,
+        parameters.optional_milliseconds(
+            asked.locality_wait, limits.duration_ms_max, "locality_wait"
+        ),
     )
     wait_ms = parameters.milliseconds(asked.wait, limits.wait_ms_max, "wait")
     if not wait_ms:
@@ -204,7 +213,7 @@ OPERATIONS = (
         "POST",
         CLAIMS,
         claim_messages,
-        "Claim the oldest ready messages under one lease",
+        "Claim ready messages under one lease: the highest priority first, then the oldest",
         query=NoQuery,
         body=CLAIM_BODY,
         answers={

@@ -23,7 +23,7 @@ from statemachine.commands import NewMessage
 from statemachine.records import StoredMessage, message_id_text
 
 CONTENT_TYPE_LENGTH_MAX = 255
-State = Literal["ready", "delayed", "claimed"]
+State = Literal["ready", "delayed", "claimed", "blocked"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _is_header_name = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+").fullmatch
@@ -45,6 +45,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
     deliveries: int
     zone: str
+    priority: int
+    group: str | None
 
 
 def timestamp(unix_ms: int) -> datetime:
@@ -80,6 +82,8 @@ def envelope(message_id: bytes, stored: StoredMessage, state: State, deliveries:
         expires_at=optional_timestamp(stored.expires_ms),
         deliveries=deliveries,
         zone=stored.zone,
+        priority=stored.priority,
+        group=stored.group or None,
     )
 
 
@@ -90,6 +94,8 @@ def new_message(
     delay_s: float | None,
     headers: Mapping[str, str],
     zone: str,
+    priority: int,
+    group: str | None,
     limits: Limits,
 ) -> NewMessage:
     """A checked message for the state machine."""
@@ -108,6 +114,8 @@ def new_message(
         None if ttl_s is None else parameters.milliseconds(ttl_s, most_ms, "ttl"),
         None if delay_s is None else parameters.milliseconds(delay_s, most_ms, "delay"),
         zone,
+        parameters.priority(priority) if priority else 0,
+        parameters.group(group),
     )
 
 

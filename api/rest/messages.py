@@ -36,6 +36,8 @@ class PutQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ttl: float | None = None
     delay: float | None = None
     zone: str | None = None
+    priority: int = 0
+    group: str | None = None
 
 
 class MessageToPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +48,8 @@ class MessageToPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delay: float | None = None
     headers: dict[str, str] = {}
     zone: str | None = None
+    priority: int = 0
+    group: str | None = None
 
 
 class BatchToPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,6 +117,7 @@ class DeletedMessages(msgspec.Struct, frozen=True):
 
 
 _NO_ATTRIBUTES = PutQuery()
+ATTRIBUTES = ", ".join(PutQuery.__struct_fields__)
 _decode_message = msgspec.json.Decoder(MessageToPut).decode
 _decode_batch = msgspec.json.Decoder(BatchToPut).decode
 _decode_has_messages = msgspec.json.Decoder(HasMessages).decode
@@ -122,7 +127,7 @@ async def put_messages(call: Call, query: PutQuery) -> Answer:
     """POST messages: a JSON message, a JSON batch, or one raw body of another type."""
     if is_json(call.content_type):
         if query != _NO_ATTRIBUTES:
-            raise Problem("invalid_request", "ttl, delay and zone are fields of a JSON message")
+            raise Problem("invalid_request", f"{ATTRIBUTES} are fields of a JSON message")
         messages = _from_json(call, await call.body())
     else:
         messages = (_from_raw(call, query, await call.body()),)
@@ -269,6 +274,8 @@ def checked(message: MessageToPut, limits: Limits, home: str) -> NewMessage:
         message.delay,
         message.headers,
         home if message.zone is None else parameters.name(message.zone, "zone"),
+        message.priority,
+        message.group,
         limits,
     )
 
@@ -281,6 +288,8 @@ def as_put(message: NewMessage) -> MessageToPut:
         None if message.delay_ms is None else parameters.seconds(message.delay_ms),
         dict(message.headers),
         message.zone or None,
+        message.priority,
+        message.group or None,
     )
 
 
@@ -321,6 +330,8 @@ def _from_raw(call: Call, query: PutQuery, data: bytes) -> NewMessage:
         query.delay,
         _message_headers(call),
         parameters.zone(query.zone, call.home),
+        query.priority,
+        query.group,
         call.service.limits,
     )
 
@@ -353,7 +364,7 @@ OPERATIONS = (
         browse_messages,
         "Look at messages without claiming them",
         query=BrowseQuery,
-        answers={200: Says("A page, in the order of ids", Page)},
+        answers={200: Says("A page, the oldest first", Page)},
     ),
     Operation(
         "DELETE",

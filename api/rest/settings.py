@@ -6,18 +6,31 @@ what is named: null puts that one back to the default.
 
 from __future__ import annotations
 
+from typing import TypeVar, get_args
+
 import msgspec
 
 from api.ports import Limits
 from api.problems import Problem
-from api.rest.parameters import optional_milliseconds, seconds
+from api.rest.parameters import ZoneMode, optional_milliseconds, seconds
 from statemachine.commands import QueueSettings
 from statemachine.settings import Effective
 
 METADATA_BYTES_MAX = 16_384
 
 # Members of ``QueueSettings`` and what clients call them.
-FIELDS = {"ttl_ms": "ttl", "delay_ms": "delay", "lease_ms": "lease", "metadata": "metadata"}
+FIELDS = {
+    "ttl_ms": "ttl",
+    "delay_ms": "delay",
+    "lease_ms": "lease",
+    "metadata": "metadata",
+    "zone_mode": "zone_mode",
+    "locality_wait_ms": "locality_wait",
+}
+
+T = TypeVar("T")
+
+_MODES: dict[str, ZoneMode] = {mode: mode for mode in get_args(ZoneMode)}
 
 UNSET = msgspec.UNSET
 Unset = msgspec.UnsetType
@@ -31,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lease: float | Unset | None = UNSET
     metadata: msgspec.Raw | Unset = UNSET
     """A JSON object, kept as it comes."""
+    zone_mode: ZoneMode | Unset | None = UNSET
+    locality_wait: float | Unset | None = UNSET
 
 
 class SettingsView(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +54,8 @@ class SettingsView(msgspec.Struct, frozen=True, kw_only=True):
     ttl: float
     delay: float
     lease: float
+    zone_mode: str
+    locality_wait: float
 
 
 def to_store(settings: Settings, limits: Limits) -> QueueSettings:
@@ -49,6 +66,10 @@ def to_store(settings: Settings, limits: Limits) -> QueueSettings:
         delay_ms=optional_milliseconds(_given(settings.delay), most_ms, "delay"),
         lease_ms=optional_milliseconds(_given(settings.lease), most_ms, "lease", least_ms=1),
         metadata=_metadata(settings.metadata),
+        zone_mode=_given(settings.zone_mode),
+        locality_wait_ms=optional_milliseconds(
+            _given(settings.locality_wait), most_ms, "locality_wait"
+        ),
     )
 
 
@@ -66,18 +87,31 @@ def from_store(stored: QueueSettings) -> Settings:
         delay=UNSET if stored.delay_ms is None else seconds(stored.delay_ms),
         lease=UNSET if stored.lease_ms is None else seconds(stored.lease_ms),
         metadata=UNSET if stored.metadata is None else msgspec.Raw(stored.metadata),
+        zone_mode=_zone_mode(stored.zone_mode),
+        locality_wait=(
+            UNSET if stored.locality_wait_ms is None else seconds(stored.locality_wait_ms)
+        ),
     )
 
 
 def in_force(found: Effective) -> SettingsView:
     """What holds."""
     return SettingsView(
-        ttl=seconds(found.ttl_ms), delay=seconds(found.delay_ms), lease=seconds(found.lease_ms)
+        ttl=seconds(found.ttl_ms),
+        delay=seconds(found.delay_ms),
+        lease=seconds(found.lease_ms),
+        zone_mode=found.zone_mode,
+        locality_wait=seconds(found.locality_wait_ms),
     )
 
 
-def _given(value: float | Unset | None) -> float | None:
+def _given(value: T | Unset | None) -> T | None:
     return None if isinstance(value, Unset) else value
+
+
+def _zone_mode(stored: str | None) -> ZoneMode | Unset:
+    """What was set; nothing if it is of a later version."""
+    return UNSET if stored is None else _MODES.get(stored, UNSET)
 
 
 def _metadata(value: msgspec.Raw | Unset) -> bytes | None:

@@ -107,6 +107,7 @@ def test_what_a_schedule_puts_goes_through_bindings(
 def test_a_message_is_shown_as_it_was_put(client: TestClient) -> None:
     """All that a message may say: a field that is added must come back too."""
     message = {"body": [1], "ttl": 5.5, "delay": 2, "headers": {"a": "b"}, "zone": "south"}
+    message |= {"priority": 7, "group": "g"}
     assert message.keys() == {*MessageToPut.__struct_fields__}
     assert put(client, every=60, message=message)["message"] == message
 

@@ -23,6 +23,13 @@ ACCOUNT = "a"
 PATIENCE_S = 12.0  # Longer than a node's own.
 LEASES_MS = (200, 700, 2_000, 6_000)
 
+# Picked by number, so that they mix without a chance of their own.
+ZONES = ("", "z1", "z1", "z1", "z2", "z2", "z3")
+PRIORITIES = (0, 0, 0, 4, 9)
+GROUPS = ("", "", "", "", "", "", "g1", "g1", "g2", "g2", "g3")
+MODES = (None, None, "any", "only", "prefer", "prefer", "prefer", "only")
+WAITS_MS = (None, 0, 300)
+
 
 class Gone:
     """The node went away while a client waited."""
@@ -255,13 +262,17 @@ class Client:
         messages = []
         for _ in range(chance.choice((1, 1, 1, 2, 5))):
             size = chance.randrange(self._workload.body_bytes_max)
-            body = b"%d " % self._history.number()
+            number = self._history.number()
+            body = b"%d " % number
             messages.append(
                 c.NewMessage(
                     body + bytes(size),
                     "text/plain",
                     ttl_ms=chance.choice((300, 1_000, 4_000)) if kind == "put mortal" else None,
                     delay_ms=chance.choice((50, 500, 2_000)) if kind == "put later" else None,
+                    zone=ZONES[number % len(ZONES)],
+                    priority=PRIORITIES[number % len(PRIORITIES)],
+                    group=GROUPS[number % len(GROUPS)],
                 )
             )
         return c.Enqueue(ACCOUNT, self._queue(), tuple(messages))
@@ -270,8 +281,17 @@ class Client:
         # Without a lease of its own, the queue's: half a minute unless somebody sets it.
         settings = "patch queue" in self._workload.operations
         lease_ms = self._chance.choice((*LEASES_MS, None) if settings else LEASES_MS)
-        zone = f"z{self._history.number()}"
-        return c.Claim(ACCOUNT, self._queue(), self._chance.choice((1, 2, 10)), lease_ms, zone)
+        number = self._history.number()
+        return c.Claim(
+            ACCOUNT,
+            self._queue(),
+            self._chance.choice((1, 2, 10)),
+            lease_ms,
+            ZONES[number % len(ZONES)],
+            MODES[number % len(MODES)],
+            WAITS_MS[number % len(WAITS_MS)],
+            consumer=f"c{number}",
+        )
 
     def _on_claim(self, kind: str) -> c.Command:
         if not self._held:

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 from queue_model import Model, Queue
 from statemachine import commands as c
 from statemachine.machine import BatchResult
-from statemachine.outcomes import Done, Outcome, Reason, Refused, SessionOpened, Swept
+from statemachine.outcomes import Claimed, Done, Outcome, Reason, Refused, SessionOpened, Swept
 from statemachine.queries import Stats
 
 SESSION_IDLE_MS = 3_600_000
 Names = tuple[str, str]
-Counts = tuple[int, int, int, int] | None  # Ready, delayed, claimed, claims; None: no queue.
+Counts = tuple[int, ...] | None  # Ready, delayed, claimed, blocked, claims; None: no queue.
 
 
 class Effect:
@@ -116,6 +116,11 @@ class Oracle:
         )
         if isinstance(command, c.Once) and (command.account, command.key) in self.model.once:
             self._sometimes("an idempotency key came again")
+        if isinstance(command, c.Claim) and isinstance(outcome, Claimed):
+            if outcome.until_ms and not outcome.claim:
+                self._sometimes("a claim was told when others' messages are its turn")
+            if len({one.id[:2] for one in outcome.messages}) > 1:
+                self._sometimes("a claim took messages of several lanes")
         if isinstance(command, c.Ack | c.DeleteQueue):
             queue = self.model.queues.get((command.account, command.queue))
             claims = {} if queue is None else queue.claims
@@ -168,6 +173,8 @@ class Oracle:
     def _count(self) -> None:
         for names in [*self._counts, *self.model.queues]:
             counts = counted(self.model.queues.get(names))
+            if counts is not None and counts[3]:
+                self._sometimes("a message waited behind others of its group")
             at, values = self._counts.setdefault(names, ([0], [None]))
             if values[-1] != counts:
                 at.append(self.index)
@@ -188,10 +195,13 @@ def counted(queue: Queue | None) -> Counts:
         states.count("ready"),
         states.count("delayed"),
         states.count("claimed"),
+        states.count("blocked"),
         len(queue.claims),
     )
 
 
 def of_stats(stats: Stats | None) -> Counts:
     """The same of what a replica says."""
-    return None if stats is None else (stats.ready, stats.delayed, stats.claimed, stats.claims)
+    if stats is None:
+        return None
+    return stats.ready, stats.delayed, stats.claimed, stats.blocked, stats.claims

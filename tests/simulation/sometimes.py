@@ -78,6 +78,9 @@ SOMETIMES: dict[str, str] = {
     "an idempotency key came again": "and was answered as before",
     # The queue.
     "a message was delivered again": "after its lease, or a release",
+    "a message waited behind others of its group": "which go one at a time",
+    "a claim took messages of several lanes": "of more than one priority or zone, or delayed ones",
+    "a claim was told when others' messages are its turn": "it prefers its own zone",
     "a sweep ran beside live claims": "",
     "a sweep ended a lease": "",
     "a sweep ended a message's life": "",

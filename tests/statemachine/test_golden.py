@@ -23,28 +23,40 @@ from statemachine.machine import BatchResult, Machine
 ID = bytes(9) + b"\x07"
 SETTINGS = QueueSettings(ttl_ms=1, delay_ms=2, lease_ms=3, metadata=b"{}")
 TIMING = c.Timing("* * * * *", 6, "UTC", 1, 2, "skip")
-MESSAGE = NewMessage(b"body", "t/p", (("k", "v"),), 1, 2, "z")
+MESSAGE = NewMessage(b"body", "t/p", (("k", "v"),), 1, 2, "z", 3, "g")
+PLACED = QueueSettings(zone_mode="only", locality_wait_ms=4)
+LANE = r.LaneRecord(1, "z", *range(2, 10))
 
 COMMANDS: list[tuple[str, c.Command]] = [
     (
-        "9301079194050302919401a161a1719296c404626f6479a3742f709192a16ba1760102a17a96c400a17490c0c0a0",
+        "9301079194050302919401a161a1719298c404626f6479a3742f709192a16ba1760102a17a03a16798c400a17490c0c0a000a0",
         c.Enqueue("a", "q", (MESSAGE, NewMessage(b"", "t"))),
     ),
-    ("9301079194050302919602a161a1710506a17a", c.Claim("a", "q", 5, 6, "z")),
+    (
+        "9301079194050302919902a161a1710506a17aa670726566657207a177",
+        c.Claim("a", "q", 5, 6, "z", "prefer", 7, "w"),
+    ),
+    (
+        "9301079194050302919408a161a1719bc0c0c0c0c0c0c0c0c0a46f6e6c7904",
+        c.PutQueue("a", "q", PLACED),
+    ),
     ("9301079194050302919503a161a1710506", c.Extend("a", "q", 5, 6)),
     ("9301079194050302919504a161a1710591c40a00000000000000000007", c.Ack("a", "q", 5, (ID,))),
     ("9301079194050302919605a161a17105c006", c.Release("a", "q", 5, None, 6)),
     ("9301079194050302919406a161a17191c40a00000000000000000007", c.DeleteMessages("a", "q", (ID,))),
     ("9301079194050302919307a161a171", c.Purge("a", "q")),
-    ("9301079194050302919408a161a17194010203c4027b7d", c.PutQueue("a", "q", SETTINGS)),
     (
-        "9301079194050302919509a161a17194010203c4027b7d91a674746c5f6d73",
+        "9301079194050302919408a161a1719b010203c4027b7dc0c0c0c0c0c0c0",
+        c.PutQueue("a", "q", SETTINGS),
+    ),
+    (
+        "9301079194050302919509a161a1719b010203c4027b7dc0c0c0c0c0c0c091a674746c5f6d73",
         c.PatchQueue("a", "q", SETTINGS, ("ttl_ms",)),
     ),
     ("930107919405030291930aa161a171", c.DeleteQueue("a", "q")),
-    ("930107919405030291930ba16194010203c4027b7d", c.PutAccount("a", SETTINGS)),
+    ("930107919405030291930ba1619b010203c4027b7dc0c0c0c0c0c0c0", c.PutAccount("a", SETTINGS)),
     (
-        "930107919405030291940ca16194010203c4027b7d91a674746c5f6d73",
+        "930107919405030291940ca1619b010203c4027b7dc0c0c0c0c0c0c091a674746c5f6d73",
         c.PatchAccount("a", SETTINGS, ("ttl_ms",)),
     ),
     ("930107919405030291920da161", c.DeleteAccount("a")),
@@ -63,7 +75,7 @@ COMMANDS: list[tuple[str, c.Command]] = [
     ),
     ("930107919405030291941fa161a171a174", c.DeleteBinding("a", "q", "t")),
     (
-        "9301079194050302919720a161a173a17196c404626f6479a3742f709192a16ba1760102a17a96a92a202a202a202a202a06a35554430102a4736b697005",
+        "9301079194050302919720a161a173a17198c404626f6479a3742f709192a16ba1760102a17a03a16796a92a202a202a202a202a06a35554430102a4736b697005",
         c.PutSchedule("a", "s", "q", MESSAGE, TIMING, 5),
     ),
     ("9301079194050302919321a161a173", c.DeleteSchedule("a", "s")),
@@ -88,36 +100,37 @@ OUTCOMES: list[tuple[str, o.Outcome]] = [
 ]
 
 RECORDS: list[tuple[str, msgspec.Struct]] = [
+    ("9d0102030405060708090a0b0cc400", r.MachineRecord(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)),
+    ("949b010203c4027b7dc0c0c0c0c0c0c0010200", r.AccountRecord(SETTINGS, 1, 2)),
     (
-        "9c0102030405060708090a0bc400",
-        r.MachineRecord(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11),
-    ),
-    ("9494010203c4027b7d010200", r.AccountRecord(SETTINGS, 1, 2)),
-    (
-        "dc00160194010203c4027b7d02030405060708090a0b0c0d0e0f101112131400",
-        r.QueueRecord(1, SETTINGS, 2, *range(3, 21)),
+        "dc0013019b010203c4027b7dc0c0c0c0c0c0c0020304050607089a01a17a0203040506070809090a0b0c0d0e0f1000",
+        r.QueueRecord(1, SETTINGS, 2, *range(3, 9), LANE, *range(9, 17)),
     ),
     (
-        "dc00160194c0c0c0c0020000000000000000000000000000000000cfffffffffffffffff00",
+        "dc0013019bc0c0c0c0c0c0c0c0c0c0c002000000000000c000000000000000cfffffffffffffffff00",
         r.QueueRecord(1, QueueSettings(), 2),
     ),
     ("940102c39193c40a000000000000000000070304", r.ClaimRecord(1, 2, True, [r.Held(ID, 3, 4)])),
+    ("9a01a17a0203040506070809", LANE),
+    ("92c40a0000000000000000000702", r.GroupRecord(ID, 2)),
     ("93a26e310102", r.SessionRecord("n1", 1, 2)),
     (
         "919194a1749193a16891a17690c201",
         r.BindingsRecord((r.Binding("t", (c.HeaderMatch("h", ("v",)),), False, 1),)),
     ),
     (
-        "9901a17196c404626f6479a3742f709192a16ba1760102a17a96a92a202a202a202a202a06a35554430102a4736b69700203040506",
+        "9901a17198c404626f6479a3742f709192a16ba1760102a17a03a16796a92a202a202a202a202a06a35554430102a4736b69700203040506",
         r.ScheduleRecord(1, "q", MESSAGE, TIMING, 2, 3, 4, 5, 6),
     ),
     ("93c40166019109", r.OnceRecord(b"f", 1, o.Done())),
 ]
 
-MESSAGE_HEX = "01000000000000000500000000000000060000000d93a3742f709192a16ba176a17a626f6479"
-PLAIN_HEX = "00ffffffffffffffff00000000000000060000000593a17490a078"
+MESSAGE_HEX = "01000000000000000500000000000000060000001095a3742f709192a16ba176a17a03a167626f6479"
+PLAIN_HEX = "00ffffffffffffffff00000000000000060000000795a17490a000a078"
 
-STATE_DIGEST = "f3e884366dcbc417fa394c5f5e0442e1"
+NEAR = [("y", "only", None), ("z", "prefer", 40), ("", "prefer", None)]
+
+STATE_DIGEST = "dfc7b29b01c8b2949b364e7f167d833c"
 
 REASONS = {
     "no_account",
@@ -178,10 +191,12 @@ def test_every_command_outcome_and_record_has_a_line() -> None:
 def test_messages_are_frozen() -> None:
     record = r.encode_message(MESSAGE, r.TIMED, 5, 6)
     assert record.hex() == MESSAGE_HEX
-    assert r.decode_message(record) == r.StoredMessage(b"body", "t/p", (("k", "v"),), "z", 6, 5)
+    stored = r.StoredMessage(b"body", "t/p", (("k", "v"),), "z", 6, 5, 3, "g")
+    assert r.decode_message(record) == stored
+    assert r.group_of(record) == "g"
     plain = r.encode_message(NewMessage(b"x", "t"), 0, r.FOR_EVER, 6)
     assert plain.hex() == PLAIN_HEX
-    assert r.decode_message(plain) == r.StoredMessage(b"x", "t", (), "", 6, None)
+    assert r.decode_message(plain) == r.StoredMessage(b"x", "t", (), "", 6, None, 0, "")
 
 
 def test_a_log_leads_to_the_state_it_always_did() -> None:
@@ -201,7 +216,7 @@ def test_a_log_leads_to_the_state_it_always_did() -> None:
         machine.end_round()
         spaces |= {key[:1] for key in kv.rows()}
         digests[b"%d" % index] = digest(kv)
-    assert b"".join(sorted(spaces)) == b"abcdefkmopqrstxz", "every space was in use"
+    assert b"".join(sorted(spaces)) == b"abcdefgklmopqrstwxz", "every space was in use"
     assert digest(MemoryKV(digests)).hex() == STATE_DIGEST
 
 
@@ -257,6 +272,9 @@ class History:
                 (("k", "v"),) * draw.randrange(2),
                 draw.choice([None, 0, 50, 500]),
                 draw.choice([None, None, 0, 25]),
+                draw.choice(["", "y", "z"]),
+                draw.choice([0, 0, 9]),
+                draw.choice(["", "", "g", "h"]),
             )
             for _ in range(draw.randrange(1, 4))
         )
@@ -264,7 +282,7 @@ class History:
             c.Enqueue("a", queue, new),
             c.Enqueue("a", queue, new),
             c.Claim("a", queue, draw.randrange(1, 4), lease_ms),
-            c.Claim("a", queue, draw.randrange(1, 4), lease_ms),
+            c.Claim("a", queue, draw.randrange(1, 4), lease_ms, *draw.choice(NEAR)),
             c.Extend("a", queue, claim, lease_ms),
             c.Ack("a", queue, claim, draw.choice([None, ids])),
             c.Release("a", queue, claim, draw.choice([None, ids]), delay_ms),

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from memory_kv import MemoryKV
-from queue_model import Message, Model
+from queue_model import Message, Model, Place
 from statemachine import commands as c
-from statemachine import fresh, queries, records, state
+from statemachine import fresh, lanes, queries, records, returned, state
 from statemachine.commands import Batch, Command, Entry
 from statemachine.digest import digest
 from statemachine.machine import BatchResult, Machine
@@ -30,7 +30,9 @@ from statemachine.sessions import IDLE_MAX_MS
 Names = tuple[str, str]
 ACCOUNTS = st.sampled_from(["a", "b\x00"])
 NAMES = st.sampled_from([("a", "q")] * 5 + [("a", "q\x00"), ("a", "p"), ("b\x00", "q")])
-STATES = st.sampled_from(["ready", "delayed", "claimed"])
+STATES = st.sampled_from(["ready", "delayed", "claimed", "blocked"])
+ZONES = st.sampled_from(["", "z1", "z1", "z2", "z3"])
+MODES = st.sampled_from([None, None, "any", "only", "prefer", "prefer"])
 DURATIONS = st.sampled_from([1, 5, 20, 60, 500])
 OPTIONAL = st.none() | DURATIONS
 INDEX = st.integers(0, 10**6)
@@ -40,10 +42,14 @@ SETTINGS = st.builds(
     delay_ms=st.none() | st.just(0) | DURATIONS,
     lease_ms=OPTIONAL,
     metadata=st.none() | st.just(b"{}"),
+    zone_mode=MODES,
+    locality_wait_ms=OPTIONAL,
 )
-FIELDS = st.lists(st.sampled_from(["ttl_ms", "delay_ms", "lease_ms", "metadata", "later"])).map(
-    tuple
-)
+FIELDS = st.lists(
+    st.sampled_from(
+        ["ttl_ms", "delay_ms", "lease_ms", "metadata", "zone_mode", "locality_wait_ms", "later"]
+    )
+).map(tuple)
 MESSAGES = st.builds(
     c.NewMessage,
     body=st.binary(max_size=3),
@@ -51,7 +57,9 @@ MESSAGES = st.builds(
     headers=st.sampled_from([(), (), (("k", "v"),), (("K", "vw"), ("l", "v"))]),
     ttl_ms=st.none() | st.just(0) | DURATIONS,
     delay_ms=st.sampled_from([None, None, 0, 0, 5, 60]),
-    zone=st.sampled_from(["", "z1"]),
+    zone=ZONES,
+    priority=st.sampled_from([0, 0, 0, 4, 9]),
+    group=st.sampled_from(["", "", "", "g", "h", "g\x00"]),
 )
 MATCHES = st.lists(
     st.builds(
@@ -186,9 +194,17 @@ class Histories(RuleBasedStateMachine):
     def enqueue(self, how: str, names: Names, new: list[c.NewMessage]) -> None:
         self.do(how, c.Enqueue(*names, tuple(new)))
 
-    @step(12, how=HOW, names=NAMES, limit=st.integers(1, 6), lease=OPTIONAL)
-    def claim(self, how: str, names: Names, limit: int, lease: int | None) -> None:
-        self.do(how, c.Claim(*names, limit, lease))
+    @step(12, how=HOW, names=NAMES, limit=st.integers(1, 6), lease=OPTIONAL, zone=ZONES, mode=MODES)
+    def claim(
+        self,
+        how: str,
+        names: Names,
+        limit: int,
+        lease: int | None,
+        zone: str,
+        mode: str | None,
+    ) -> None:
+        self.do(how, c.Claim(*names, limit, lease, zone, mode))
 
     @step(2, how=HOW, which=INDEX, lease=OPTIONAL)
     def extend(self, how: str, which: int, lease: int | None) -> None:
@@ -311,15 +327,15 @@ class Histories(RuleBasedStateMachine):
     def sweep(self, limit: int) -> None:
         note(f"{self.now_ms}: sweep {limit}")
         more = True
-        woken = dict[Names, int]()
+        woken = dict[Place, int]()
         while more:
             (swept,) = self.entry(0, 0, c.Sweep(limit))
             assert isinstance(swept, Swept)
             assert swept.count <= limit
             assert swept.count == limit or not swept.more
             more = swept.more
-            for names, count in self.twin.take_woken().items():
-                woken[names] = woken.get(names, 0) + count
+            for place, count in self.twin.take_woken().items():
+                woken[place] = woken.get(place, 0) + count
         self.model.sweep()
         assert woken == +self.model.woken
         self.model.woken.clear()
@@ -410,6 +426,9 @@ class Histories(RuleBasedStateMachine):
             self.patch.setattr(fresh, "WINDOW_MESSAGES_MAX", 3)
             self.patch.setattr(fresh, "FILL_MESSAGES", 1)
             self.patch.setattr(fresh, "FILL_BYTES", 60)
+            self.patch.setattr(returned, "AT_HAND_MAX", 2)
+            self.patch.setattr(returned, "FILL_MESSAGES", 1)
+            self.patch.setattr(lanes, "ZONES_MAX", 2)
             self.patch.setattr(records, "PLAIN_META_MAX", 1)
             self.patch.setattr(queries, "SCANNED_MAX", 4)
         self.entry(0, 0, c.Barrier())
@@ -449,29 +468,42 @@ class Histories(RuleBasedStateMachine):
         ]
         totals = queries.totals(kv)
         assert (totals.accounts, totals.queues) == (len(model.accounts), len(model.queues))
-        sums = [0, 0, 0, 0]
+        sums = [0, 0, 0, 0, 0]
         for (account, name), queue in model.queues.items():
-            counts = [len(queue.of(state)) for state in ("ready", "delayed", "claimed")]
+            states = ("ready", "delayed", "claimed", "blocked")
+            counts = [len(queue.of(state)) for state in states]
             counts.append(sum(len(one.new.body) for one in queue.messages.values()))
             sums = [before + more for before, more in zip(sums, counts, strict=True)]
             view = queries.queue(kv, account, name)
             assert view is not None
-            assert [view.ready, view.delayed, view.claimed, view.bytes] == counts
+            shown = [view.ready, view.delayed, view.claimed, view.blocked, view.bytes]
+            assert shown == counts
             in_force = view.effective.ttl_ms, view.effective.delay_ms, view.effective.lease_ms
             assert in_force == model.in_force((account, name))
+            locality = view.effective.zone_mode, view.effective.locality_wait_ms
+            assert locality == model.locality((account, name))
             stats = queries.stats(kv, account, name)
             assert stats is not None
             assert stats.claims == len(queue.claims)
             oldest = queue.of("ready")
             assert stats.oldest_ready_ms == (oldest[0].enqueued_ms if oldest else None)
-            assert queries.has_ready(kv, account, name) == bool(counts[0])
+            self.prospects_agree((account, name))
             self.browse_agrees((account, name), applied_ms)
             for claim in queue.claims:
                 self.claim_agrees((account, name), claim, applied_ms)
-        assert [totals.ready, totals.delayed, totals.claimed, totals.bytes] == sums
+        shown = [totals.ready, totals.delayed, totals.claimed, totals.blocked, totals.bytes]
+        assert shown == sums
+
+    def prospects_agree(self, names: Names) -> None:
+        ready = self.model.queues[names].of("ready")
+        is_near = [one.zone in ("", "z1") for one in ready]
+        for mode, far in (("only", False), ("prefer", not all(is_near)), ("any", False)):
+            claim = c.Claim(*names, 1, zone="z1", zone_mode=mode)
+            near = bool(ready) if mode == "any" else any(is_near)
+            assert queries.prospects(self.twin_kv, claim) == queries.Prospects(mode, near, far)
 
     def browse_agrees(self, names: Names, now_ms: int) -> None:
-        stored = sorted(self.model.queues[names].messages.values(), key=lambda one: one.id)
+        stored = sorted(self.model.queues[names].messages.values(), key=Message.age)
         shown = [one for one in stored if one.state == "claimed" or not one.expired(now_ms)]
         for include_claimed, zone in ((True, None), (False, None), (True, "z1")):
             wanted = [
@@ -544,7 +576,7 @@ class Histories(RuleBasedStateMachine):
         for names, queue in self.model.queues.items():
             assert not queue.messages, names
         self.a_round_ends()
-        assert {key[:1] for key in self.kv.rows()} <= {b"a", b"p", b"q"}
+        assert {key[:1] for key in self.kv.rows()} <= {b"a", b"l", b"p", b"q"}
         assert self.machine.next_due_ms() is None
 
 

@@ -18,8 +18,14 @@ INTEGERS = st.sampled_from([-(2**63), -1, 0, 1, 2, 100, 2**63, 2**64 - 1])
 TEXTS = st.sampled_from(["", "a", "\x00", "\x00\x01", "\uffff"])
 NAMES = st.just("a") | st.just("a") | st.just("a") | TEXTS
 BYTES = st.sampled_from([b"", b"\xff" * 10, bytes(10), b"x" * 11])
+MODES = st.sampled_from([None, "any", "only", "prefer", ""])
 SETTINGS = st.builds(
-    c.QueueSettings, st.none() | INTEGERS, st.none() | INTEGERS, st.none() | INTEGERS
+    c.QueueSettings,
+    st.none() | INTEGERS,
+    st.none() | INTEGERS,
+    st.none() | INTEGERS,
+    zone_mode=MODES,
+    locality_wait_ms=st.none() | INTEGERS,
 )
 MESSAGE = st.builds(
     c.NewMessage,
@@ -29,12 +35,17 @@ MESSAGE = st.builds(
     st.none() | INTEGERS,
     st.none() | INTEGERS,
     TEXTS,
+    INTEGERS,
+    TEXTS,
 )
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "account": NAMES,
     "queue": NAMES,
     "key": NAMES,
     "zone": TEXTS,
+    "zone_mode": MODES,
+    "locality_wait_ms": st.none() | INTEGERS,
+    "consumer": TEXTS,
     "node": TEXTS,
     "fingerprint": BYTES,
     "digest": BYTES,

@@ -17,6 +17,8 @@ MESSAGES = st.builds(
     content_type=TEXT,
     headers=st.lists(st.tuples(TEXT, TEXT), max_size=3).map(tuple),
     zone=TEXT,
+    priority=st.integers(0, 9),
+    group=TEXT,
 )
 TIMES = st.integers(0, FOR_EVER)
 
@@ -31,6 +33,8 @@ def test_messages_come_back(new: NewMessage, expires: int, enqueued: int, flags:
         new.headers,
         new.zone,
     )
+    assert (stored.priority, stored.group) == (new.priority, new.group)
+    assert records.group_of(record) == new.group
     assert stored.enqueued_ms == enqueued
     assert stored.expires_ms == (None if expires == FOR_EVER else expires)
     header = records.times(record)

@@ -61,8 +61,8 @@ class Scenario:
         due = self.machine.next_due_ms()
         tick = self.machine.next_tick_ms()
         woken = "".join(
-            f" woken={'/'.join(names)}:{count}"
-            for names, count in self.machine.take_woken().items()
+            f" woken={'/'.join(filter(None, place))}:{count}"
+            for place, count in self.machine.take_woken().items()
         )
         ticks = "" if tick is None else f" tick={tick}"
         return f"{self.shown(result.outcomes[0])}; due={due}{ticks}{woken}"
@@ -75,6 +75,8 @@ class Scenario:
             return "no queue"
         shown = [f"{self.name('m', one.id)}:{one.state}({one.deliveries})" for one in page.items]
         counts = f"ready={stats.ready} delayed={stats.delayed} claimed={stats.claimed}"
+        if stats.blocked:
+            counts += f" blocked={stats.blocked}"
         return " ".join([counts, f"bytes={stats.bytes} oldest={stats.oldest_ready_ms}", *shown])
 
     def name(self, kind: str, thing: object) -> str:
@@ -136,8 +138,18 @@ def number(words: Words, key: str) -> int | None:
     return int(words[key][0]) if key in words else None
 
 
+def word(words: Words, key: str) -> str | None:
+    return words[key][0] if key in words else None
+
+
 def settings_of(words: Words) -> c.QueueSettings:
-    return c.QueueSettings(number(words, "ttl"), number(words, "delay"), number(words, "lease"))
+    return c.QueueSettings(
+        number(words, "ttl"),
+        number(words, "delay"),
+        number(words, "lease"),
+        zone_mode=word(words, "mode"),
+        locality_wait_ms=number(words, "wait"),
+    )
 
 
 def fields_of(words: Words) -> tuple[str, ...]:
@@ -148,7 +160,16 @@ def put(_: Scenario, words: Words) -> Command:
     ttl, delay = number(words, "ttl"), number(words, "delay")
     headers = tuple(pairs(words.get("header", [])))
     new = tuple(
-        c.NewMessage(body.encode(), "text/plain", headers, ttl_ms=ttl, delay_ms=delay)
+        c.NewMessage(
+            body.encode(),
+            "text/plain",
+            headers,
+            ttl_ms=ttl,
+            delay_ms=delay,
+            zone=word(words, "zone") or "",
+            priority=number(words, "priority") or 0,
+            group=word(words, "group") or "",
+        )
         for body in words["body"]
     )
     return c.Enqueue(*names_of(words), new)
@@ -190,9 +211,20 @@ def tick(scenario: Scenario, words: Words) -> Command:
     return c.Tick("a", name, version, due_ms, number(words, "next"), "skip" in words)
 
 
+def claim(_: Scenario, words: Words) -> Command:
+    return c.Claim(
+        *names_of(words),
+        number(words, "limit") or 1,
+        number(words, "lease"),
+        word(words, "zone") or "",
+        word(words, "mode"),
+        number(words, "wait"),
+    )
+
+
 COMMANDS: dict[str, Callable[[Scenario, Words], Command]] = {
     "put": put,
-    "claim": lambda _, w: c.Claim(*names_of(w), int(w.get("limit", ["1"])[0]), number(w, "lease")),
+    "claim": claim,
     "extend": lambda s, w: c.Extend(*names_of(w), s.claim(w), number(w, "lease")),
     "ack": lambda s, w: c.Ack(*names_of(w), s.claim(w), s.ids(w)),
     "release": lambda s, w: c.Release(*names_of(w), s.claim(w), s.ids(w), number(w, "delay") or 0),

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict, deque
+from collections import Counter, deque
 
 from api.ports import Cluster, InvalidTiming, Limits, Member, Status, Unavailable
 from memory_kv import MemoryKV
 from raftq.replica.schedules import tick_of
 from raftq.replica.ticks import BadTiming, next_tick
+from raftq.replica.waiters import Waiters
 from statemachine.commands import Barrier, Batch, Command, Entry, Once, QueueCommand, Sweep, Timing
 from statemachine.kv import Reader
 from statemachine.machine import Machine
@@ -37,7 +38,8 @@ class LocalService:
         self.observed: list[tuple[str, str, int]] = []
         self._kv = MemoryKV()
         self._machine = Machine(self._kv)
-        self._waiting: dict[tuple[str, str], deque[asyncio.Future[None]]] = defaultdict(deque)
+        self._waiters = Waiters()
+        self._parked: Counter[tuple[str, str]] = Counter()
 
     # The test's side.
 
@@ -48,7 +50,7 @@ class LocalService:
 
     def parked(self, account: str, queue: str) -> int:
         """How many callers wait for the queue."""
-        return len(self._waiting[account, queue])
+        return self._parked[account, queue]
 
     # The port.
 
@@ -92,19 +94,32 @@ class LocalService:
         if index > self._machine.applied_index:
             raise Unavailable("behind", f"this replica has not applied {index} yet")
 
-    async def wait_ready(self, account: str, queue: str, timeout_s: float) -> bool:
+    async def wait_ready(
+        self,
+        account: str,
+        queue: str,
+        timeout_s: float,
+        *,
+        zone: str | None = None,
+        others: bool = False,
+    ) -> bool:
         """See ``Service``."""
-        waiting = self._waiting[account, queue]
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting.append(woken)
+        woken = asyncio.Event()
+
+        def wake(_: str) -> bool:
+            woken.set()
+            return True
+
+        self._parked[account, queue] += 1
+        forget = self._waiters.when_ready((account, queue), wake, zone=zone, others=others)
         try:
             async with asyncio.timeout(timeout_s):
-                await woken
+                await woken.wait()
         except TimeoutError:
             return False
         finally:
-            if woken in waiting:
-                waiting.remove(woken)
+            self._parked[account, queue] -= 1
+            forget()
         return True
 
     def status(self) -> Status:
@@ -160,14 +175,5 @@ class LocalService:
         entry = Entry(1, self.clock_ms, (Batch(0, 0, 0, (command,)),))
         [result] = self._machine.apply(index, 1, entry)
         self._machine.end_round()
-        for (account, queue), count in self._machine.take_woken().items():
-            self._wake(account, queue, count)
+        self._waiters.wake(self._machine.take_woken(), index)
         return result.outcomes[0]
-
-    def _wake(self, account: str, queue: str, count: int) -> None:
-        waiting = self._waiting[account, queue]
-        while count > 0 and waiting:
-            woken = waiting.popleft()
-            if not woken.done():
-                woken.set_result(None)
-                count -= 1

@@ -11,17 +11,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from statemachine import commands as c
+from statemachine import lanes
 from statemachine import outcomes as o
 from statemachine.outcomes import Outcome, Reason, Refused
 from statemachine.records import decode_message
 
+T = TypeVar("T")
 Names = tuple[str, str]
+Place = tuple[str, str, str]  # Account, queue and zone.
 TTL_MS, DELAY_MS, LEASE_MS = 4 * 24 * 3600 * 1000, 0, 30_000
 BINDINGS_MAX, SCHEDULES_MAX = 64, 1_000
+LOCALITY_WAIT_MS = 3_000
 
 
 @dataclass
@@ -34,6 +39,7 @@ class Message:
     due_ms: int = 0
     deliveries: int = 0
     claim: int = 0
+    zone: str = ""  # Empty also for what came from one zone too many.
 
     def expired(self, now_ms: int) -> bool:
         return self.expires_ms is not None and self.expires_ms <= now_ms
@@ -47,6 +53,19 @@ class Queue:
     settings: c.QueueSettings
     messages: dict[bytes, Message] = field(default_factory=dict)
     claims: dict[int, int] = field(default_factory=dict)  # To the end of the lease.
+    zones: dict[str, None] = field(default_factory=dict)  # Seen since it was empty by command.
+
+    def zone(self, named: str) -> str:
+        """Where a message of this zone counts as being."""
+        if named and named not in self.zones and len(self.zones) < lanes.ZONES_MAX:
+            self.zones[named] = None
+        return named if named in self.zones else ""
+
+    def is_first(self, message: Message) -> bool:
+        """Whether no other message of its group came before it and is still there."""
+        group = message.new.group
+        others = [one.age() for one in self.messages.values() if one.new.group == group]
+        return not group or message.age() == min(others)
 
     def of(self, state: str) -> list[Message]:
         found = [message for message in self.messages.values() if message.state == state]
@@ -71,7 +90,7 @@ class Model:
         self.accounts: dict[str, c.QueueSettings] = {}
         self.queues: dict[Names, Queue] = {}
         self.once: dict[tuple[str, str], tuple[bytes, int, Outcome]] = {}
-        self.woken: Counter[Names] = Counter()
+        self.woken: Counter[Place] = Counter()
         self.all_ids: list[tuple[Names, bytes]] = []
         self.all_claims: list[tuple[Names, int]] = []
 
@@ -106,6 +125,8 @@ class Model:
             command = command.command
         if not isinstance(command, c.Claim) or not isinstance(outcome, o.Claimed):
             return outcome
+        if not outcome.claim:
+            return outcome
         queue = self.queues.get((command.account, command.queue))
         nothing = o.Claimed(0, 0, ())
         if queue is None or queue.claims.get(outcome.claim, 0) <= self.now_ms:
@@ -129,13 +150,13 @@ class Model:
                     del queue.claims[claim]
             for message in queue.of("delayed"):
                 if message.expired(self.now_ms):
-                    del queue.messages[message.id]
+                    self._leaves(names, queue, message)
                 elif message.due_ms <= self.now_ms:
-                    message.state = "ready"
-                    self.woken[names] += 1
-            for message in queue.of("ready"):
+                    message.state = "blocked"
+                    self._turn(names, queue, message)
+            for message in queue.of("blocked") + queue.of("ready"):
                 if message.expired(self.now_ms):
-                    del queue.messages[message.id]
+                    self._leaves(names, queue, message)
         self.once = {key: kept for key, kept in self.once.items() if kept[1] > self.now_ms}
 
     def next_due_ms(self) -> int | None:
@@ -144,23 +165,40 @@ class Model:
         for queue in self.queues.values():
             times += queue.claims.values()
             times += [message.due_ms for message in queue.of("delayed")]
-            waiting = queue.of("delayed") + queue.of("ready")
+            waiting = queue.of("delayed") + queue.of("ready") + queue.of("blocked")
             times += [one.expires_ms for one in waiting if one.expires_ms is not None]
         return min(times, default=None)
 
     def in_force(self, names: Names) -> tuple[int, int, int]:
         """Time to live, delay and lease for the queue."""
         own, defaults = self.queues[names].settings, self.accounts[names[0]]
-
-        def pick(of_queue: int | None, of_account: int | None, built_in: int) -> int:
-            given = [value for value in (of_queue, of_account) if value is not None]
-            return given[0] if given else built_in
-
         return (
             pick(own.ttl_ms, defaults.ttl_ms, TTL_MS),
             pick(own.delay_ms, defaults.delay_ms, DELAY_MS),
             pick(own.lease_ms, defaults.lease_ms, LEASE_MS),
         )
+
+    def locality(self, names: Names) -> tuple[str, int]:
+        """Zone mode, and how long a message is first for its own zone."""
+        own, defaults = self.queues[names].settings, self.accounts[names[0]]
+        return (
+            pick(own.zone_mode, defaults.zone_mode, "any"),
+            pick(own.locality_wait_ms, defaults.locality_wait_ms, LOCALITY_WAIT_MS),
+        )
+
+    def _turn(self, names: Names, queue: Queue, message: Message) -> None:
+        """A message whose turn it may be: it is ready unless others of its group are ahead."""
+        if message.state == "blocked" and queue.is_first(message):
+            message.state = "ready"
+            # What has expired is no reason to get up.
+            self.woken[*names, message.zone] += not message.expired(self.now_ms)
+
+    def _leaves(self, names: Names, queue: Queue, message: Message) -> None:
+        """The message is gone; the next one of its group may have its turn."""
+        del queue.messages[message.id]
+        for other in queue.of("blocked"):
+            if other.new.group == message.new.group:
+                self._turn(names, queue, other)
 
     def _open(self, names: Names) -> Queue:
         self.accounts.setdefault(names[0], c.QueueSettings())
@@ -185,21 +223,23 @@ class Model:
                 self._arrive((command.account, place.queue), place.id, new)
 
     def _arrive(self, names: Names, message_id: bytes, new: c.NewMessage) -> None:
+        queue = self.queues[names]
         assert len(message_id) == 10
         seen = [known[2:] for known_names, known in self.all_ids if known_names == names]
         assert all(earlier < message_id[2:] for earlier in seen), "ids grow"
         ttl_ms, delay_ms, _ = self.in_force(names)
         ttl_ms = ttl_ms if new.ttl_ms is None else new.ttl_ms
         delay_ms = delay_ms if new.delay_ms is None else new.delay_ms
-        self.queues[names].messages[message_id] = Message(
+        queue.messages[message_id] = Message(
             message_id,
             new,
             enqueued_ms=self.now_ms,
             expires_ms=self.now_ms + ttl_ms if ttl_ms else None,
-            state="delayed" if delay_ms else "ready",
+            state="delayed" if delay_ms else "blocked",
             due_ms=self.now_ms + delay_ms,
+            zone=queue.zone(new.zone),
         )
-        self.woken[names] += not delay_ms
+        self._turn(names, queue, queue.messages[message_id])
         self.all_ids.append((names, message_id))
 
     def _put_binding(self, command: c.PutBinding, outcome: Outcome) -> None:
@@ -271,15 +311,18 @@ class Model:
         names = (command.account, command.queue)
         queue = self.queues.get(names, Queue(c.QueueSettings()))
         taken: list[Message] = []
-        for message in queue.of("ready"):
-            if len(taken) == command.limit:
+        while len(taken) < command.limit:
+            waiting = self._for_claim(command, queue)
+            due = [one for one, due_ms in waiting if due_ms <= self.now_ms and one not in taken]
+            if not due:
                 break
-            if message.expired(self.now_ms):
-                del queue.messages[message.id]
+            if due[0].expired(self.now_ms):
+                self._leaves(names, queue, due[0])
             else:
-                taken.append(message)
+                taken.append(due[0])
         if not taken:
-            assert outcome == o.Claimed(0, 0, ())
+            until_ms = min([due_ms for _, due_ms in self._for_claim(command, queue)], default=0)
+            assert outcome == o.Claimed(0, until_ms, ())
             return
         assert outcome.claim not in [claim for _, claim in self.all_claims]
         lease_ms = self.in_force(names)[2] if command.lease_ms is None else command.lease_ms
@@ -293,6 +336,23 @@ class Model:
             assert given.deliveries == message.deliveries
             self.same(message, given.record)
 
+    def _for_claim(self, command: c.Claim, queue: Queue) -> list[tuple[Message, int]]:
+        """Ready messages that are for this claim, sooner or later; the first to take first."""
+        names = (command.account, command.queue)
+        if names not in self.queues:
+            return []
+        mode, wait_ms = self.locality(names)
+        mode = mode if command.zone_mode is None else command.zone_mode
+        wait_ms = wait_ms if command.locality_wait_ms is None else command.locality_wait_ms
+        found = []
+        for message in queue.of("ready"):
+            is_near = mode not in ("only", "prefer") or message.zone in ("", command.zone)
+            if is_near or mode == "prefer":
+                due_ms = 0 if is_near else message.enqueued_ms + wait_ms
+                order = (-message.new.priority, not is_near, message.age())
+                found.append((order, message, due_ms))
+        return [(message, due_ms) for _, message, due_ms in sorted(found, key=lambda one: one[0])]
+
     def same(self, message: Message, record: bytes) -> None:
         """The stored record is the message as it was put."""
         stored = decode_message(record)
@@ -303,6 +363,7 @@ class Model:
             new.headers,
             new.zone,
         )
+        assert (stored.priority, stored.group) == (new.priority, new.group)
         assert stored.enqueued_ms == message.enqueued_ms
         assert stored.expires_ms == message.expires_ms
 
@@ -340,7 +401,7 @@ class Model:
         queue = self._held(command, outcome)
         if queue is not None:
             for message in self._settled(queue, command, outcome):
-                del queue.messages[message.id]
+                self._leaves((command.account, command.queue), queue, message)
 
     def _release(self, command: c.Release, outcome: Outcome) -> None:
         queue = self._held(command, outcome)
@@ -352,23 +413,27 @@ class Model:
     def _give_back(self, names: Names, queue: Queue, message: Message, delay_ms: int) -> None:
         message.claim = 0
         if message.expired(self.now_ms):
-            del queue.messages[message.id]
+            self._leaves(names, queue, message)
         elif delay_ms:
             message.state, message.due_ms = "delayed", self.now_ms + delay_ms
         else:
             message.state = "ready"
-            self.woken[names] += 1
+            self.woken[*names, message.zone] += 1
 
     def _delete_messages(self, command: c.DeleteMessages, outcome: Outcome) -> None:
         queue = self._queue_or_refused(command, outcome)
         if queue is not None:
-            found = [one for one in dict.fromkeys(command.ids) if queue.messages.pop(one, None)]
-            assert outcome == o.Deleted(len(found))
+            ids = [one for one in dict.fromkeys(command.ids) if one in queue.messages]
+            for one in ids:
+                self._leaves((command.account, command.queue), queue, queue.messages[one])
+            assert outcome == o.Deleted(len(ids))
 
     def _purge(self, command: c.Purge, outcome: Outcome) -> None:
         queue = self._queue_or_refused(command, outcome)
         if queue is not None:
             assert outcome == o.Deleted(len(queue.messages))
+            if queue.messages or queue.claims:
+                queue.zones.clear()
             queue.messages.clear()
             queue.claims.clear()
 
@@ -454,10 +519,16 @@ def _matches(binding: c.PutBinding, message: c.NewMessage) -> bool:
     return True in wanted if binding.any_of else False not in wanted
 
 
+def pick(of_queue: T | None, of_account: T | None, built_in: T) -> T:
+    """The queue's setting, or the account's, or the built-in one."""
+    given = [value for value in (of_queue, of_account) if value is not None]
+    return given[0] if given else built_in
+
+
 def _patched(
     current: c.QueueSettings, change: c.QueueSettings, fields: tuple[str, ...]
 ) -> c.QueueSettings:
-    members = ("ttl_ms", "delay_ms", "lease_ms", "metadata")
+    members = ("ttl_ms", "delay_ms", "lease_ms", "metadata", "zone_mode", "locality_wait_ms")
     return c.QueueSettings(
         **{name: getattr(change if name in fields else current, name) for name in members}
     )

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from raftq.replica.stamps import Stamps
 from simulation.mutants.damage import Constant, Edit, Mutant, mutant
-from statemachine import claims, fresh, machine, messages, once, queues, sessions, sweeps
+from statemachine import (
+    claims,
+    fresh,
+    machine,
+    messages,
+    once,
+    queues,
+    sessions,
+    sweeps,
+    taking,
+)
 from statemachine.state import State
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -59,7 +69,37 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "returned-come-last",
         "What was given back is delivered behind what came after it.",
-        Edit(claims, "claim", "if record.returned:", "if record.returned == record.ready:"),
+        Edit(taking.Taken, "take_oldest", "(back is None or oldest[0][2:] < back[0])", "True"),
+    ),
+    mutant(
+        "priority-ignored",
+        "A claim takes the lowest priority first.",
+        Edit(taking, "_take_by_priority", "queue.tiers", "reversed(queue.tiers)"),
+    ),
+    mutant(
+        "zone-ignored",
+        "A claim for one zone only takes from all.",
+        Edit(taking, "take", "if mode in (ONLY, PREFER)", "if mode == PREFER"),
+    ),
+    mutant(
+        "locality-without-wait",
+        "Messages of other zones go to whoever asks first.",
+        Edit(taking, "_merge", "if due_ms > rule.now_ms:", "if False:"),
+    ),
+    mutant(
+        "group-all-at-once",
+        "What comes behind the first of its group is ready too.",
+        Edit(messages, "_join", "elif is_first:", "elif True:"),
+    ),
+    mutant(
+        "group-stuck",
+        "The first of a group is gone, and nobody has a turn after it.",
+        Edit(messages, "leave", "_succeed(state, queue, group, message_id)", "False"),
+    ),
+    mutant(
+        "group-jumps-the-queue",
+        "A message of a group that is delayed has its turn when the delay is over.",
+        Edit(messages, "ripen", "if _is_behind(state, queue, message_id):", "if False:"),
     ),
     mutant(
         "depends-on-memory",
@@ -67,7 +107,7 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             fresh,
             "_fill",
-            "if queue.window_is_all or record.ready == record.returned:",
+            "if lane.window_is_all or record.ready == record.returned:",
             "if True:",
         ),
     ),
@@ -81,7 +121,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "expired-and-delivered",
         "A claim takes what has expired and was not swept yet.",
-        Edit(claims._Taken, "take_fresh", "if expires_ms <= now_ms:", "if False:"),
+        Edit(taking.Taken, "_take_fresh", "if expires_ms <= now_ms:", "if False:"),
     ),
     mutant(
         "delay-lost",
@@ -150,7 +190,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "claimed-count-stays",
         "An ack takes messages away and still counts them as claimed.",
-        Edit(claims, "ack", "record.claimed -= len(settled)", "pass"),
+        Edit(claims, "ack", "queue.record.claimed -= len(settled)", "pass"),
     ),
     mutant(
         "deleted-and-given-back",
@@ -161,8 +201,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "deliveries-not-counted",
         "A message that is delivered again says that it is the first time.",
         Edit(
-            claims._Taken,
-            "take_returned",
+            taking.Taken,
+            "_take_returned",
             "Delivered(message_id, deliveries + 1, data)",
             "Delivered(message_id, 1, data)",
         ),
@@ -170,6 +210,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "readiness-not-told",
         "Nobody is told that messages have become ready.",
-        Edit(State, "wake", "self.woken.get(queue.names, 0) + count", "0"),
+        Edit(State, "wake", "self.woken.get(lane, 0) + 1", "0"),
+        Edit(messages, "enqueue", "woken.get(lane, 0) + 1", "0"),
     ),
 )
