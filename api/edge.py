@@ -16,6 +16,7 @@ from api.problems import MEDIA_TYPE, Problem, from_status
 # A client may invent methods and paths; neither may become a new time series.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED = "unmatched"
+ZONE_HEADER = b"raftq-zone"
 NO_ANSWER = 499  # The client went away first; nginx's number for it.
 
 
@@ -41,7 +42,7 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *self._tags()]
+                message["headers"] = [*message["headers"], *self._tags(scope)]
             await send(message)
 
         try:
@@ -61,7 +62,7 @@ class Edge:
             took_s = service.monotonic() - started_s
             service.observe_request(template, method, status or NO_ANSWER, took_s)
 
-    def _tags(self) -> list[tuple[bytes, bytes]]:
+    def _tags(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         status = self._service.status()
         known = (status.node, status.zone, status.role)
         if known != self._known:
@@ -72,7 +73,15 @@ class Edge:
             *self._fixed,
             (b"raftq-applied-index", b"%d" % status.applied_index),
             (b"raftq-staleness-ms", b"%d" % status.staleness_ms),
+            *self._hint(dict(scope["headers"]).get(ZONE_HEADER), status.zone),
         ]
+
+    def _hint(self, wanted: bytes | None, own: str) -> list[tuple[bytes, bytes]]:
+        """For a client of another zone: who of its own it should ask."""
+        if wanted is None or (zone := wanted.decode("latin-1")) == own:
+            return []
+        url = self._service.nearest(zone)
+        return [] if url is None else [(b"raftq-nearest", url.encode())]
 
 
 async def send_problem(problem: Problem, send: Send) -> None:

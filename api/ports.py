@@ -6,6 +6,7 @@ end may reach past this port, the native REST API included.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -73,6 +74,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     applied_index: int
     lag: int
     """Entries behind the highest commit index the answering node knows."""
+    rtt_ms: float | None = None
+    """From the answering node and back, smoothed; null for itself, or if it is not known."""
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +86,34 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     term: int
     commit_index: int
     members: tuple[Member, ...]
+
+
+class ZoneTraffic(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answering node has exchanged with the nodes of one zone since it started."""
+
+    zone: str
+    frames_sent: int
+    frame_bytes_sent: int
+    frames_received: int
+    frame_bytes_received: int
+
+
+class ZoneMessages(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages of a zone that clients of a zone have put or claimed at the answering node."""
+
+    message_zone: str
+    client_zone: str
+    put: int
+    claimed: int
+
+
+class Zones(msgspec.Struct, frozen=True, kw_only=True):
+    """What crosses between zones, as the answering node has counted it."""
+
+    node: str
+    zone: str
+    traffic: tuple[ZoneTraffic, ...]
+    messages: tuple[ZoneMessages, ...]
 
 
 class Service(Protocol):
@@ -154,6 +185,22 @@ class Service(Protocol):
 
     def cluster(self) -> Cluster:
         """All replicas."""
+        ...
+
+    def nearest(self, zone: str) -> str | None:
+        """The API of a replica in the zone that can be reached and is a member, if there is one."""
+        ...
+
+    def zones(self) -> Zones:
+        """What crosses between zones."""
+        ...
+
+    def observe_put(self, message_zones: Sequence[str], client_zone: str) -> None:
+        """Count messages that a client has put: at least one."""
+        ...
+
+    def observe_claimed(self, message_zones: Sequence[str], client_zone: str) -> None:
+        """Count messages that a client was given: at least one."""
         ...
 
     def ready(self) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -21,6 +21,8 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+
+from raftq.crossings import Crossings, Traffic
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 COUNTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0)
@@ -65,6 +67,8 @@ COUNTERS = {
     "frames_dropped": "Frames not sent, as the peer was not connected or its buffer full",
     "snapshots_sent": "Snapshots streamed to a peer whole",
     "snapshots_installed": "Snapshots of the leader installed here",
+    "leader_moves": "Times this node moved the leadership to a zone that is preferred",
+    "leader_moves_failed": "Times it could not",
     "requests_refused": "Requests answered 503, as there was no leader or too much was pending",
 }
 GAUGES = {
@@ -90,24 +94,33 @@ DISTRIBUTIONS = {
     "apply_round_seconds": ("Time to apply and store one round of entries", SECONDS),
 }
 
+TRAFFIC = {
+    "frames_sent": "Frames sent to nodes of a zone",
+    "frame_bytes_sent": "Bytes of frames sent to nodes of a zone",
+    "frames_received": "Frames received from nodes of a zone",
+    "frame_bytes_received": "Bytes of frames received from nodes of a zone",
+}
+
 
 class Metrics(Collector):
     """One node's numbers. Attributes named as in the tables above are there to be changed."""
 
-    def __init__(self, *, node: str = "", zone: str = "") -> None:
+    def __init__(
+        self, *, node: str = "", zone: str = "", peers: Mapping[str, str] | None = None
+    ) -> None:
+        """``peers``: the zone of each other node."""
         self.entries_appended = 0
         self.entries_committed = 0
         self.commands_committed = 0
         self.leader_changes = 0
-        self.elections_started = 0
-        self.pre_votes = 0
+        self.elections_started = self.pre_votes = 0
         self.frames_sent = 0
         self.frames_received = 0
         self.frame_bytes_sent = 0
         self.frame_bytes_received = 0
         self.frames_dropped = 0
-        self.snapshots_sent = 0
-        self.snapshots_installed = 0
+        self.snapshots_sent = self.snapshots_installed = 0
+        self.leader_moves = self.leader_moves_failed = 0
         self.requests_refused = 0
         self.term = 0
         self.is_leader = 0
@@ -115,8 +128,7 @@ class Metrics(Collector):
         self.durable_index = 0
         self.commit_index = 0
         self.applied_index = 0
-        self.journal_bytes = 0
-        self.journal_segments = 0
+        self.journal_bytes = self.journal_segments = 0
         self.accounts = 0
         self.queues = 0
         self.message_bytes = 0
@@ -133,6 +145,7 @@ class Metrics(Collector):
             "claimed": 0,
             "blocked": 0,
         }
+        self.crossings = Crossings(zone, peers or {})
         self._node = (node, zone)
         self._interventions: Counter[str] = Counter()
         self._requests: dict[tuple[str, str, int], Distribution] = {}
@@ -140,6 +153,10 @@ class Metrics(Collector):
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
+
+    def of_peer(self, peer: str) -> Traffic:
+        """The transport's counters for a peer: those of its zone."""
+        return self.crossings.of_peer(peer)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request; ``route`` is the template, never the raw path."""
@@ -215,9 +232,27 @@ class Metrics(Collector):
         for kind, count in self._interventions.items():
             guard.add_metric([kind], count)
         yield guard
+        yield from self._crossing()
         requests = HistogramMetricFamily(
             "raftq_request_seconds", "Time to answer", labels=["route", "method", "status"]
         )
         for (route, method, status), child in self._requests.items():
             child.add_to(requests, [route, method, str(status)])
         yield requests
+
+    def _crossing(self) -> Iterator[Metric]:
+        for name, help_text in TRAFFIC.items():
+            family = CounterMetricFamily(f"raftq_zone_{name}", help_text, labels=["zone"])
+            for zone, traffic in self.crossings.traffic.items():
+                family.add_metric([zone], getattr(traffic, name))
+            yield family
+        for name, help_text, counts in (
+            ("put", "Messages put here, by their zone and the client's", self.crossings.put),
+            ("claimed", "Messages claimed here, likewise", self.crossings.claimed),
+        ):
+            family = CounterMetricFamily(
+                f"raftq_zone_messages_{name}", help_text, labels=["message_zone", "client_zone"]
+            )
+            for zones, count in counts.items():
+                family.add_metric(zones, count)
+            yield family

@@ -91,7 +91,8 @@ def run(config: Config, *, bootstrap: bool = False) -> int:
 async def _serve(config: Config, *, bootstrap: bool) -> int:
     log = logs.logger("node")
     loop = asyncio.get_running_loop()
-    metrics = Metrics(node=config.node.name, zone=config.node.zone)
+    zones = {one.name: one.zone for one in config.cluster.members if one.name != config.node.name}
+    metrics = Metrics(node=config.node.name, zone=config.node.zone, peers=zones)
 
     def fatal(error: BaseException) -> None:
         log.critical("fatal: this node stops at once", error=repr(error), exc_info=error)

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TypeVar
 
-from api.ports import Cluster, InvalidTiming, Limits, Member, OutcomeUnknown, Status, Unavailable
+from api.ports import (
+    Cluster,
+    InvalidTiming,
+    Limits,
+    Member,
+    OutcomeUnknown,
+    Status,
+    Unavailable,
+    ZoneMessages,
+    Zones,
+    ZoneTraffic,
+)
 from raftq.config import Config
 from raftq.metrics import Metrics
 from raftq.replica import ticks
@@ -174,7 +187,7 @@ class NodeService:
         replica = self._replica
         members = []
         for configured in self._config.cluster.members:
-            zone, url = configured.zone, configured.api_url
+            zone, url, rtt_ms = configured.zone, configured.api_url, None
             if configured.name == replica.name:
                 role, term = replica.role, replica.consensus.term
                 applied = replica.machine.applied_index
@@ -189,6 +202,7 @@ class NodeService:
                     role = "leader"
                 if peer.hello is not None:
                     zone, url = peer.hello.zone, peer.hello.api_url
+                rtt_ms = None if peer.rtt_us is None else peer.rtt_us / 1000
             members.append(
                 Member(
                     node=configured.name,
@@ -198,9 +212,49 @@ class NodeService:
                     term=term,
                     applied_index=applied,
                     lag=max(0, highest - applied),
+                    rtt_ms=rtt_ms,
                 )
             )
         return members
+
+    def nearest(self, zone: str) -> str | None:
+        """See ``api.ports.Service``. Always the same one, so that its clients stay with it."""
+        if zone == self._config.node.zone:
+            return self._config.node.api_url
+        for peer in self._replica.links.peers.by_name.values():
+            hello, state = peer.hello, peer.state
+            if hello and state and hello.zone == zone and state.role in ("leader", "follower"):
+                return hello.api_url
+        return None
+
+    def zones(self) -> Zones:
+        """See ``api.ports.Service``."""
+        crossings = self._metrics.crossings
+        return Zones(
+            node=self._replica.name,
+            zone=self._config.node.zone,
+            traffic=tuple(
+                ZoneTraffic(zone=zone, **asdict(traffic))
+                for zone, traffic in crossings.traffic.items()
+            ),
+            messages=tuple(
+                ZoneMessages(
+                    message_zone=pair[0],
+                    client_zone=pair[1],
+                    put=crossings.put[pair],
+                    claimed=crossings.claimed[pair],
+                )
+                for pair in sorted(crossings.put.keys() | crossings.claimed.keys())
+            ),
+        )
+
+    def observe_put(self, message_zones: Sequence[str], client_zone: str) -> None:
+        """See ``api.ports.Service``."""
+        self._metrics.crossings.count_put(message_zones, client_zone)
+
+    def observe_claimed(self, message_zones: Sequence[str], client_zone: str) -> None:
+        """See ``api.ports.Service``."""
+        self._metrics.crossings.count_claimed(message_zones, client_zone)
 
     def ready(self) -> str | None:
         """See ``api.ports.Service``."""
@@ -241,6 +295,8 @@ class NodeService:
         )
         metrics.snapshots_installed = replica.snapshots_installed
         metrics.snapshots_sent = replica.snapshots_sent
+        metrics.leader_moves = replica.handover.moves
+        metrics.leader_moves_failed = replica.handover.moves_failed
         metrics.parked_polls = replica.waiters.parked
         metrics.pending_requests = replica.submitter.pending
         totals = queries.totals(replica.reader())

@@ -117,7 +117,7 @@ async def claim_messages(call: Call, query: NoQuery) -> Answer:
         )
     else:
         claimed = await polling.claim_within(call, command, wait_ms / 1000)
-    return _claimed(command, claimed) if claimed.messages else answers.empty()
+    return _claimed(call, command, claimed) if claimed.messages else answers.empty()
 
 
 async def inspect_claim(call: Call, query: ReadQuery) -> Answer:
@@ -179,8 +179,9 @@ def _lease_ms(call: Call, lease: float | None) -> int | None:
     return parameters.optional_milliseconds(lease, most_ms, "lease", least_ms=1)
 
 
-def _claimed(command: Claim, claimed: Claimed) -> Answer:
+def _claimed(call: Call, command: Claim, claimed: Claimed) -> Answer:
     view = _view(claimed)
+    call.service.observe_claimed([message.zone for message in view.messages], command.zone)
     location = f"/v1/{command.account}/queues/{command.queue}/claims/{view.claim}"
     return answers.json(201, view, (b"location", location.encode()))
 

@@ -6,7 +6,7 @@ import msgspec
 
 from api import ports
 from api.problems import Problem
-from api.rest import answers
+from api.rest import answers, parameters
 from api.rest.answers import Answer
 from api.rest.operations import Operation, Says
 from api.rest.parameters import NoQuery
@@ -21,15 +21,38 @@ class Members(msgspec.Struct, frozen=True):
     members: tuple[ports.Member, ...]
 
 
+class ClusterQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose replicas come first, and which of them is nearest."""
+
+    zone: str | None = None
+
+
+class ClusterView(ports.Cluster, frozen=True, kw_only=True):
+    """The cluster; ``nearest`` is the API to ask from the zone named, if a replica is there."""
+
+    nearest: str | None = None
+
+
 class Health(msgspec.Struct, frozen=True):
     """The node's state in a word."""
 
     status: str
 
 
-async def show_cluster(call: Call, query: NoQuery) -> Answer:
+async def show_cluster(call: Call, query: ClusterQuery) -> Answer:
     """GET /cluster."""
-    return answers.json(200, call.service.cluster())
+    cluster = call.service.cluster()
+    if query.zone is None:
+        return answers.json(200, ClusterView(**msgspec.structs.asdict(cluster)))
+    zone = parameters.name(query.zone, "zone")
+    members = tuple(sorted(cluster.members, key=lambda member: member.zone != zone))
+    known = msgspec.structs.asdict(cluster) | {"members": members}
+    return answers.json(200, ClusterView(**known, nearest=call.service.nearest(zone)))
+
+
+async def show_zones(call: Call, query: NoQuery) -> Answer:
+    """GET /cluster/zones."""
+    return answers.json(200, call.service.zones())
 
 
 async def list_members(call: Call, query: NoQuery) -> Answer:
@@ -61,8 +84,16 @@ OPERATIONS = (
         "/cluster",
         show_cluster,
         "All replicas with their zones, and the leader, as this node sees them",
+        query=ClusterQuery,
+        answers={200: Says("The cluster", ClusterView)},
+    ),
+    Operation(
+        "GET",
+        "/cluster/zones",
+        show_zones,
+        "What crosses between zones, as this node has counted it since it started",
         query=NoQuery,
-        answers={200: Says("The cluster", ports.Cluster)},
+        answers={200: Says("The counters", ports.Zones)},
     ),
     Operation(
         "GET",

@@ -133,6 +133,7 @@ async def put_messages(call: Call, query: PutQuery) -> Answer:
         messages = (_from_raw(call, query, await call.body()),)
     account, queue = call.account, call.queue
     outcome = await call.propose(Enqueue(account, queue, messages), Enqueued)
+    call.service.observe_put([message.zone for message in messages], call.home)
     ids = [message_id_text(message_id) for message_id in outcome.ids]
     put = Put(ids, _routed(outcome.routed)) if outcome.routed else Put(ids)
     if len(ids) > 1:

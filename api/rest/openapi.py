@@ -34,6 +34,19 @@ KEY_HEADER: dict[str, Any] = {
     "description": "Repeats with the same key within the window get the first answer.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
+ZONE_HEADER: dict[str, Any] = {
+    "name": "Raftq-Zone",
+    "in": "header",
+    "description": "Where the client is: an answer from another zone names a replica there.",
+    "schema": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
+}
+NEAREST: dict[str, Any] = {
+    "Raftq-Nearest": {
+        "description": "The API of a replica in the zone that the request named, if that is "
+        "not this node's and one is there.",
+        "schema": {"type": "string", "format": "uri"},
+    }
+}
 READ_HEADERS: list[dict[str, Any]] = [
     {
         "name": "Raftq-Consistency",
@@ -130,6 +143,7 @@ def _parameters(row: Operation[Any], schemas: dict[str, Any]) -> list[dict[str, 
     found += [{"name": name, "in": "query", "schema": _set(query[name])} for name in query]
     found += READ_HEADERS if row.reads else []
     found += [KEY_HEADER] if row.proposes else []
+    found.append(ZONE_HEADER)
     return found
 
 
@@ -165,7 +179,7 @@ def _responses(row: Operation[Any]) -> dict[str, Any]:
 
 
 def _says(says: Says) -> dict[str, Any]:
-    found: dict[str, Any] = {"description": says.meaning}
+    found: dict[str, Any] = {"description": says.meaning, "headers": NEAREST}
     if says.kind is not None:
         schema = {"$ref": REF.format(name=says.kind.__name__)}
         found["content"] = {JSON: {"schema": schema}}

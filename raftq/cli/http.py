@@ -1,25 +1,28 @@
-"""A client of the API that knows several replicas: any of them will do for any request.
+"""Requests of commands to whichever replica answers: the Python client, failing as a command does.
 
-A request that reached nobody, or was answered 503 (nothing was done), goes to the
-next replica. One that may have taken effect is repeated only when the caller says
-that a repetition is harmless: a read, or a write with an ``Idempotency-Key``.
+Only the replicas that were named are asked, and if none of them can be reached that
+is an answer too: a person waits for it. A request that may have taken effect is repeated
+only when the caller says that a repetition is harmless: a read, or a write with an
+``Idempotency-Key``.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
 
 from raftq.cli.failure import Exit, Failure
 from raftq.cli.options import DEFAULT_URL
-
-CONNECT_TIMEOUT_S = 3.0
-PAUSE_S = 0.2  # Between two rounds over all replicas: an election takes about a second.
+from raftq.client.drivers import BlockingDriver
+from raftq.client.effects import Request
+from raftq.client.errors import OutcomeUnknown, Refused, Unavailable
+from raftq.client.exchange import Options, Session
+from raftq.client.replicas import Replicas, split
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -37,14 +40,6 @@ class Answer(msgspec.Struct, frozen=True):
             raise Failure("the answer is not JSON; is this the URL of a raftq API?") from None
 
 
-class Problem(msgspec.Struct, frozen=True):
-    """What is read of an ``application/problem+json``."""
-
-    title: str = ""
-    detail: str = ""
-    reason: str = ""
-
-
 class Client:
     """Requests to whichever replica answers, staying with the one that did."""
 
@@ -54,11 +49,17 @@ class Client:
         timeout_s: float = 10.0,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        given = [url for text in urls or () for url in text.split(",") if url.strip()]
-        self._urls = [_checked(url) for url in given or [DEFAULT_URL]]
-        self._timeout_s = timeout_s
-        limits = httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
-        self._http = httpx2.Client(timeout=limits, transport=transport)
+        options = Options(
+            timeout_s=timeout_s, try_timeout_s=timeout_s, discover=False, persistent=False
+        )
+        try:
+            replicas = Replicas(split(urls or ()) or [DEFAULT_URL], None)
+        except ValueError as error:
+            raise Failure(str(error), Exit.USAGE) from None
+        # Spreads clients in time; nobody could gain anything by guessing it.
+        chance = random.random
+        self._session = Session(replicas, options, clock=time.monotonic, chance=chance)
+        self._driver = BlockingDriver(transport)
 
     def request(
         self,
@@ -75,93 +76,23 @@ class Client:
 
         ``wait_s`` is how long the server itself may take on purpose.
         """
-        deadline_s = time.monotonic() + self._timeout_s + wait_s
-        read_s = httpx2.Timeout(self._timeout_s + wait_s, connect=self._http.timeout.connect)
-        while True:
-            failures = []
-            for _ in range(len(self._urls)):
-                request = self._http.build_request(
-                    method,
-                    self._urls[0] + path,
-                    params=query or None,
-                    content=body,
-                    headers=headers,
-                    timeout=read_s,
-                )
-                outcome = self._try(request, repeatable)
-                if isinstance(outcome, Answer):
-                    return outcome
-                failures.append(outcome)
-                self._urls.append(self._urls.pop(0))
-            hopeless = all(failure.unreached for failure in failures)
-            if hopeless or time.monotonic() + PAUSE_S >= deadline_s:
-                raise Failure("; ".join(str(f) for f in failures), failures[-1].code)
-            time.sleep(PAUSE_S)
+        request = Request(method, path, query or {}, headers or {}, body)
+        steps = self._session.call(request, repeatable=repeatable, wait_s=wait_s)
+        try:
+            return Answer(*self._driver.run(steps))
+        except Refused as refused:
+            raise Failure(str(refused), Exit.FAILED) from None
+        except Unavailable as unavailable:
+            raise Failure(str(unavailable), Exit.UNREACHABLE) from None
+        except OutcomeUnknown as unknown:
+            raise Failure(str(unknown), Exit.UNKNOWN) from None
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._driver.close()
 
     def __enter__(self) -> Client:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _try(self, request: httpx2.Request, repeatable: bool) -> Answer | _Attempt:
-        """The answer, or why another replica should be asked; raises if none should."""
-        url = self._urls[0]
-        try:
-            response = self._http.send(request)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            return _Attempt(f"cannot reach {url}: {_words(error)}", Exit.UNREACHABLE, True)
-        except httpx2.TransportError as error:
-            attempt = _Attempt(f"{url} broke off: {_words(error)}", Exit.UNKNOWN)
-            if repeatable:
-                return attempt
-            raise Failure(f"{attempt}; it may have happened or not", Exit.UNKNOWN) from None
-        if response.status_code < 300:
-            return Answer(response.status_code, response.headers, response.content)
-        problem = _problem(response)
-        if response.status_code == 503:
-            return _Attempt(f"{url}: {problem}", Exit.UNREACHABLE)
-        if response.status_code == 504 and repeatable:
-            return _Attempt(f"{url}: {problem}", Exit.UNKNOWN)
-        raise Failure(problem, Exit.UNKNOWN if response.status_code == 504 else Exit.FAILED)
-
-
-class _Attempt(Failure):
-    """One replica's failure that leaves the others to be tried."""
-
-    def __init__(self, message: str, code: Exit, unreached: bool = False) -> None:
-        super().__init__(message, code)
-        self.unreached = unreached
-
-
-def _checked(url: str) -> str:
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise Failure(f'"{url}" is not a URL such as {DEFAULT_URL}', Exit.USAGE)
-    return url.strip().rstrip("/")
-
-
-def _words(error: httpx2.TransportError) -> str:
-    """The operating system's reason, without the layers it came through."""
-    cause: BaseException = error
-    while (cause.__cause__ or cause.__context__) is not None:
-        cause = cause.__cause__ or cause.__context__ or cause
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror.lower()
-    return str(error) or type(error).__name__
-
-
-def _problem(response: httpx2.Response) -> str:
-    """Title, detail and reason in one line."""
-    try:
-        problem = msgspec.json.decode(response.content, type=Problem)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        problem = Problem()
-    if not problem.title:
-        return f"HTTP {response.status_code} {response.reason_phrase}"
-    detail = f": {problem.detail}" if problem.detail else ""
-    return f"{problem.title}{detail} ({problem.reason})"

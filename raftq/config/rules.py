@@ -62,6 +62,11 @@ def _members(config: Config) -> Iterator[Problem]:
                 yield Problem((f"{key}.{field}", "cluster.members"), f'"{value}" is there twice')
     if not members:
         return
+    zones = dict.fromkeys(member.zone for member in members)
+    for zone in config.cluster.leader_zones:
+        if zone not in zones:
+            reason = f'no member is in "{zone}"; there are {", ".join(zones)}'
+            yield Problem(("cluster.leader_zones", "cluster.members"), reason)
     me = [member for member in members if member.name == node.name]
     if not me:
         names = ", ".join(member.name for member in members)

@@ -51,6 +51,7 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     secret: str = ""  # After ``load``: the secret, whichever way it was given.
     secret_file: str = ""
     members: tuple[MemberConfig, ...] = ()
+    leader_zones: dict[Name, Count] = {}
 
     def __repr__(self) -> str:
         """Without the secret: representations end up in logs."""
@@ -68,6 +69,8 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     inflight_entries_max: Count = 2
     peer_window_bytes: Bytes = 8 * MIB
     request_timeout_ms: Milliseconds = 10_000
+    move_hold_ms: Milliseconds = 5_000
+    move_pause_ms: Milliseconds = 30_000
 
 
 class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,7 +118,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for a while, and that alone is no reason to refuse a peer.
         """
         members = sorted(self.cluster.members, key=lambda member: member.name)
-        shared = (self.cluster.name, members, self.raft, self.limits)
+        zones = sorted(self.cluster.leader_zones.items())
+        shared = (self.cluster.name, members, zones, self.raft, self.limits)
         return hashlib.sha256(msgspec.json.encode(shared)).hexdigest()[:16]
 
 

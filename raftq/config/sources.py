@@ -175,7 +175,7 @@ def _struct(
     for field in msgspec.structs.fields(kind):
         key = f"{prefix}{field.name}"
         if field.name in values:
-            default = None if field.required else field.default
+            default = None if field.required else _default(field)
             fields[field.name] = _value(field.type, values[field.name], key, default, found)
         elif field.required:
             found.append(Problem((key,), "is missing"))
@@ -195,6 +195,10 @@ def _value(hint: object, value: object, key: str, default: object, found: list[P
     except msgspec.ValidationError as error:
         found.append(Problem((key,), _reason(hint, value, str(error))))
         return "" if default is None else default
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 def _is_tables(value: object) -> TypeGuard[list[dict[str, object]]]:

@@ -42,6 +42,9 @@ def _is_tables(value: object) -> TypeGuard[Sequence[Mapping[str, object]]]:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{json.dumps(key)} = {_value(item)}" for key, item in value.items())
+        return f"{{{inside}}}"
     # What is left are strings, numbers, booleans and lists of them, which TOML writes as
     # JSON does; except that it allows no DEL in a string.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -254,15 +254,14 @@ class Consensus:
         self.core.set_members(members)
         self.core.postpone_election()
 
-    def transfer_leadership(self) -> bool:
-        """Ask the most caught-up connected member to stand; False when none is caught up."""
+    def transfer_leadership(self, targets: Iterable[str]) -> bool:
+        """Ask the first of these members that is there and lacks nothing to stand; False: none."""
         assert self.is_leader
-        ready = [
-            (self.core.match_index(m), m) for m in self.core.others if self._replication.reaches(m)
-        ]
-        if not ready or max(ready)[0] != self.last_index:
-            return False
-        return self._host.send(max(ready)[1], TimeoutNow(self.term))
+        last = self.last_index
+        for member in targets:
+            if self._replication.reaches(member) and self.core.match_index(member) == last:
+                return self._host.send(member, TimeoutNow(self.term))
+        return False
 
     def receive(self, sender: str, message: RaftMessage) -> None:
         """Handle one message of a member."""

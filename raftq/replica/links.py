@@ -78,11 +78,12 @@ class Links:
         identity: str,
         membership: MembershipFile,
         log: Log,
+        monotonic: Callable[[], float],
         bootstrap: bool,
     ) -> None:
         self._inside, self._config, self._network = inside, config, network
         self._identity, self._membership, self._log = identity, membership, log
-        self._bootstrap = bootstrap
+        self._monotonic, self._bootstrap = monotonic, bootstrap
         own = config.node.name
         self.peers = Peers(m.name for m in config.cluster.members if m.name != own)
         self._self_id = member_id(own, identity)
@@ -97,12 +98,13 @@ class Links:
         """Send, or drop and answer False."""
         return self._network.send(peer, wire.encode(frame))
 
-    def tell(self, role: str, term: int, applied_index: int) -> None:
+    def tell(self, role: str, term: int, applied_index: int, sync_s: float) -> None:
         """Gossip to everybody."""
-        state = wire.encode(wire.State(GROUP, role, term, applied_index))
+        now_us = self._now_us()
+        state = wire.State(GROUP, role, term, applied_index, round(sync_s * 1e6), now_us)
         for peer in self.peers.by_name.values():
             if peer.hello is not None:
-                self._network.send(peer.name, state)
+                self.send(peer.name, peer.is_told(state, now_us))
 
     def greet_all(self) -> None:
         """Say again who we are: it has changed."""
@@ -121,7 +123,7 @@ class Links:
         known = self.peers.by_name.get(peer)
         if known is not None and known.member is not None:
             member = known.member
-            known.hello = known.state = None
+            known.lost()
             self._inside.linked(member, connected=False)
 
     def received(self, peer: str, frame: bytes) -> None:
@@ -170,7 +172,10 @@ class Links:
                 return lambda: inside.chunk_received(name, frame)
 
     def _on_state(self, peer: Peer, state: wire.State) -> None:
-        peer.state = state
+        peer.hears(state, self._now_us())
+
+    def _now_us(self) -> int:
+        return round(self._monotonic() * 1e6)
 
     def _is_ours(self, peer: Peer) -> bool:
         """A newcomer has no cluster yet; nobody listens to another cluster's members."""

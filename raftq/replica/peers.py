@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from raftq.consensus.messages import MembershipChange
 from raftq.replica.identity import member_id, node_of
 from raftq.replica.membership import cluster_id
@@ -24,6 +26,28 @@ class Peer:
         self.name = name
         self.hello: Hello | None = None  # None while it is not connected.
         self.state: State | None = None
+        self.rtt_us: int | None = None  # To it and back, smoothed.
+        self._heard_us = 0  # When its last state came.
+
+    def hears(self, state: State, now_us: int) -> None:
+        """It has told how it is."""
+        self.state = state
+        self._heard_us = now_us
+        if state.echo_us:
+            rtt_us = max(0, now_us - state.echo_us - state.held_us)
+            old_us = self.rtt_us
+            self.rtt_us = rtt_us if old_us is None else old_us + (rtt_us - old_us) // 4
+
+    def is_told(self, state: State, now_us: int) -> State:
+        """``state`` for it, with what it needs to know the time to this node and back."""
+        if self.state is None:
+            return state
+        held_us = now_us - self._heard_us
+        return msgspec.structs.replace(state, echo_us=self.state.clock_us, held_us=held_us)
+
+    def lost(self) -> None:
+        """It is not connected any more."""
+        self.hello = self.state = self.rtt_us = None
 
     @property
     def member(self) -> str | None:

@@ -23,6 +23,7 @@ from raftq.replica import wire
 from raftq.replica.applier import Applier
 from raftq.replica.digests import Digests
 from raftq.replica.duties import Duties
+from raftq.replica.handover import Handover
 from raftq.replica.identity import load_identity, member_id, node_of
 from raftq.replica.links import Links
 from raftq.replica.membership import Membership, MembershipFile, cluster_id
@@ -53,7 +54,6 @@ from statemachine.outcomes import Outcome, Swept
 
 GOSSIP_S = 1.0
 TIMER_SLACK_S = 0.001
-TRANSFER_RETRY_S = 0.02
 
 
 class Replica:
@@ -112,6 +112,7 @@ class Replica:
         self._duties = Duties(
             self.consensus, lambda: self.machine, self.sequencer, self.stamps, runtime, log
         )
+        self.handover = self._make_handover()
         self._tick_is_due = False
         self._deadline_timer: tuple[float, Timer] | None = None
         self._leadership_known: tuple[str | None, int] = (None, 0)
@@ -149,7 +150,19 @@ class Replica:
             identity=self.identity,
             membership=self._membership,
             log=self._log,
+            monotonic=self._runtime.monotonic,
             bootstrap=bootstrap,
+        )
+
+    def _make_handover(self) -> Handover:
+        return Handover(
+            self.consensus,
+            self.sequencer,
+            self.config,
+            peers=self.links.peers,
+            syncing=self._syncing,
+            runtime=self._runtime,
+            log=self._log,
         )
 
     def _make_upkeep(self) -> Upkeep:
@@ -268,6 +281,8 @@ class Replica:
     def linked(self, member: str, *, connected: bool) -> None:
         """See ``links.Inside``."""
         self.consensus.set_connected(member, connected)
+        if not connected:
+            self.handover.disconnected(member)
         if connected and member == self.consensus.leader:
             self.submitter.leader_changed()
 
@@ -308,6 +323,7 @@ class Replica:
         if (leader, term) == self._leadership_known:
             return
         self._leadership_known = (leader, term)
+        self.handover.leadership_changed()
         self._log.info("leader changed", leader=leader, term=term, role=self.role)
         if leader is not None:
             self._meter.leader_changed()
@@ -405,8 +421,10 @@ class Replica:
         consensus = self.consensus
         self.stamps.now_ms()  # So that it follows the wall clock also while nothing is written.
         consensus.disk_hangs(self._syncing.hangs(self.config.raft.leader_fallback_ms / 1000))
-        self.links.tell(self.role, consensus.term, self.machine.applied_index)
+        applied, sync_s = self.machine.applied_index, self._syncing.lately_s()
+        self.links.tell(self.role, consensus.term, applied, sync_s)
         if consensus.is_leader:
+            self.handover.look()
             change = self.links.peers.change(consensus.members, self.cluster_id)
             if change is not None and consensus.change_membership(change):
                 self._log.info("changing membership", add=change.add, member=change.member)
@@ -471,19 +489,7 @@ class Replica:
         self.submitter.stop()
         self.waiters.wake_everybody(self.machine.applied_index)  # To hear that we stop.
         deadline = self._runtime.monotonic() + self.config.raft.request_timeout_ms / 2000
-        self._hand_over(deadline, asked=False, done=done)
-
-    def _hand_over(self, deadline: float, *, asked: bool, done: Callable[[], None]) -> None:
-        leading = self.consensus.is_leader and bool(self.consensus.core.others)
-        if self._runtime.monotonic() > deadline or not (leading or self.submitter.pending):
-            self._runtime.call_soon(done)
-            return
-        if leading and not asked:
-            self.sequencer.hold(True)
-            asked = self.consensus.transfer_leadership()
-        self._runtime.call_later(
-            TRANSFER_RETRY_S, lambda: self._hand_over(deadline, asked=asked, done=done)
-        )
+        self.handover.leave(deadline, lambda: self.submitter.pending, done)
 
     def close(self) -> None:
         """Release files; the network is the caller's to close."""

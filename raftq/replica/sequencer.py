@@ -82,6 +82,8 @@ class Sequencer:
 
     def hold(self, held: bool) -> None:
         """Append nothing for now: the leadership is being handed over."""
+        if self._held and not held:
+            self._wake()
         self._held = held
 
     def clear(self) -> None:

@@ -9,6 +9,7 @@ from raftq.replica.meter import Meter
 from raftq.runtime import Runtime
 
 SEAL_AFTER_S = 0.05
+LATELY_S = 10.0
 
 
 class Syncing:
@@ -21,6 +22,8 @@ class Syncing:
         self._synced = synced  # Called when the durable index has moved.
         self._syncing = False
         self._since = 0.0
+        self._ended_at = 0.0
+        self._usual_s = 0.0  # What an fsync takes, the last ones counting most.
         self._preparing = False
         self._syncs = 0
         self._seal_is_due = False
@@ -40,7 +43,10 @@ class Syncing:
                 raise error
             self._syncing = False
             self._syncs += 1
-            self._meter.synced(self._runtime.monotonic() - started)
+            self._ended_at = self._runtime.monotonic()
+            took_s = self._ended_at - started
+            self._usual_s += (took_s - self._usual_s) / 8
+            self._meter.synced(took_s)
             self._journal.end_sync(work)
             self._synced()
             self.go_on()
@@ -51,6 +57,13 @@ class Syncing:
     def hangs(self, patience_s: float) -> bool:
         """Whether an fsync has been under way for longer than that."""
         return self._syncing and self._runtime.monotonic() - self._since > patience_s
+
+    def lately_s(self) -> float:
+        """What an fsync takes these days, the one under way included; 0 after a quiet time."""
+        now = self._runtime.monotonic()
+        if self._syncing:
+            return max(self._usual_s, now - self._since)
+        return self._usual_s if now - self._ended_at < LATELY_S else 0.0
 
     def _prepare(self) -> None:
         if not self._preparing and (work := self._journal.prepare()) is not None:

@@ -46,6 +46,10 @@ class State(msgspec.Struct, frozen=True, array_like=True, tag=4):
     role: str
     term: int
     applied_index: int
+    sync_us: int = 0  # What an fsync of its journal takes lately.
+    clock_us: int = 0  # The sender's clock now,
+    echo_us: int = 0  # the receiver's as it was last told,
+    held_us: int = 0  # and how long ago that was: the receiver knows the time to and fro.
 
 
 class SnapshotOffer(msgspec.Struct, frozen=True, array_like=True, tag=5):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 
+from raftq.crossings import Traffic
 from raftq.transport.frames import FRAME_BYTES_MAX
 
 MIB = 1 << 20
@@ -46,6 +47,10 @@ class Meter(Protocol):
     frame_bytes_received: int
     frames_dropped: int
 
+    def of_peer(self, peer: str) -> Traffic:
+        """What goes to and comes from a peer, or some peers together, is counted here."""
+        ...
+
 
 @dataclass(slots=True)
 class Counts:
@@ -56,3 +61,8 @@ class Counts:
     frame_bytes_sent: int = 0
     frame_bytes_received: int = 0
     frames_dropped: int = 0
+    traffic: dict[str, Traffic] = field(default_factory=dict)
+
+    def of_peer(self, peer: str) -> Traffic:
+        """See ``Meter``: each peer's own."""
+        return self.traffic.setdefault(peer, Traffic())

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Protocol
 
+from raftq.crossings import Traffic
 from raftq.runtime import Runtime
 from raftq.transport.complaints import Complaints
 from raftq.transport.connection import Connection
@@ -65,6 +66,7 @@ class TcpNetwork:
         self._sockets: list[socket.socket] = []
         self._listening: Listening | None = None
         self._addresses: dict[str, Address] = {}
+        self._traffic: dict[str, Traffic] = {}
         self._diallings: dict[str, Dialling] = {}
         self._stopped: list[asyncio.Task[None]] = []
         self._connections: dict[Connection, None] = {}
@@ -94,6 +96,9 @@ class TcpNetwork:
         """See ``Network``."""
         link = self._links.get(peer)
         if link is not None and link.send(frame):
+            traffic = self._traffic[peer]
+            traffic.frames_sent += 1
+            traffic.frame_bytes_sent += len(frame)
             return True
         self._meter.frames_dropped += 1
         return False
@@ -111,6 +116,8 @@ class TcpNetwork:
         """See ``Network``. At a new address a peer is dialled anew; that connection wins."""
         own = self._identity.name
         self._addresses = {peer: at for peer, at in addresses.items() if peer != own}
+        for peer in self._addresses:
+            self._traffic[peer] = self._meter.of_peer(peer)
         if self._addresses and not self._identity.secret:
             raise ValueError("peers need a secret")
         for connection in list(self._connections):
@@ -174,6 +181,7 @@ class TcpNetwork:
     def received(self, connection: Connection, frames: list[bytes]) -> None:
         """See ``Owner``."""
         handler, peer, meter = self._handler, connection.peer, self._meter
+        traffic = self._traffic[peer]
         assert handler is not None
         for frame in frames:
             if not connection.open:
@@ -181,6 +189,8 @@ class TcpNetwork:
             if frame:
                 meter.frames_received += 1
                 meter.frame_bytes_received += len(frame)
+                traffic.frames_received += 1
+                traffic.frame_bytes_received += len(frame)
                 handler.received(peer, frame)
 
     def lost(self, connection: Connection) -> None:

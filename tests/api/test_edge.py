@@ -53,6 +53,63 @@ def test_a_write_is_tagged_with_an_index_that_covers_it(
     assert int(second) == int(first) + 1 == service.status().applied_index
 
 
+@pytest.mark.parametrize(
+    ("zone", "nearest"),
+    [
+        (None, None),
+        ("south", "http://south"),
+        ("north", None),
+        ("west", None),
+        ("s\u00fcd", None),
+        ("", None),
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/livez"), ("POST", f"{QUEUE}/claims"), ("GET", "/nowhere")]
+)
+def test_a_client_of_another_zone_hears_of_a_replica_there(
+    client: TestClient,
+    service: LocalService,
+    method: str,
+    path: str,
+    zone: str | None,
+    nearest: str | None,
+) -> None:
+    service.others = {"south": "http://south", "": "http://nowhere"} if zone else {}
+    headers = {} if zone is None else {"Raftq-Zone": zone.encode()}
+    answer = client.request(method, path, headers=headers)
+    assert answer.headers.get("Raftq-Nearest") == nearest
+    assert answer.headers["Raftq-Zone"] == "north"
+
+
+def test_what_clients_put_and_are_given_is_counted_by_zones(
+    client: TestClient, service: LocalService
+) -> None:
+    batch = [{"body": 1}, {"body": 2, "zone": "south"}, {"body": 3, "zone": "south"}]
+    client.post(f"{QUEUE}/messages", json={"messages": batch})
+    client.post(f"{QUEUE}/messages", content=b"x", headers={"Content-Type": "text/plain"})
+    client.post(f"{QUEUE}/claims", json={"limit": 2, "zone": "west"})
+    client.post(f"{QUEUE}/claims", json={"limit": 10})
+    client.post(f"{QUEUE}/claims", json={"limit": 10})  # There is nothing left.
+    counted = {
+        (one["message_zone"], one["client_zone"]): (one["put"], one["claimed"])
+        for one in client.get("/cluster/zones").json()["messages"]
+    }
+    assert counted == {
+        ("north", "north"): (2, 1),
+        ("north", "west"): (0, 1),
+        ("south", "north"): (2, 1),
+        ("south", "west"): (0, 1),
+    }
+
+
+def test_the_cluster_as_a_zone_sees_it(client: TestClient, service: LocalService) -> None:
+    service.others = {"south": "http://south"}
+    assert client.get("/cluster").json()["nearest"] is None
+    assert client.get("/cluster?zone=south").json()["nearest"] == "http://south"
+    assert client.get("/cluster?zone=west").json()["nearest"] is None
+
+
 def test_requests_are_counted_by_template(client: TestClient, service: LocalService) -> None:
     client.get(QUEUE)
     client.request("BREW", QUEUE)

@@ -175,6 +175,10 @@ def test_every_fault_is_told_with_its_key_and_origin(tmp_path: Path) -> None:
         (["node.data_dir="], "node.data_dir"),
         (["api.frontends=[]"], "api.frontends"),
         (["cluster.secret=fifteen-bytes-x"], "cluster.secret"),
+        (["cluster.leader_zones={a=0}"], "cluster.leader_zones"),
+        (["cluster.leader_zones={a=-1.5}"], "cluster.leader_zones"),
+        (['cluster.leader_zones={".a"=1}'], "cluster.leader_zones"),
+        (["cluster.leader_zones=a"], "cluster.leader_zones"),
         ([f"cluster.secret={SECRET}", "cluster.secret_file=x"], "cluster.secret"),
         (["cluster.secret_file=/does/not/exist"], "cluster.secret_file"),
         (["no.such=1"], "no"),
@@ -217,6 +221,7 @@ def test_the_largest_entry_has_an_id_for_each_of_its_messages() -> None:
         (('peer = "10.0.0.2:9001"\n', ""), "cluster.members[1].peer"),
         (('name = "n1"', 'name = "n0"'), "node.name"),
         (("[[cluster", '[node]\nzone = "b"\n[[cluster'), "node.zone"),
+        (("[[cluster", "[cluster]\nleader_zones = {c = 1}\n[[cluster"), "cluster.leader_zones"),
         (("[[cluster", '[node]\napi_url = "http://x"\n[[cluster'), "node.api_url"),
     ],
 )
@@ -279,7 +284,12 @@ def test_the_fingerprint_covers_what_nodes_share_and_nothing_else() -> None:
         assert load(None, None, [*base, same]).fingerprint() == mine
     secret = f"cluster.secret={SECRET}"
     assert load(None, None, [*base, secret]).fingerprint() == mine
-    for other in ("cluster.name=x", "raft.heartbeat_ms=99", "limits.page_max=9"):
+    for other in (
+        "cluster.name=x",
+        "raft.heartbeat_ms=99",
+        "limits.page_max=9",
+        "cluster.leader_zones={default=1}",
+    ):
         assert load(None, None, [*base, other]).fingerprint() != mine
 
 
@@ -292,10 +302,12 @@ def test_the_order_of_members_does_not_matter(tmp_path: Path) -> None:
 
 def test_what_is_shown_can_be_loaded_again(tmp_path: Path) -> None:
     awkward = tmp_path / 'a "b" \\ \u00e9 \U0001f600 \x7f'
-    sets = [f"cluster.secret={SECRET}", f"node.data_dir={awkward}"]
+    weights = 'cluster.leader_zones={"a": 2, "b": 1}'
+    sets = [f"cluster.secret={SECRET}", f"node.data_dir={awkward}", weights]
     config = load(written(tmp_path, MEMBERS), None, sets)
     again = load(written(tmp_path, render(msgspec.to_builtins(config))))
     assert again == config
+    assert again.cluster.leader_zones == {"a": 2, "b": 1}
 
 
 @pytest.mark.parametrize("text", ["[node", "node = 1\n", "[node]\nname = 1\n"])

@@ -103,3 +103,25 @@ def test_two_nodes_in_one_process_do_not_share_anything() -> None:
     left.observe_request("/a", "GET", 200, 0.1)
     assert samples(right)[("raftq_leader_changes_total",)] == 0
     assert not any(key[0] == "raftq_request_seconds_count" for key in samples(right))
+
+
+def test_what_crosses_is_counted_by_the_zones_of_the_configuration() -> None:
+    metrics = Metrics(node="n1", zone="a", peers={"n2": "b", "n3": "b", "n4": "c"})
+    metrics.of_peer("n2").frame_bytes_sent += 5
+    metrics.of_peer("n3").frame_bytes_sent += 6
+    metrics.of_peer("n4").frames_received += 7
+    metrics.crossings.count_put(["a", "b", "made-up"], "made-up-too")
+    metrics.crossings.count_claimed(["b", "b", "c"], "a")
+    metrics.crossings.count_claimed([f"z{n}" for n in range(100)], "x")
+    found = samples(metrics)
+    assert found[("raftq_zone_frame_bytes_sent_total", "zone=b")] == 11
+    assert found[("raftq_zone_frame_bytes_sent_total", "zone=c")] == 0
+    assert found[("raftq_zone_frames_received_total", "zone=c")] == 7
+    put = {key[1:]: n for key, n in found.items() if key[0] == "raftq_zone_messages_put_total"}
+    assert put == {("client_zone=other", f"message_zone={zone}"): 1 for zone in ("a", "b", "other")}
+    claimed = {k[1:]: n for k, n in found.items() if k[0] == "raftq_zone_messages_claimed_total"}
+    assert claimed == {
+        ("client_zone=a", "message_zone=b"): 2,
+        ("client_zone=a", "message_zone=c"): 1,
+        ("client_zone=other", "message_zone=other"): 100,
+    }

@@ -55,6 +55,7 @@ class FakeReplica:
         self.journal = SimpleNamespace(durable_index=96, size_bytes=10, segments=lambda: [1, 2])
         self.submitter = SimpleNamespace(has_session=True, pending=8)
         self.links = SimpleNamespace(peers=Peers(["n2", "n3"]))
+        self.handover = SimpleNamespace(moves=9, moves_failed=10)
         self.answers: list[Answer] = []
         self.submitted: list[tuple[Command, int]] = []
         self.last_done: Callable[[Answer], None]
@@ -84,13 +85,14 @@ class Bench:
 
     def __init__(self) -> None:
         self.replica = FakeReplica()
-        self.metrics = Metrics(node="n1")
+        self.metrics = Metrics(node="n1", zone="here", peers={"n2": "its-zone", "n3": "there"})
         members = tuple(
             MemberConfig(name=n, zone=f"zone-{n}", peer=f"{n}:1", api_url=f"http://{n}")
             for n in ("n1", "n2", "n3")
         )
         config = Config(
-            node=NodeConfig(name="n1", zone="here"), cluster=ClusterConfig(members=members)
+            node=NodeConfig(name="n1", zone="here", api_url="http://here"),
+            cluster=ClusterConfig(members=members),
         )
         replica: Any = self.replica
         self.service = NodeService(replica, config, self.metrics, FakeRuntime())
@@ -380,6 +382,46 @@ def test_a_peer_is_shown_as_it_last_said_and_as_the_log_knows_better(
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("hello", "state", "nearest"),
+    [
+        (None, None, None),
+        (GREETED, None, None),
+        (GREETED, State(GROUP, "joining", 7, 80), None),
+        (GREETED, State(GROUP, "follower", 7, 80), "http://its"),
+        (GREETED, State(GROUP, "leader", 7, 80), "http://its"),
+    ],
+)
+def test_the_nearest_is_a_member_that_can_be_reached(
+    hello: Hello | None, state: State | None, nearest: str | None
+) -> None:
+    async def test(bench: Bench) -> None:
+        bench.peer("n3", hello, state)
+        assert bench.service.nearest("its-zone") == nearest
+        assert bench.service.nearest("elsewhere") is None
+        assert bench.service.nearest("here") == "http://here"
+
+    run(test)
+
+
+def test_what_crosses_between_zones_is_told() -> None:
+    async def test(bench: Bench) -> None:
+        bench.metrics.of_peer("n3").frames_sent += 2
+        bench.service.observe_put(["here", "there"], "here")
+        bench.service.observe_claimed(["there", "there"], "its-zone")
+        zones = bench.service.zones()
+        assert (zones.node, zones.zone) == ("n1", "here")
+        assert {one.zone: one.frames_sent for one in zones.traffic} == {"its-zone": 0, "there": 2}
+        counted = [(m.message_zone, m.client_zone, m.put, m.claimed) for m in zones.messages]
+        assert counted == [
+            ("here", "here", 1, 0),
+            ("there", "here", 1, 0),
+            ("there", "its-zone", 0, 2),
+        ]
+
+    run(test)
+
+
 def test_a_scrape_shows_the_node_as_it_is_now() -> None:
     async def test(bench: Bench) -> None:
         bench.peer("n2", GREETED, None)
@@ -400,6 +442,8 @@ def test_a_scrape_shows_the_node_as_it_is_now() -> None:
             "raftq_peers_connected 1.0",
             "raftq_snapshots_installed_total 3.0",
             "raftq_snapshots_sent_total 4.0",
+            "raftq_leader_moves_total 9.0",
+            "raftq_leader_moves_failed_total 10.0",
             "raftq_parked_polls 1.0",
             "raftq_pending_requests 8.0",
             "raftq_queues 0.0",

@@ -264,10 +264,8 @@ class Faults:
         if node.is_up and not node.paused and node.running.consensus.is_leader:
 
             def ask() -> None:
-                if (
-                    node.running.consensus.is_leader
-                    and node.running.consensus.transfer_leadership()
-                ):
+                consensus = node.running.consensus
+                if consensus.is_leader and consensus.transfer_leadership(consensus.core.others):
                     self._world.sometimes("leadership was handed over on request")
 
             node.run(node.life, ask)

@@ -51,6 +51,7 @@ class Node:
         self.work_delay_s = 0.0
         self.storage = StorageConfig(engine="memory", segment_bytes=1 << 20)
         self.raft = RaftConfig()
+        self.leader_zones: dict[str, int] = {}
         self.paused = False
         self._backlog: list[tuple[int, Callable[[], None]]] = []
 
@@ -185,7 +186,7 @@ class Node:
         )
         return Config(
             node=NodeConfig(name=self.name, zone=f"zone-{self.name}", data_dir=DATA),
-            cluster=ClusterConfig(members=members),
+            cluster=ClusterConfig(members=members, leader_zones=self.leader_zones),
             raft=self.raft,
             storage=self.storage,
         )

@@ -17,6 +17,8 @@ SOMETIMES: dict[str, str] = {
     # Elections and terms.
     "deposed leader woke up believing in itself": "a paused leader was replaced meanwhile",
     "leadership was handed over on request": "TimeoutNow was sent to a caught-up member",
+    "log: moving the leadership": "to a zone that is preferred",
+    "log: the leadership could not be moved": "the member that was asked did not lead in time",
     "leader elected within the life of another": "two believe to lead, in different terms",
     "leader of three terms or more": "terms moved on by more than one change of leader",
     "an election was won by a node that had been down": "it restarted, and leads now",

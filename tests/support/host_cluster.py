@@ -8,10 +8,8 @@ small, its wall clock can be stepped while it runs, and its system calls can be 
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,8 +29,8 @@ from cluster import (
 from hosts import Host, Hosts
 from raftq.config import render
 from relay import Delay
+from relay_process import RelayProcess
 
-RELAY = Path(__file__).with_name("relay.py")
 STEPPED_CLOCK = Path(stepped_clock.__file__)
 # Entries small enough for small segments, so that there soon are closed ones to damage.
 SMALL: Settings = {
@@ -87,37 +85,6 @@ class HostNode(Node):
         return super().request(method, path, body, headers=headers, timeout_s=timeout_s)
 
 
-class RelayProcess:
-    """The relay of one host."""
-
-    def __init__(self, node: HostNode) -> None:
-        address = node.host.address
-        ends = [f"{address}:{node.peer_port}", f"{address}:{node.inner_port}"]
-        self._process = subprocess.Popen(
-            [*node.host.enter, sys.executable, str(RELAY), *ends],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        self._expect(b"ready\n")
-
-    def tell(self, delays: Mapping[tuple[str, str], Delay]) -> None:
-        """These delays hold from now on, by addresses, and no others."""
-        assert self._process.stdin is not None
-        told = [[*pair, *delay] for pair, delay in delays.items()]
-        self._process.stdin.write(json.dumps(told).encode() + b"\n")
-        self._process.stdin.flush()
-        self._expect(b"told\n")
-
-    def close(self) -> None:
-        with self._process:  # Ends its input and waits for it.
-            pass
-
-    def _expect(self, line: bytes) -> None:
-        assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        assert said == line, f"a relay said {said!r} and ended with {self._process.poll()}"
-
-
 class HostCluster(Cluster):
     """Nodes on these hosts, one on each, in zones of their own."""
 
@@ -133,7 +100,7 @@ class HostCluster(Cluster):
         size = len(list(hosts))
         super().__init__(hosts.directory / "nodes", size=size, settings=settings, sabotage=sabotage)
         try:
-            self._relays += [RelayProcess(node) for node in self]
+            self._relays += [_relay(node) for node in self]
         except BaseException:
             self.close()
             raise
@@ -204,6 +171,13 @@ class HostCluster(Cluster):
                 other = self[member["name"]]
                 member["peer"] = f"{other.host.address}:{other.peer_port}"
             node.config_path.write_text(render(sections))
+
+
+def _relay(node: HostNode) -> RelayProcess:
+    """On its host, in front of the node."""
+    address = node.host.address
+    ends = (f"{address}:{node.peer_port}", f"{address}:{node.inner_port}")
+    return RelayProcess(*ends, enter=node.host.enter)
 
 
 @contextlib.contextmanager

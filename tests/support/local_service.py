@@ -9,8 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 
-from api.ports import Cluster, InvalidTiming, Limits, Member, Status, Unavailable
+from api.ports import (
+    Cluster,
+    InvalidTiming,
+    Limits,
+    Member,
+    Status,
+    Unavailable,
+    ZoneMessages,
+    Zones,
+    ZoneTraffic,
+)
 from memory_kv import MemoryKV
 from raftq.replica.schedules import tick_of
 from raftq.replica.ticks import BadTiming, next_tick
@@ -36,6 +47,10 @@ class LocalService:
         self.staleness_ms = 0
         self.proposed: list[Command] = []
         self.observed: list[tuple[str, str, int]] = []
+        self.others = {"south": "http://127.0.0.1:8002"}
+        """The API of the replica in each other zone."""
+        self.put: Counter[tuple[str, str]] = Counter()
+        self.claimed: Counter[tuple[str, str]] = Counter()
         self._kv = MemoryKV()
         self._machine = Machine(self._kv)
         self._waiters = Waiters()
@@ -147,6 +162,40 @@ class LocalService:
         return Cluster(
             cluster_id="local", leader="n1", term=1, commit_index=index, members=(member,)
         )
+
+    def nearest(self, zone: str) -> str | None:
+        """See ``Service``."""
+        return "http://127.0.0.1:8001" if zone == "north" else self.others.get(zone)
+
+    def zones(self) -> Zones:
+        """See ``Service``."""
+        traffic = ZoneTraffic(
+            zone="south",
+            frames_sent=1,
+            frame_bytes_sent=20,
+            frames_received=3,
+            frame_bytes_received=40,
+        )
+        messages = tuple(
+            ZoneMessages(
+                message_zone=pair[0],
+                client_zone=pair[1],
+                put=self.put[pair],
+                claimed=self.claimed[pair],
+            )
+            for pair in sorted(self.put.keys() | self.claimed.keys())
+        )
+        return Zones(node="n1", zone="north", traffic=(traffic,), messages=messages)
+
+    def observe_put(self, message_zones: Sequence[str], client_zone: str) -> None:
+        """See ``Service``."""
+        for zone in message_zones:
+            self.put[zone, client_zone] += 1
+
+    def observe_claimed(self, message_zones: Sequence[str], client_zone: str) -> None:
+        """See ``Service``."""
+        for zone in message_zones:
+            self.claimed[zone, client_zone] += 1
 
     def ready(self) -> str | None:
         """See ``Service``."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+import uvloop
 
 import api.app
 from api.ports import Service
@@ -22,7 +23,14 @@ def served(service: Service) -> Iterator[str]:
         api.app.create(service), log_config=None, lifespan="off", ws="none", access_log=False
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+    # The loop that nodes have: asyncio's own would wait for acknowledgements (Nagle).
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+    def serve() -> None:
+        with runner:
+            runner.run(server.serve([listener]))
+
+    thread = threading.Thread(target=serve)
     thread.start()
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

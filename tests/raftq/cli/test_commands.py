@@ -76,6 +76,7 @@ def test_serve_hands_configuration_and_exit_code_through(
     "arguments",
     [
         ["cluster", "status"],
+        ["zones"],
         ["queue", "ls"],
         ["queue", "stats", "q"],
         ["queue", "put", "q", "x"],

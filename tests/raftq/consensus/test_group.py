@@ -110,7 +110,7 @@ def test_a_leadership_is_handed_over_without_an_election_timeout() -> None:
     group.until(lambda: group.leader() is not None and group.converged(), 3)
     old = group.leader()
     assert old is not None
-    assert old.consensus.transfer_leadership()
+    assert old.consensus.transfer_leadership(old.consensus.core.others)
     old.wake()
     before = group.now
     group.until(lambda: group.leader() not in (None, old), 1)

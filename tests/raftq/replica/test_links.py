@@ -58,6 +58,7 @@ class Node:
             self.membership.store(Membership(CLUSTER, 0, MEMBERS))
         self.happened: list[Any] = []
         self.sent: list[tuple[str, Frame]] = []
+        self.now = 1.0
         self.log = ListLog()
         self.links = Links(
             self,
@@ -66,6 +67,7 @@ class Node:
             identity="a",
             membership=self.membership,
             log=self.log,
+            monotonic=lambda: self.now,
             bootstrap=bootstrap,
         )
         self.links.start()
@@ -308,10 +310,29 @@ def test_every_connection_begins_with_who_we_are() -> None:
 def test_only_those_who_greeted_are_told_and_greeted_again(node: Node) -> None:
     node.links.connected("n3")
     node.take_sent()
-    node.links.tell("leader", 3, 4)
-    assert node.take_sent() == [("n2", wire.State(GROUP, "leader", 3, 4))]
+    node.links.tell("leader", 3, 4, 0.5)
+    assert node.take_sent() == [("n2", wire.State(GROUP, "leader", 3, 4, 500_000, 1_000_000))]
     node.links.greet_all()
     assert [peer for peer, _ in node.take_sent()] == ["n2"]
+
+
+def test_what_is_said_of_a_clock_comes_back_and_tells_the_time_to_and_fro(node: Node) -> None:
+    peer = node.links.peers.by_name["n2"]
+    node.receive("n2", wire.State(GROUP, "follower", 3, 4, clock_us=77))
+    assert peer.rtt_us is None
+    node.now = 1.75
+    node.links.tell("leader", 3, 4, 0)
+    [(_, said)] = node.take_sent()
+    assert isinstance(said, wire.State)
+    assert (said.clock_us, said.echo_us, said.held_us) == (1_750_000, 77, 750_000)
+    node.now = 3.0
+    heard = wire.State(GROUP, "follower", 3, 4, clock_us=99, echo_us=1_750_000, held_us=1_170_000)
+    node.receive("n2", heard)
+    assert peer.rtt_us == 80_000
+    node.receive("n2", msgspec.structs.replace(heard, held_us=1_250_000))
+    assert peer.rtt_us == 60_000
+    node.links.disconnected("n2")
+    assert peer.rtt_us is None
 
 
 def test_sending_answers_as_the_network_does(node: Node) -> None:

@@ -48,7 +48,7 @@ def test_two_nodes_with_a_configuration_talk_and_count(
     async def scenario() -> None:
         errors: list[BaseException] = []
         handlers = {name: Handler() for name in ports}
-        meters = {name: Metrics() for name in ports}
+        meters = {name: Metrics(peers={"n1": "a", "n2": "b"}) for name in ports}
         with ThreadPoolExecutor(1) as executor:
             runtime = AsyncioRuntime(asyncio.get_running_loop(), executor, errors.append)
             networks = {

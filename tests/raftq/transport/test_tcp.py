@@ -95,6 +95,9 @@ async def test_ten_thousand_frames_of_all_sizes_arrive_in_order(lab: Lab) -> Non
     assert other.frames == sent
     assert other.counts.frames_received == one.counts.frames_sent == len(sent)
     assert other.counts.frame_bytes_received == one.counts.frame_bytes_sent
+    there, back = one.counts.traffic["n2"], other.counts.traffic["n1"]
+    assert there.frames_sent == back.frames_received == len(sent)
+    assert there.frame_bytes_sent == back.frame_bytes_received == sum(map(len, sent))
 
 
 @pytest.mark.anyio

@@ -12,6 +12,11 @@ from raftq.replica.waiters import Waiters
 from raftq.replica.watch import Watch
 from simulation.mutants.damage import Edit, Mutant, mutant
 
+RESENT = (
+    "for flight in self._in_flight.values():\n"
+    "        flight.patience_s = RESEND_S  # It was lost, and not late because of load.\n"
+    "        self._send(flight)"
+)
 RESULTS = "results = self.machine.apply(entry.index, entry.term, decoded)"
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -74,7 +79,7 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             Submitter,
             "leader_changed",
-            "for flight in self._in_flight.values():\n        self._send(flight)",
+            RESENT,
             "for flight in self._in_flight.values():\n"
             "        self._queue.extendleft(reversed(flight.waiting))\n"
             "        self._in_flight_commands -= len(flight.waiting)\n"
@@ -87,7 +92,7 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             Submitter,
             "leader_changed",
-            "for flight in self._in_flight.values():\n        self._send(flight)",
+            RESENT,
             "pass",
         ),
         Edit(
@@ -206,7 +211,12 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "waiters-not-woken",
         "Who waits for messages is not told of them.",
-        Edit(Waiters, "wake", "count -= waiters.popleft()()", "count -= 1"),
+        Edit(
+            Waiters,
+            "_tell",
+            "if callback is not None and callback(zone):",
+            "if callback is not None:",
+        ),
     ),
     mutant(
         "index-not-waited-for",

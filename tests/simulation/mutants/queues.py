@@ -211,6 +211,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "readiness-not-told",
         "Nobody is told that messages have become ready.",
         Edit(State, "wake", "self.woken.get(lane, 0) + 1", "0"),
-        Edit(messages, "enqueue", "woken.get(lane, 0) + 1", "0"),
+        Edit(messages, "_put_all", "woken.get(lane, 0) + 1", "0"),
     ),
 )

@@ -1,0 +1,169 @@
+"""The client for asyncio. One ``AsyncRaftq`` belongs to one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import httpx2
+
+from raftq.client.consuming import Consume, ConsumerCore, Held
+from raftq.client.drivers import AsyncDriver, awaiting, later
+from raftq.client.exchange import Session
+from raftq.client.operations import ClaimCore, QueueCore
+from raftq.client.producing import ProducerCore
+from raftq.client.shells import (
+    AnyClaim,
+    HeldMessage,
+    Shell,
+    held_message,
+    how_to_consume,
+    session,
+    with_signature_of,
+)
+
+
+class AsyncClaimedMessage(HeldMessage, frozen=True, kw_only=True, eq=False):
+    """A message under a lease. ``async with message:`` acks, or releases if the block raises."""
+
+    ack = awaiting(Held.ack)
+    release = awaiting(Held.release)
+    _leave = awaiting(Held.leave)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._leave(error is None)
+
+
+class AsyncClaim(AnyClaim[AsyncDriver, AsyncClaimedMessage]):
+    """Messages under one lease; empty, and false, if there was nothing to claim."""
+
+    ack = awaiting(ClaimCore.ack)
+    release = awaiting(ClaimCore.release)
+    extend = awaiting(ClaimCore.extend)
+
+    def __iter__(self) -> Iterator[AsyncClaimedMessage]:
+        return iter(self.messages)
+
+
+class AsyncConsumer(Shell[AsyncDriver, ConsumerCore]):
+    """A loop over messages; see ``AsyncQueue.consume``. Leaving its ``async with`` closes it."""
+
+    def __init__(self, driver: AsyncDriver, core: ConsumerCore) -> None:
+        super().__init__(driver, core)
+        weakref.finalize(self, core.forget)
+
+    close = awaiting(ConsumerCore.close)
+    _next = awaiting(ConsumerCore.next)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> AsyncClaimedMessage:
+        held = await self._next()
+        if held is None:
+            raise StopAsyncIteration
+        return held_message(self._driver, held, AsyncClaimedMessage)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class AsyncProducer(Shell[AsyncDriver, ProducerCore[asyncio.Future[str]]]):
+    """Batches what is put; leaving its ``async with`` flushes and closes it."""
+
+    put = awaiting(ProducerCore[asyncio.Future[str]].put)
+    flush = awaiting(ProducerCore.flush)
+    close = awaiting(ProducerCore.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class AsyncQueue(Shell[AsyncDriver, QueueCore]):
+    """One queue of an account."""
+
+    put = awaiting(QueueCore.put)
+    put_many = awaiting(QueueCore.put_many)
+    claim = later(
+        awaiting(QueueCore.claim), lambda d, core: AsyncClaim(d, core, AsyncClaimedMessage)
+    )
+    peek = awaiting(QueueCore.peek)
+    stats = awaiting(QueueCore.stats)
+    info = awaiting(QueueCore.info)
+    settings = awaiting(QueueCore.settings)
+    purge = awaiting(QueueCore.purge)
+    delete = awaiting(QueueCore.delete)
+
+    @with_signature_of(how_to_consume)
+    def consume(self, how: Consume) -> AsyncConsumer:
+        """See ``how_to_consume``, whose documentation this takes over."""
+        return AsyncConsumer(self._driver, ConsumerCore(self._core, how))
+
+    def producer(
+        self, *, linger: float = 0.005, max_batch: int = 500, max_pending: int = 10_000
+    ) -> AsyncProducer:
+        """Many puts in few requests, in order; ``Queue.producer``, but ``put`` is awaited.
+
+        ``await producer.put(...)`` gives a future, which is awaited for the id.
+        """
+        core = ProducerCore(
+            self._core,
+            self._driver.new_future,
+            linger=linger,
+            max_batch=max_batch,
+            max_pending=max_pending,
+        )
+        return AsyncProducer(self._driver, core)
+
+
+class AsyncRaftq(Shell[AsyncDriver, Session]):
+    """A client of a cluster, for ``async with``; takes what ``Raftq`` takes."""
+
+    def __init__(
+        self,
+        urls: str | list[str],
+        account: str = "default",
+        zone: str | None = None,
+        *,
+        timeout: float = 10.0,
+        try_timeout: float = 4.0,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(AsyncDriver(transport), session(urls, zone, timeout, try_timeout))
+        self.account = account
+
+    cluster = awaiting(Session.cluster)
+    _close = awaiting(Session.close)
+
+    def queue(self, name: str) -> AsyncQueue:
+        """A queue of the account; nothing is sent."""
+        core = QueueCore(self._core, self.account, name, self._driver.new_event)
+        return AsyncQueue(self._driver, core)
+
+    async def close(self) -> None:
+        """End consumers and producers properly, and close the connections."""
+        await self._close()
+        await self._driver.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

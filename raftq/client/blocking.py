@@ -1,0 +1,174 @@
+"""The client for threads. One ``Raftq`` may be used from any number of them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import weakref
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import httpx2
+
+from raftq.client.consuming import Consume, ConsumerCore, Held
+from raftq.client.drivers import BlockingDriver, blocking, then
+from raftq.client.exchange import Session
+from raftq.client.operations import ClaimCore, QueueCore
+from raftq.client.producing import ProducerCore
+from raftq.client.shells import (
+    AnyClaim,
+    HeldMessage,
+    Shell,
+    held_message,
+    how_to_consume,
+    session,
+    with_signature_of,
+)
+
+
+class ClaimedMessage(HeldMessage, frozen=True, kw_only=True, eq=False):
+    """A message under a lease. ``with message:`` acks it, or releases it if the block raises."""
+
+    ack = blocking(Held.ack)
+    release = blocking(Held.release)
+    _leave = blocking(Held.leave)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._leave(error is None)
+
+
+class Claim(AnyClaim[BlockingDriver, ClaimedMessage]):
+    """Messages under one lease; empty, and false, if there was nothing to claim."""
+
+    ack = blocking(ClaimCore.ack)
+    release = blocking(ClaimCore.release)
+    extend = blocking(ClaimCore.extend)
+
+    def __iter__(self) -> Iterator[ClaimedMessage]:
+        return iter(self.messages)
+
+
+class Consumer(Shell[BlockingDriver, ConsumerCore]):
+    """A loop over messages; see ``Queue.consume``. Leaving its ``with`` closes it."""
+
+    def __init__(self, driver: BlockingDriver, core: ConsumerCore) -> None:
+        super().__init__(driver, core)
+        weakref.finalize(self, core.forget)
+
+    close = blocking(ConsumerCore.close)
+    _next = blocking(ConsumerCore.next)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ClaimedMessage:
+        held = self._next()
+        if held is None:
+            raise StopIteration
+        return held_message(self._driver, held, ClaimedMessage)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Producer(Shell[BlockingDriver, ProducerCore[concurrent.futures.Future[str]]]):
+    """Batches what is put; leaving its ``with`` flushes and closes it."""
+
+    put = blocking(ProducerCore[concurrent.futures.Future[str]].put)
+    flush = blocking(ProducerCore.flush)
+    close = blocking(ProducerCore.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Queue(Shell[BlockingDriver, QueueCore]):
+    """One queue of an account."""
+
+    put = blocking(QueueCore.put)
+    put_many = blocking(QueueCore.put_many)
+    claim = then(blocking(QueueCore.claim), lambda d, core: Claim(d, core, ClaimedMessage))
+    peek = blocking(QueueCore.peek)
+    stats = blocking(QueueCore.stats)
+    info = blocking(QueueCore.info)
+    settings = blocking(QueueCore.settings)
+    purge = blocking(QueueCore.purge)
+    delete = blocking(QueueCore.delete)
+
+    @with_signature_of(how_to_consume)
+    def consume(self, how: Consume) -> Consumer:
+        """See ``how_to_consume``, whose documentation this takes over."""
+        return Consumer(self._driver, ConsumerCore(self._core, how))
+
+    def producer(
+        self, *, linger: float = 0.005, max_batch: int = 500, max_pending: int = 10_000
+    ) -> Producer:
+        """Many puts in few requests, in order.
+
+        A message waits ``linger`` seconds for company at most; ``put`` blocks while
+        ``max_pending`` messages are not durable yet.
+        """
+        core = ProducerCore(
+            self._core,
+            self._driver.new_future,
+            linger=linger,
+            max_batch=max_batch,
+            max_pending=max_pending,
+        )
+        return Producer(self._driver, core)
+
+
+class Raftq(Shell[BlockingDriver, Session]):
+    """A client of a cluster; a context manager, or ``close`` it.
+
+    ``urls``: one replica or more; the others are found. ``zone``: where this process
+    runs; replicas there are asked first, and it is the zone of what is put and claimed.
+    ``timeout``: seconds that a call may take, all its tries together; ``try_timeout``:
+    that one try may take.
+    """
+
+    def __init__(
+        self,
+        urls: str | list[str],
+        account: str = "default",
+        zone: str | None = None,
+        *,
+        timeout: float = 10.0,
+        try_timeout: float = 4.0,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(BlockingDriver(transport), session(urls, zone, timeout, try_timeout))
+        self.account = account
+
+    cluster = blocking(Session.cluster)
+    _close = blocking(Session.close)
+
+    def queue(self, name: str) -> Queue:
+        """A queue of the account; nothing is sent."""
+        core = QueueCore(self._core, self.account, name, self._driver.new_event)
+        return Queue(self._driver, core)
+
+    def close(self) -> None:
+        """End consumers and producers properly, and close the connections."""
+        self._close()
+        self._driver.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

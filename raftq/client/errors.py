@@ -1,0 +1,74 @@
+"""What a call can end with instead of an answer.
+
+The question after an error is always whether it happened. ``Refused`` and
+``Unavailable`` say no, ``OutcomeUnknown`` says that nobody can tell.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class RaftqError(Exception):
+    """Everything that this library raises on purpose."""
+
+
+class Closed(RaftqError):
+    """The client, or this producer, has been closed."""
+
+
+class Refused(RaftqError):
+    """A replica understood the request and will not do it; nothing was done.
+
+    ``reason`` is the stable word of the API's table of errors, ``type`` its URN.
+    """
+
+    def __init__(self, status: int, problem: Problem) -> None:
+        super().__init__(str(problem) or f"HTTP {status}")
+        self.status = status
+        self.type = problem.type
+        self.reason = problem.reason
+        self.detail = problem.detail
+        self.field = problem.field
+        self.after_unknown = False  # An earlier try of the same call may have taken effect.
+
+
+class LeaseLost(Refused):
+    """The claim no longer holds the messages: others may have them, or they are gone."""
+
+
+class Unavailable(RaftqError):
+    """No replica could serve the call before its deadline; nothing was done.
+
+    ``unreached``: not one of them could be connected to.
+    """
+
+    def __init__(self, text: str, *, unreached: bool = False) -> None:
+        super().__init__(text)
+        self.unreached = unreached
+
+
+class OutcomeUnknown(RaftqError):
+    """The call may have taken effect, or may yet, and its deadline has passed."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What is read of an ``application/problem+json``."""
+
+    type: str = "about:blank"
+    title: str = ""
+    reason: str = ""
+    detail: str = ""
+    field: str | None = None
+
+    def __str__(self) -> str:
+        detail = f": {self.detail}" if self.detail else ""
+        return f"{self.title}{detail} ({self.reason})" if self.title else ""
+
+
+def problem(body: bytes) -> Problem:
+    """The document, or an empty one if this is none."""
+    try:
+        return msgspec.json.decode(body, type=Problem)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return Problem()
