@@ -84,7 +84,8 @@ class Ticking:
                 world.run(chance.uniform(0, 4))
                 world.heal()
             case _:
-                leader.running.consensus.transfer_leadership()
+                consensus = leader.running.consensus
+                consensus.transfer_leadership(sorted(consensus.members - {consensus.self_id}))
         world.run(chance.uniform(0, 1))
 
     def settle(self) -> None:
