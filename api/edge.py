@@ -69,16 +69,20 @@ class Edge:
             self._known = known
             names = (b"raftq-node", b"raftq-zone", b"raftq-role")
             self._fixed = [(n, v.encode()) for n, v in zip(names, known, strict=True)]
-        return [
+        tags = [
             *self._fixed,
             (b"raftq-applied-index", b"%d" % status.applied_index),
             (b"raftq-staleness-ms", b"%d" % status.staleness_ms),
-            *self._hint(dict(scope["headers"]).get(ZONE_HEADER), status.zone),
         ]
+        for name, value in scope["headers"]:
+            if name == ZONE_HEADER:
+                tags += self._hint(value, status.zone)
+                break
+        return tags
 
-    def _hint(self, wanted: bytes | None, own: str) -> list[tuple[bytes, bytes]]:
+    def _hint(self, wanted: bytes, own: str) -> list[tuple[bytes, bytes]]:
         """For a client of another zone: who of its own it should ask."""
-        if wanted is None or (zone := wanted.decode("latin-1")) == own:
+        if (zone := wanted.decode("latin-1")) == own:
             return []
         url = self._service.nearest(zone)
         return [] if url is None else [(b"raftq-nearest", url.encode())]

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from statemachine.commands import Barrier, Once, QueueCommand
+from statemachine.commands import Barrier, Once, QueueCommand, Timing
 from statemachine.kv import Reader
 from statemachine.outcomes import Outcome
 from statemachine.settings import Effective
@@ -28,6 +28,14 @@ class Unavailable(Exception):
 
 class OutcomeUnknown(Exception):
     """The command may or may not take effect; only an idempotency key makes a repeat safe."""
+
+
+class InvalidTiming(Exception):
+    """No schedule can follow this; ``field`` is at fault."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +167,13 @@ class Service(Protocol):
 
     def now_ms(self) -> int:
         """Unix milliseconds, for ages and for judging what is due; never behind log time."""
+        ...
+
+    def next_tick(self, timing: Timing, after_ms: int) -> int | None:
+        """The first tick of such a schedule later than ``after_ms``; None if there is none.
+
+        Raises InvalidTiming.
+        """
         ...
 
     def monotonic(self) -> float:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from api.ports import (
     Cluster,
+    InvalidTiming,
     Limits,
     Member,
     OutcomeUnknown,
@@ -21,11 +22,12 @@ from api.ports import (
 from api.watching import EventWatch
 from raftq.config import Config
 from raftq.metrics import Metrics
+from raftq.replica import ticks
 from raftq.replica.replica import Replica
 from raftq.replica.submitter import Accepted, Answer, NotSubmitted, Unknown
 from raftq.runtime import Runtime
 from statemachine import queries
-from statemachine.commands import Barrier, Enqueue, Once, QueueCommand
+from statemachine.commands import Barrier, Enqueue, Once, PutSchedule, QueueCommand, Timing
 from statemachine.kv import Reader
 from statemachine.outcomes import Outcome
 from statemachine.settings import Effective
@@ -102,6 +104,13 @@ class NodeService:
     def now_ms(self) -> int:
         """See ``api.ports.Service``."""
         return max(self._replica.stamps.now_ms(), self._replica.machine.stamp_ms)
+
+    def next_tick(self, timing: Timing, after_ms: int) -> int | None:
+        """See ``api.ports.Service``."""
+        try:
+            return ticks.next_tick(timing, after_ms)
+        except ticks.BadTiming as error:
+            raise InvalidTiming(error.field, str(error)) from None
 
     def monotonic(self) -> float:
         """See ``api.ports.Service``."""
@@ -322,6 +331,8 @@ def _weight(command: QueueCommand | Once | Barrier) -> int:
     inner = command.command if isinstance(command, Once) else command
     if isinstance(inner, Enqueue):
         return sum(len(message.body) + COMMAND_BYTES for message in inner.messages)
+    if isinstance(inner, PutSchedule):
+        return len(inner.message.body) + COMMAND_BYTES
     return COMMAND_BYTES
 
 

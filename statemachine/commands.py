@@ -11,7 +11,7 @@ Times are whole milliseconds; ``None`` means "as the queue says".
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -305,6 +305,92 @@ class CancelRedrive(msgspec.Struct, frozen=True, array_like=True, tag=23):
     queue: str
 
 
+class HeaderMatch(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A header that has one of the values, or begins with one of the prefixes.
+
+    Names are compared without regard to the case of ASCII letters.
+    """
+
+    header: str
+    values: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+
+
+class PutBinding(msgspec.Struct, frozen=True, array_like=True, tag=30):
+    """Send messages put to ``queue`` that match to ``target`` instead; see ``bindings``.
+
+    ``any_of``: one of ``match`` is enough; otherwise all must hold.
+    """
+
+    account: str
+    queue: str
+    target: str
+    match: tuple[HeaderMatch, ...]
+    any_of: bool = False
+
+
+class DeleteBinding(msgspec.Struct, frozen=True, array_like=True, tag=31):
+    """Bind no more; what was delivered stays where it is."""
+
+    account: str
+    queue: str
+    target: str
+
+
+Missed = Literal["once", "skip", "all"]
+"""What becomes of ticks for which no leader was there."""
+
+
+class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """When a schedule ticks: by ``cron`` in ``timezone``, or every so often.
+
+    The state machine only keeps it: it can not tell what a calendar says.
+    """
+
+    cron: str = ""
+    every_ms: int = 0
+    timezone: str = "UTC"
+    start_ms: int | None = None
+    end_ms: int | None = None
+    missed: Missed = "once"
+
+
+class PutSchedule(msgspec.Struct, frozen=True, array_like=True, tag=32):
+    """Create a schedule or replace one; the same one again changes nothing.
+
+    ``next_ms`` is the first tick, None if there is none.
+    """
+
+    account: str
+    schedule: str
+    queue: str
+    message: NewMessage
+    timing: Timing
+    next_ms: int | None
+
+
+class DeleteSchedule(msgspec.Struct, frozen=True, array_like=True, tag=33):
+    """Tick no more; what was put stays where it is."""
+
+    account: str
+    schedule: str
+
+
+class Tick(msgspec.Struct, frozen=True, array_like=True, tag=34):
+    """Put a schedule's message for the tick at ``due_ms``, and wait for ``next_ms``.
+
+    Refused unless that is the tick it waits for, and it is of this ``version``: so it makes
+    no difference how many leaders propose it, or how often. ``skip``: put nothing.
+    """
+
+    account: str
+    schedule: str
+    version: int
+    due_ms: int
+    next_ms: int | None
+    skip: bool = False
+
+
 QueueCommand = (
     Enqueue
     | Claim
@@ -323,10 +409,14 @@ QueueCommand = (
     | Redrive
     | ExtendMany
     | CancelRedrive
+    | PutBinding
+    | DeleteBinding
+    | PutSchedule
+    | DeleteSchedule
 )
 """What a front end may propose."""
 
-Command = QueueCommand | Sweep | OpenSession | Barrier | ReportDigest | Once | TakeDigest
+Command = QueueCommand | Sweep | OpenSession | Barrier | ReportDigest | Once | TakeDigest | Tick
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):

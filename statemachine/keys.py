@@ -3,8 +3,11 @@
     space        key                                       value
     ----------   ---------------------------------------   ---------------------------------
     a account    a name(account)                           AccountRecord
+    b bindings   b name(account) name(queue)               BindingsRecord
     c claim      c u64(queue) u64(claim)                   ClaimRecord
     d deadline   d u64(queue) u64(due_ms) u8(kind) rest    (empty), see ``deadlines``
+    e schedule   e name(account) name(schedule)            ScheduleRecord
+    f tick       f u64(due_ms) name(account) name(...)     (empty), see ``schedules``
     g group      g u64(queue) name(group) u64(seq)         u16 lane: a member
     h history    h u64(history) u64(index) u32(ordinal)    EventRecord, see ``events``
     i dedup      i u64(queue) text                         message id, u64 until_ms
@@ -107,6 +110,27 @@ def queue(account_name: str, queue_name: str) -> bytes:
 def once(account_name: str, key: str) -> bytes:
     """An idempotency key."""
     return b"k" + name(account_name) + name(key)
+
+
+def bindings(account_name: str, queue_name: str) -> bytes:
+    """All bindings of a queue."""
+    return b"b" + name(account_name) + name(queue_name)
+
+
+def schedule(account_name: str, schedule_name: str) -> bytes:
+    """A schedule's record."""
+    return b"e" + name(account_name) + name(schedule_name)
+
+
+def tick(due_ms: int, schedule_key: bytes = b"e") -> bytes:
+    """An entry of the index of ticks; without a schedule where a time begins."""
+    return b"f" + u64(due_ms) + schedule_key[1:]
+
+
+def split_tick(key: bytes) -> tuple[int, str, str]:
+    """The due_ms, the account and the schedule of a ``tick`` key."""
+    account_name, schedule_name = split_names(key[9:])
+    return number(key[1:9]), account_name, schedule_name
 
 
 def session(session_id: int) -> bytes:

@@ -13,12 +13,14 @@ from __future__ import annotations
 from typing import NamedTuple, assert_never
 
 from statemachine import (
+    bindings,
     claims,
     events,
     messages,
     once,
     queues,
     redrive,
+    schedules,
     sessions,
     sweeps,
     transactions,
@@ -32,8 +34,10 @@ from statemachine.commands import (
     Claim,
     Command,
     DeleteAccount,
+    DeleteBinding,
     DeleteMessages,
     DeleteQueue,
+    DeleteSchedule,
     Enqueue,
     Entry,
     Extend,
@@ -44,13 +48,16 @@ from statemachine.commands import (
     PatchQueue,
     Purge,
     PutAccount,
+    PutBinding,
     PutQueue,
+    PutSchedule,
     QueueSettings,
     Redrive,
     Release,
     ReportDigest,
     Sweep,
     TakeDigest,
+    Tick,
     Transact,
 )
 from statemachine.kv import KV
@@ -138,6 +145,14 @@ class Machine:
         """The log time at which a sweep is wanted next; None if nothing will be due."""
         return self._state.timers.first_ms()
 
+    def next_tick_ms(self) -> int | None:
+        """The log time at which a schedule ticks next; None if none will."""
+        return schedules.first_ms(self._state)
+
+    def due_schedules(self, now_ms: int, limit: int) -> list[schedules.Due]:
+        """Schedules that have a tick by then; only a ``Tick`` makes it come."""
+        return schedules.due(self._state, now_ms, limit)
+
 
 def _run_batch(state: State, batch: Batch) -> BatchResult:
     state.node = ""
@@ -197,6 +212,7 @@ def _run_rare(
     | Purge
     | Redrive
     | CancelRedrive
+    | Tick
     | _SettingsCommand,
 ) -> Outcome:
     match command:
@@ -216,11 +232,22 @@ def _run_rare(
             return redrive.start(state, command)
         case CancelRedrive():
             return redrive.cancel(state, command)
+        case Tick():
+            return schedules.tick(state, command)
         case _:
             return _run_settings(state, command)
 
 
-_SettingsCommand = PutQueue | PatchQueue | DeleteQueue | PutAccount | PatchAccount | DeleteAccount
+_StandingCommand = PutBinding | DeleteBinding | PutSchedule | DeleteSchedule
+_SettingsCommand = (
+    PutQueue
+    | PatchQueue
+    | DeleteQueue
+    | PutAccount
+    | PatchAccount
+    | DeleteAccount
+    | _StandingCommand
+)
 
 
 def _run_settings(state: State, command: _SettingsCommand) -> Outcome:
@@ -237,5 +264,20 @@ def _run_settings(state: State, command: _SettingsCommand) -> Outcome:
             return queues.patch_account(state, command)
         case DeleteAccount():
             return queues.delete_account(state, command)
+        case _:
+            return _run_standing(state, command)
+
+
+def _run_standing(state: State, command: _StandingCommand) -> Outcome:
+    """What stands until it is taken back, and acts meanwhile."""
+    match command:
+        case PutBinding():
+            return bindings.put_binding(state, command)
+        case DeleteBinding():
+            return bindings.delete_binding(state, command)
+        case PutSchedule():
+            return schedules.put_schedule(state, command)
+        case DeleteSchedule():
+            return schedules.delete_schedule(state, command)
         case _ as unreachable:
             assert_never(unreachable)

@@ -15,9 +15,10 @@ is given back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from statemachine import (
+    bindings,
     deadlines,
     dedup,
     events,
@@ -45,11 +46,14 @@ _FLAGS = (keys.GROUPED | keys.PARKED) >> 8
 
 def enqueue(state: State, command: Enqueue) -> Outcome:
     """See ``commands.Enqueue``."""
-    return enqueue_into(state, open_queue(state, command.account, command.queue), command.messages)
+    queue = open_queue(state, command.account, command.queue)
+    if queue.record.bindings:
+        return bindings.fan_out(state, queue, command.messages, enqueue_into)
+    return enqueue_into(state, queue, command.messages)
 
 
-def enqueue_into(state: State, queue: Queue, messages: tuple[NewMessage, ...]) -> Enqueued:
-    """Append messages to a queue that is there."""
+def enqueue_into(state: State, queue: Queue, messages: Sequence[NewMessage]) -> Enqueued:
+    """Put messages into this very queue, whatever it is bound to."""
     state.touch_queue(queue)
     in_force, lanes_by_kind, woken = queue.in_force(), queue.lanes_by_kind, state.woken
     ids: list[MessageId] = []

@@ -26,6 +26,13 @@ class Reason(enum.StrEnum):
     STALE_BATCH = "stale_batch"
     REDRIVE_RUNNING = "redrive_running"
     NO_REDRIVE = "no_redrive"
+    NO_BINDING = "no_binding"
+    NO_SCHEDULE = "no_schedule"
+    TOO_MANY_BINDINGS = "too_many_bindings"
+    TOO_MANY_SCHEDULES = "too_many_schedules"
+    FAN_OUT_TOO_LARGE = "fan_out_too_large"  # By itself: it can never be done.
+    FAN_OUT_BUSY = "fan_out_busy"  # Together with others that came at the same time.
+    STALE_TICK = "stale_tick"
 
 
 class Why(enum.StrEnum):
@@ -49,15 +56,25 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=0):
     why: tuple[Why, ...] = ()
 
 
+class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where a message, or a copy of it, is."""
+
+    queue: str
+    id: MessageId
+
+
 class Enqueued(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """The messages are in the queue under these ids, in the order they were given.
 
     At the positions in ``duplicates`` nothing was added: there the id is that of an
-    earlier message with the same ``dedup_id``, which may be gone by now.
+    earlier message with the same ``dedup_id``, which may be gone by now. If the queue is
+    bound to others, ``routed`` says of each message in which queues it is; its id in ``ids``
+    is that in the first of them, and it is a duplicate only if it is one in all of them.
     """
 
     ids: tuple[MessageId, ...]
     duplicates: tuple[int, ...] = ()
+    routed: tuple[tuple[Place, ...], ...] = ()
 
 
 class Delivered(msgspec.Struct, frozen=True, array_like=True, gc=False):

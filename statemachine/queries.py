@@ -153,7 +153,7 @@ def accounts(
 ) -> Accounts:
     """Accounts whose names begin with ``prefix``."""
     found: list[AccountView] = []
-    for names, data in _named(reader, b"a", prefix, marker):
+    for names, data in named(reader, b"a", prefix, marker):
         if len(found) == limit:
             return Accounts(tuple(found), found[-1].name if found else marker)
         found.append(_account_view(names[0], data))
@@ -175,7 +175,7 @@ def queues(
         return None
     defaults = records.decode_account(data).defaults
     found: list[QueueView] = []
-    for names, value in _named(reader, b"q" + keys.name(account), prefix, marker):
+    for names, value in named(reader, b"q" + keys.name(account), prefix, marker):
         if len(found) == limit:
             return Queues(tuple(found), found[-1].name if found else marker)
         found.append(_queue_view(names[-1], records.decode_queue(value), defaults))
@@ -416,7 +416,7 @@ def _age(row: tuple[MessageId, bytes]) -> bytes:
     return row[0][2:]
 
 
-def _named(
+def named(
     reader: Reader, space: bytes, prefix: str, marker: str | None
 ) -> Iterator[tuple[list[str], bytes]]:
     """Rows of a space whose names begin with ``prefix`` and come after ``marker``."""

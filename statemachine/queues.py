@@ -26,6 +26,11 @@ def open_queue(state: State, account: str, name: str) -> Queue:
     return state.find_queue(account, name) or _create(state, account, name, NOTHING_SET)
 
 
+def open_account(state: State, name: str) -> Account:
+    """The account, made if there is none."""
+    return state.find_account(name) or _create_account(state, name, NOTHING_SET)
+
+
 def put_queue(state: State, command: PutQueue) -> Outcome:
     """See ``commands.PutQueue``."""
     queue = state.find_queue(command.account, command.queue)
@@ -50,6 +55,8 @@ def delete_queue(state: State, command: DeleteQueue) -> Outcome:
         return no_queue(command.account, command.queue)
     events.queue_deleted(state, queue)
     _empty(state, queue)
+    if queue.record.bindings:
+        state.kv.delete(keys.bindings(*queue.names))
     state.drop_queue(queue)
     state.machine.queues -= 1
     queue.account.record.queues -= 1
@@ -68,7 +75,7 @@ def purge(state: State, command: Purge) -> Outcome:
         _empty(state, queue)
         # Under a new number nothing of before can be found, by a late ack least of all.
         fresh = _new_record(state, record.settings, record.created_ms, record.history)
-        fresh.tally = record.tally
+        fresh.tally, fresh.bindings = record.tally, record.bindings
         queue.begin(fresh)
         state.touch_queue(queue)
         events.purged(state, queue, count)
@@ -104,6 +111,9 @@ def delete_account(state: State, command: DeleteAccount) -> Outcome:
     if account.record.queues:
         count = account.record.queues
         return Refused(Reason.ACCOUNT_IN_USE, f"account {command.account!r} has {count} queues")
+    if account.record.schedules:
+        count = account.record.schedules
+        return Refused(Reason.ACCOUNT_IN_USE, f"account {command.account!r} has {count} schedules")
     events.account_deleted(state, account)
     state.drop_account(command.account)
     state.machine.accounts -= 1
@@ -128,7 +138,7 @@ def no_account(account: str) -> Refused:
 
 
 def _create(state: State, account: str, name: str, settings: QueueSettings) -> Queue:
-    owner = state.find_account(account) or _create_account(state, account, NOTHING_SET)
+    owner = open_account(state, account)
     record = _new_record(state, settings, state.now_ms)
     queue = Queue((account, name), keys.queue(account, name), record, owner)
     state.queues[queue.names] = queue

@@ -14,11 +14,21 @@ import struct
 
 import msgspec
 
-from statemachine.commands import DeadLetter, MessageId, NewMessage, QueueSettings
+from statemachine.commands import (
+    DeadLetter,
+    HeaderMatch,
+    MessageId,
+    NewMessage,
+    QueueSettings,
+    Timing,
+)
 from statemachine.outcomes import Outcome
 
 FOR_EVER = 2**64 - 1
 """As a time: never. It sorts behind every time."""
+
+Key = bytes
+"""By another name where a record has a member ``bytes``."""
 
 LAYOUT = 2
 TIMED = 1
@@ -48,6 +58,7 @@ class MachineRecord(msgspec.Struct, array_like=True):
     claimed: int = 0
     bytes: int = 0
     blocked: int = 0
+    first_tick: Key = b""  # The first key in space f; empty if there is none.
 
 
 class Stretch(msgspec.Struct, array_like=True):
@@ -95,6 +106,7 @@ class AccountRecord(msgspec.Struct, array_like=True):
     created_ms: int
     history: History  # Of queues that are no more.
     queues: int = 0
+    schedules: int = 0
 
 
 class LaneRecord(msgspec.Struct, array_like=True):
@@ -146,6 +158,7 @@ class QueueRecord(msgspec.Struct, array_like=True):
     dedup_ids: int = 0  # That are remembered.
     redrive_ms: int = FOR_EVER  # When there is something to do for the job in space j.
     tally: Tally = msgspec.field(default_factory=Tally)
+    bindings: int = 0
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -207,6 +220,35 @@ class OnceRecord(msgspec.Struct, frozen=True, array_like=True):
     outcome: Outcome
 
 
+class Binding(msgspec.Struct, frozen=True, array_like=True):
+    """Which messages go to ``target``."""
+
+    target: str
+    match: tuple[HeaderMatch, ...]
+    any_of: bool
+    created_ms: int
+
+
+class BindingsRecord(msgspec.Struct, frozen=True, array_like=True):
+    """All bindings of a queue, in the order of their targets."""
+
+    bindings: tuple[Binding, ...]
+
+
+class ScheduleRecord(msgspec.Struct, array_like=True):
+    """A schedule, and the tick it waits for."""
+
+    version: int  # One that only this putting of it has.
+    queue: str
+    message: NewMessage
+    timing: Timing
+    created_ms: int
+    next_ms: int | None = None  # None: it ticks no more.
+    ticks: int = 0
+    last_ms: int | None = None  # The tick before.
+    behind: int = 0  # How many ticks in a row came after the time of the one that follows.
+
+
 class _Meta(msgspec.Struct, frozen=True, array_like=True):
     content_type: str
     headers: tuple[tuple[str, str], ...]
@@ -256,6 +298,8 @@ decode_queue = msgspec.msgpack.Decoder(QueueRecord).decode
 decode_lane = msgspec.msgpack.Decoder(LaneRecord).decode
 decode_group = msgspec.msgpack.Decoder(GroupRecord).decode
 decode_claim = msgspec.msgpack.Decoder(ClaimRecord).decode
+decode_bindings = msgspec.msgpack.Decoder(BindingsRecord).decode
+decode_schedule = msgspec.msgpack.Decoder(ScheduleRecord).decode
 decode_session = msgspec.msgpack.Decoder(SessionRecord).decode
 decode_redrive = msgspec.msgpack.Decoder(RedriveRecord).decode
 decode_once = msgspec.msgpack.Decoder(OnceRecord).decode

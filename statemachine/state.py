@@ -15,6 +15,7 @@ from statemachine import keys, records
 from statemachine.kv import KV
 from statemachine.records import (
     AccountRecord,
+    Binding,
     ClaimRecord,
     LaneRecord,
     MachineRecord,
@@ -101,6 +102,7 @@ class Queue:
         "_effective",
         "_under",
         "account",
+        "bindings",
         "claims",
         "counted",
         "dirty",
@@ -125,6 +127,8 @@ class Queue:
         self.key = key
         self.account = account
         self.dirty = False
+        self.bindings: tuple[Binding, ...] | None = None
+        """As they are stored; None: not read yet."""
         self.counted = _counts(record)
         """What of this queue is in the machine's sums."""
         self.lanes: list[Lane] = []
@@ -215,6 +219,9 @@ class State:
         """How many messages the cached claims had when they were cached."""
         self.window_bytes = 0
         """How many bytes have gone into windows since they were last emptied."""
+        self.copies = 0
+        """How many copies bindings have made in this entry, and how many bytes."""
+        self.copied_bytes = 0
         self.woken: dict[Lane, int] = {}
         """Lanes in which messages have become ready, and how many."""
         self.node = ""
@@ -238,6 +245,7 @@ class State:
             machine.stamp_ms = self.now_ms = stamp_ms
         self.next_id = index << ORDINAL_BITS
         self.next_event = 0
+        self.copies = self.copied_bytes = 0
         self.is_empty = False
         self.moved = True
 

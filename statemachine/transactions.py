@@ -6,7 +6,7 @@ parts name it, so that a message can not be settled twice by one transaction.
 
 from __future__ import annotations
 
-from statemachine import claims, messages, stale
+from statemachine import bindings, claims, messages, stale
 from statemachine.commands import (
     Ack,
     Enqueue,
@@ -51,6 +51,9 @@ def transact(state: State, command: Transact) -> Outcome:
     named, lost = _plan(state, command)
     if lost:
         return Transacted(stale=tuple(lost))
+    refusal = bindings.refused(state, account, command.puts)
+    if refusal is not None:
+        return refusal
     acked = [
         _ack(state, account, part, ids) for part, ids in zip(command.acks, named, strict=False)
     ]

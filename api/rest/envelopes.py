@@ -231,6 +231,16 @@ def prefers_raw(accept: str, content_type: str) -> bool:
     return essence in ranges or f"{essence.partition('/')[0]}/*" in ranges
 
 
+def check_header(name: str, value: str, field: str) -> None:
+    """A header of a message can have this name and value."""
+    if not (_is_header_name(name) and _is_header_value(value)):
+        raise Problem(
+            "invalid_header",
+            f"message header {name[:64]!r} must be an HTTP token with a value of one line",
+            field=field,
+        )
+
+
 def _checked(headers: Mapping[str, str], limits: Limits) -> tuple[tuple[str, str], ...]:
     if len(headers) > limits.headers_max:
         raise Problem(
@@ -247,12 +257,7 @@ def _checked(headers: Mapping[str, str], limits: Limits) -> tuple[tuple[str, str
             limit=limits.header_bytes_max,
         )
     for name, value in headers.items():
-        if not (_is_header_name(name) and _is_header_value(value)):
-            raise Problem(
-                "invalid_header",
-                f"message header {name[:64]!r} must be an HTTP token with a value of one line",
-                field="headers",
-            )
+        check_header(name, value, "headers")
     return tuple(headers.items())
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
 import msgspec
 
-from api.ports import Limits
+from api.ports import Limits, Service
 from api.problems import Problem
 from api.rest import answers, envelopes, pages, parameters
 from api.rest.answers import Answer
@@ -17,7 +18,7 @@ from api.rest.parameters import NoQuery
 from api.rest.queues import no_queue
 from api.rest.reads import ReadQuery
 from api.rest.requests import JSON, Call, decode, is_json
-from statemachine import queries
+from statemachine import outcomes, queries
 from statemachine.commands import DeleteMessages, Enqueue, MessageId, NewMessage, Purge
 from statemachine.outcomes import Deleted, Enqueued
 from statemachine.records import (
@@ -76,15 +77,24 @@ class HasMessages(msgspec.Struct, frozen=True):
     messages: msgspec.Raw
 
 
+class Place(msgspec.Struct, frozen=True):
+    """A queue in which a message is, and its id there."""
+
+    queue: str
+    id: str
+
+
 class Put(msgspec.Struct, frozen=True):
     """The messages' ids, in the order in which they were given.
 
     ``duplicates`` has the positions, from 0, at which nothing was added; it is absent if
-    there are none.
+    there are none. If the queue is bound to others, ``routed`` says of each message where it
+    is; its id in ``ids`` is that in the first of these.
     """
 
     ids: list[str]
     duplicates: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
+    routed: list[list[Place]] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -136,16 +146,19 @@ _decode_has_messages = msgspec.json.Decoder(HasMessages).decode
 
 async def put_messages(call: Call, query: PutQuery) -> Answer:
     """POST messages: a JSON message, a JSON batch, or one raw body of another type."""
+    given: Sequence[MessageToPut | PutQuery]
     if is_json(call.content_type):
-        if query != _NO_ATTRIBUTES:
+        if call.scope["query_string"] and query != _NO_ATTRIBUTES:
             raise Problem("invalid_request", f"{ATTRIBUTES} are fields of a JSON message")
-        given = decode(_decode_put, await call.text())
-        messages, wishes = new_messages(call, given), {one.persistent for one in given}
+        call.refuse_encoding()
+        given = put = decode(_decode_put, await call.body())
+        messages = new_messages(call, put)
     else:
-        messages, wishes = (_from_raw(call, query, await call.body()),), {query.persistent}
+        given = (query,)
+        messages = (_from_raw(call, query, await call.body()),)
     account, queue = call.account, call.queue
     command = Enqueue(account, queue, messages)
-    if not _must_persist(call, wishes):
+    if not _must_persist(call.service, account, queue, given):
         await call.accept(command)
         call.service.observe_put([message.zone for message in messages], call.home)
         return answers.json(202, Taken(len(messages)))
@@ -154,6 +167,8 @@ async def put_messages(call: Call, query: PutQuery) -> Answer:
     view = put_view(outcome)
     if len(view.ids) > 1:
         return answers.json(201, view)
+    if outcome.routed:
+        queue = outcome.routed[0][0].queue
     location = f"/v1/{account}/queues/{queue}/messages/{view.ids[0]}".encode()
     return answers.json(201, view, (b"location", location))
 
@@ -265,11 +280,17 @@ def _bare(stored: StoredMessage) -> Answer:
     )
 
 
-def _must_persist(call: Call, wishes: set[bool | None]) -> bool:
+def _must_persist(
+    service: Service, account: str, queue: str, given: Sequence[MessageToPut | PutQuery]
+) -> bool:
     """Whether any message is to be durable before it is answered for."""
-    if True in wishes:
-        return True
-    return None in wishes and call.service.in_force(call.account, call.queue).persistent
+    for one in given:
+        wish = one.persistent
+        if wish is None:
+            wish = service.in_force(account, queue).persistent
+        if wish:
+            return True
+    return False
 
 
 def no_message(text: str) -> Problem:
@@ -280,7 +301,8 @@ def no_message(text: str) -> Problem:
 def put_view(outcome: Enqueued) -> Put:
     """What a producer is told."""
     ids = [message_id_text(message_id) for message_id in outcome.ids]
-    return Put(ids, outcome.duplicates or msgspec.UNSET)
+    routed = _routed(outcome.routed) if outcome.routed else msgspec.UNSET
+    return Put(ids, outcome.duplicates or msgspec.UNSET, routed)
 
 
 def new_messages(call: Call, given: list[MessageToPut]) -> tuple[NewMessage, ...]:
@@ -290,8 +312,8 @@ def new_messages(call: Call, given: list[MessageToPut]) -> tuple[NewMessage, ...
     if not given:
         raise Problem("invalid_request", "messages must not be empty", field="messages")
     if len(given) == 1:
-        return (_checked(call, given[0]),)
-    return tuple([_checked(call, message) for message in given])
+        return (checked(call, given[0], call.home),)
+    return tuple([checked(call, message, call.home) for message in given])
 
 
 def too_many(limits: Limits) -> Problem:
@@ -304,8 +326,9 @@ def too_many(limits: Limits) -> Problem:
     )
 
 
-def _checked(call: Call, message: MessageToPut) -> NewMessage:
-    limits, home = call.service.limits, call.home
+def checked(call: Call, message: MessageToPut, home: str) -> NewMessage:
+    """A message of JSON for the state machine; ``home`` is its zone if it names none."""
+    limits = call.service.limits
     return new_message(
         bytes(message.body),
         JSON,
@@ -319,6 +342,24 @@ def _checked(call: Call, message: MessageToPut) -> NewMessage:
         not_before_ms=_not_before_ms(call, message),
         dedup_id=message.dedup_id,
     )
+
+
+def as_put(message: NewMessage) -> MessageToPut:
+    """Inverse of ``checked``."""
+    return MessageToPut(
+        msgspec.Raw(message.body),
+        None if message.ttl_ms is None else parameters.seconds(message.ttl_ms),
+        None if message.delay_ms is None else parameters.seconds(message.delay_ms),
+        dict(message.headers),
+        message.zone or None,
+        message.priority,
+        message.group or None,
+        dedup_id=message.dedup_id or None,
+    )
+
+
+def _routed(routed: tuple[tuple[outcomes.Place, ...], ...]) -> list[list[Place]]:
+    return [[Place(one.queue, message_id_text(one.id)) for one in message] for message in routed]
 
 
 def _decode_put(data: bytes) -> list[MessageToPut]:
@@ -394,7 +435,7 @@ OPERATIONS = (
             201: Says("The messages are durable and in the queue, in this order", Put),
             202: Says("None is to be persistent, and the leader has taken them", Taken),
         },
-        refusals=("body_too_large", "headers_too_large"),
+        refusals=("body_too_large", "headers_too_large", "fan_out_too_large"),
     ),
     Operation(
         "GET",

@@ -15,6 +15,7 @@ from api.rest.operations import Operation, Says
 from api.rest.parameters import NoQuery
 from api.rest.requests import JSON, Call
 
+TAGS = ("messages", "claims", "queues", "bindings", "schedules")
 REF = "#/components/schemas/{name}"
 RAW = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 
@@ -22,6 +23,8 @@ NOUNS = ("messages", "claims", "queues", "transactions", "events")
 PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "account": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "queue": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
+    "target": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
+    "schedule": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "message": {"type": "string", "pattern": f"^{parameters.MESSAGE_ID_PATTERN}$"},
     "claim": {"type": "string", "pattern": f"^{parameters.CLAIM_PATTERN}$"},
 }

@@ -74,12 +74,11 @@ class Call:
         given = self.headers.get(b"content-encoding", b"")
         return "" if given == b"identity" else given.decode("latin-1")
 
-    async def text(self) -> bytes:
-        """The whole body, which is to be read here: refused if it is encoded."""
-        if self.content_encoding:
+    def refuse_encoding(self) -> None:
+        """The body is to be read here: it may not be encoded."""
+        if b"content-encoding" in self.headers and self.content_encoding:
             detail = "only a raw body may have a content encoding"
             raise Problem("unsupported_media_type", detail)
-        return await self.body()
 
     async def body(self) -> bytes:
         """The whole body, as it came; refused as soon as it is known to be too large."""
@@ -185,7 +184,8 @@ class JsonBody(Generic[B]):
 
     async def read(self, call: Call) -> B:
         """The body of ``call``."""
-        data = await call.text()
+        call.refuse_encoding()
+        data = await call.body()
         if not data and self.optional:
             return self.kind()
         if not is_json(call.content_type):

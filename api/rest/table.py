@@ -6,6 +6,7 @@ from typing import Any
 
 from api.rest import (
     accounts,
+    bindings,
     claims,
     cluster,
     console,
@@ -14,6 +15,7 @@ from api.rest import (
     openapi,
     queues,
     redrive,
+    schedules,
     transactions,
 )
 from api.rest.operations import Operation
@@ -24,6 +26,8 @@ _OPERATIONS: tuple[Operation[Any], ...] = (
     *transactions.OPERATIONS,
     *queues.OPERATIONS,
     *redrive.OPERATIONS,
+    *bindings.OPERATIONS,
+    *schedules.OPERATIONS,
     *accounts.OPERATIONS,
     *events.OPERATIONS,
     *cluster.OPERATIONS,

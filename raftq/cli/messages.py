@@ -60,6 +60,10 @@ _decode_line = msgspec.json.Decoder(Line).decode
 encode = msgspec.json.Encoder().encode
 
 
+raw = msgspec.Raw
+"""JSON that is encoded already, for ``encode``."""
+
+
 def json_item(body: bytes, attributes: Attributes) -> Item:
     """A message whose body is the JSON value ``body``."""
     fields: dict[str, object] = {"body": msgspec.Raw(body)}

@@ -63,7 +63,7 @@ def put(
 
     Standard input without --lines or --ndjson is one message with exactly those bytes.
     """
-    attributes = Attributes(ttl, delay, zone, _headers(header or []), priority, group)
+    attributes = Attributes(ttl, delay, zone, named_headers(header or []), priority, group)
     if bodies:
         items = messages.texts(bodies, attributes, as_json=as_json)
     elif ndjson:
@@ -120,7 +120,8 @@ def _lines() -> Iterator[str]:
             raise Failure(f"line {number} is not UTF-8", Exit.USAGE) from None
 
 
-def _headers(pairs: list[str]) -> dict[str, str]:
+def named_headers(pairs: list[str]) -> dict[str, str]:
+    """Headers given as NAME=VALUE."""
     headers = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

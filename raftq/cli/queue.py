@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import enum
 import sys
-import uuid
-from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from raftq.cli import events, messages, output, put
+from raftq.cli import bindings, events, messages, output, put
 from raftq.cli.failure import Exit, Failure
 from raftq.cli.options import (
     JSON_HEADERS,
@@ -24,9 +22,8 @@ from raftq.cli.options import (
     connect,
     queue_path,
 )
-
-if TYPE_CHECKING:
-    from raftq.cli.http import Client
+from raftq.cli.requests import pages as _pages
+from raftq.cli.requests import write as _write
 
 
 class ZoneMode(enum.StrEnum):
@@ -41,8 +38,9 @@ app = typer.Typer(help="Put, claim, ack; look at queues.", no_args_is_help=True)
 app.command("put")(put.put)
 app.command("events")(events.events)
 app.command("history")(events.history)
-
-PAGE_MAX = 500
+app.command("bind")(bindings.bind)
+app.command("unbind")(bindings.unbind)
+app.command("bindings")(bindings.list_bindings)
 
 Ndjson = Annotated[bool, typer.Option("--ndjson", help="One JSON message per line.")]
 Claim = Annotated[str, typer.Argument(metavar="CLAIM", help="As claim printed it.")]
@@ -279,36 +277,6 @@ def remove(
     with connect(url, timeout) as client:
         _write(client, "DELETE", queue_path(account, queue))
     typer.echo(f"{queue} deleted")
-
-
-def _pages(
-    client: Client, path: str, items: str, query: dict[str, str], limit: int = PAGE_MAX
-) -> Iterator[Any]:
-    """All items of a list, page by page."""
-    marker: str | None = ""
-    while marker is not None:
-        page = {**query, "limit": str(min(limit, PAGE_MAX))}
-        if marker:
-            page["marker"] = marker
-        found = client.request("GET", path, query=page, repeatable=True).json()
-        yield from found[items]
-        marker = found["marker"]
-
-
-def _write(
-    client: Client,
-    method: str,
-    path: str,
-    *,
-    query: dict[str, str] | None = None,
-    body: bytes | None = None,
-) -> Any:
-    """A change that is safe to repeat, as it carries a key; its answer, if it has a body."""
-    headers = {"idempotency-key": uuid.uuid4().hex}
-    if body is not None:
-        headers |= JSON_HEADERS
-    answer = client.request(method, path, query=query, body=body, headers=headers, repeatable=True)
-    return answer.json() if answer.body else None
 
 
 def _print_messages(found: list[Any], ndjson: bool) -> None:

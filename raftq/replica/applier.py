@@ -68,10 +68,6 @@ class Applier:
         self._stamps, self._live_after = stamps, live_after
         stamps.observe(self.machine.stamp_ms, live=False)
 
-    def next_due_ms(self) -> int | None:
-        """When a sweep would find something; log time."""
-        return self.machine.next_due_ms()
-
     def switch(self) -> None:
         """Take over the store that was received into ``home.incoming``."""
         self.store = self._home.switch()

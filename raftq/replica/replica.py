@@ -22,6 +22,7 @@ from raftq.journal import Journal, LogEntry, TermFile
 from raftq.replica import wire
 from raftq.replica.applier import Applier
 from raftq.replica.digests import Digests
+from raftq.replica.duties import Duties
 from raftq.replica.handover import Handover
 from raftq.replica.identity import load_identity, member_id, node_of
 from raftq.replica.links import Links
@@ -31,7 +32,6 @@ from raftq.replica.sequencer import Sequencer
 from raftq.replica.stamps import Stamps
 from raftq.replica.storekeeper import StoreKeeper
 from raftq.replica.submitter import Done, Submitter
-from raftq.replica.sweeps import Sweeps
 from raftq.replica.syncing import Syncing
 from raftq.replica.transfer import Fetching, Serving
 from raftq.replica.upkeep import Upkeep
@@ -47,7 +47,6 @@ from statemachine.commands import (
     Command,
     OpenSession,
     ReportDigest,
-    Sweep,
 )
 from statemachine.kv import Reader
 from statemachine.machine import BatchResult, Machine
@@ -110,8 +109,8 @@ class Replica:
         self._upkeep = self._make_upkeep()
         self.waiters = Waiters()
         self._syncing = Syncing(self.journal, runtime, meter, self.consensus.synced)
-        self._sweeps = Sweeps(
-            self.consensus, self._applier.next_due_ms, self.sequencer, self.stamps, runtime
+        self._duties = Duties(
+            self.consensus, lambda: self.machine, self.sequencer, self.stamps, runtime, log
         )
         self.handover = self._make_handover()
         self._tick_is_due = False
@@ -318,7 +317,7 @@ class Replica:
         """See ``consensus.Host``."""
         if not self.consensus.is_leader:
             self.sequencer.clear()
-            self._sweeps.done()
+            self._duties.leads_no_more()
         leader, term = self.consensus.leader, self.consensus.term
         # The same leader in another term has forgotten what it had queued in the first.
         if (leader, term) == self._leadership_known:
@@ -330,7 +329,7 @@ class Replica:
             self._meter.leader_changed()
             self._runtime.call_soon(self.submitter.leader_changed)
         if self.consensus.is_leader:
-            self._runtime.call_soon(self._sweeps.arm)
+            self._runtime.call_soon(self._duties.arm)
 
     def apply(self, entries: list[LogEntry]) -> None:
         """See ``consensus.Host``: one round, one commit of the store."""
@@ -341,7 +340,7 @@ class Replica:
             count += len(batch)
             self._settle(result, batch)
         self._wake_waiters()
-        self._sweeps.arm()
+        self._duties.arm()
         self._meter.applied(len(entries), count, self._runtime.monotonic() - started)
 
     def membership_applied(self, entry: LogEntry) -> None:
@@ -372,12 +371,10 @@ class Replica:
         match command:
             case OpenSession():
                 self.submitter.session_opened(command.node, outcome)
-            case Sweep():
-                self._sweeps.done()
             case ReportDigest():
                 self._digests.reported(command.index, command.digest)
             case _:
-                pass
+                self._duties.applied(command)
         if isinstance(outcome, Swept) and outcome.count:
             self._log.debug("swept", count=outcome.count, more=outcome.more)
 

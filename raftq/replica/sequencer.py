@@ -62,11 +62,11 @@ class Sequencer:
         self._wake()
         return True
 
-    def propose_own(self, command: Command) -> bool:
-        """Queue a command of the leader's own housekeeping; False when full, or not leading."""
+    def propose_own(self, *commands: Command) -> bool:
+        """Queue commands of the leader's own housekeeping; False when full, or not leading."""
         if not self._consensus.is_leader:
             return False
-        batch = Batch(session=0, seq=0, floor=0, commands=(command,))
+        batch = Batch(session=0, seq=0, floor=0, commands=commands)
         return self.add(batch, msgspec.msgpack.encode(batch))
 
     def pump(self) -> None:

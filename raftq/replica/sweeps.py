@@ -1,30 +1,19 @@
-"""The leader's watch over log time: leases, delays and TTLs end by a command in the log."""
+"""Leases, delays and lifetimes end by a command in the log, which the leader proposes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from raftq.replica.sequencer import Sequencer
 from raftq.replica.stamps import Stamps
-from raftq.runtime import Runtime, Timer
+from raftq.replica.watch import Leading, Watch
+from raftq.runtime import Runtime
 from statemachine.commands import Sweep
 
 SWEEP_LIMIT = 1_000
-GAP_S = 0.01  # What becomes due together is swept together, however many queues it is in.
-LOOK_AGAIN_S = 1.0  # Log time can leap ahead of what a timer was set by.
 
 
-class Leading(Protocol):
-    """Whether this node leads."""
-
-    @property
-    def is_leader(self) -> bool:
-        """As far as it knows."""
-        ...
-
-
-class Sweeps:
+class Sweeps(Watch):
     """Proposes one bounded sweep at a time, when something is due."""
 
     def __init__(
@@ -35,36 +24,7 @@ class Sweeps:
         stamps: Stamps,
         runtime: Runtime,
     ) -> None:
-        self._leading, self._next_due_ms = leading, next_due_ms
-        self._sequencer, self._stamps, self._runtime = sequencer, stamps, runtime
-        self._timer: tuple[int, Timer] | None = None
-        self._under_way = False
+        def propose(now_ms: int) -> bool:
+            return sequencer.propose_own(Sweep(SWEEP_LIMIT))
 
-    def done(self) -> None:
-        """The sweep that was proposed has been applied, or leadership is gone."""
-        self._under_way = False
-
-    def arm(self) -> None:
-        """See to it that a sweep is proposed when log time reaches the next thing due."""
-        if self._under_way or not self._leading.is_leader:
-            return
-        due_ms = self._next_due_ms()
-        if due_ms is None:
-            return
-        if self._timer is not None:
-            if self._timer[0] <= due_ms:
-                return
-            self._timer[1].cancel()
-        delay_s = (due_ms - self._stamps.now_ms()) / 1000
-        delay_s = min(max(GAP_S, delay_s), LOOK_AGAIN_S)
-        self._timer = (due_ms, self._runtime.call_later(delay_s, self._propose))
-
-    def _propose(self) -> None:
-        self._timer = None
-        due_ms = self._next_due_ms()
-        if due_ms is None or self._under_way or not self._leading.is_leader:
-            return
-        if due_ms > self._stamps.now_ms():
-            self.arm()
-        else:
-            self._under_way = self._sequencer.propose_own(Sweep(SWEEP_LIMIT))
+        super().__init__(leading, next_due_ms, propose, stamps, runtime)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -15,10 +16,20 @@ from api import problems
 from api.app import Application
 from api.rest.table import TABLE
 from local_service import LocalService
+from statemachine.commands import NewMessage, PutSchedule, Timing
 
 ACCOUNT = "/v1/shop"
 QUEUE = f"{ACCOUNT}/queues/orders"
 ABSENT_ID = "0" * 20
+NIGHTLY = {"queue": "orders", "message": {"body": 1}, "cron": "0 3 * * *", "timezone": "Asia/Tokyo"}
+HOURLY = {
+    "queue": "orders",
+    "message": {"body": None, "headers": {"a": "b"}, "ttl": 5, "zone": "south"},
+    "every": 3600,
+    "start": "2026-01-02T00:00:00+01:00",
+    "end": "2027-01-01T00:00:00Z",
+    "missed": "all",
+}
 ABSENT_CLAIM = "0" * 16
 
 Prepare = Callable[[TestClient, LocalService], dict[str, str]]
@@ -80,6 +91,34 @@ def few_events(client: TestClient, service: LocalService) -> dict[str, str]:
 def stopping(client: TestClient, service: LocalService) -> dict[str, str]:
     service.stop()
     return a_message(client, service)
+
+
+def a_binding(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.put(f"{QUEUE}/bindings/europe", json={"match": {"region": [{"prefix": "eu"}, "uk"]}})
+    return {}
+
+
+def many_bindings(client: TestClient, service: LocalService) -> dict[str, str]:
+    for number in range(64):
+        client.put(f"{QUEUE}/bindings/t{number}")
+    return {}
+
+
+def a_schedule(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.put(f"{ACCOUNT}/schedules/nightly", json=NIGHTLY)
+    return {}
+
+
+def many_schedules(client: TestClient, service: LocalService) -> dict[str, str]:
+    new, timing = NewMessage(b"1", "application/json"), Timing(every_ms=1_000)
+
+    async def put_all() -> None:
+        for number in range(1_000):
+            first_ms = service.now_ms() + 1_000
+            await service.propose(PutSchedule("shop", f"s{number}", "q", new, timing, first_ms))
+
+    asyncio.run(put_all())
+    return {}
 
 
 def not_ready(client: TestClient, service: LocalService) -> dict[str, str]:
@@ -185,6 +224,28 @@ CASES = [
     Case("account_events", 410, few_events, query="?from=1"),
     Case("message_history", 200, a_claim, query="?limit=1"),
     Case("message_history", 404, a_queue),
+    Case("put_messages", 201, a_binding, json={"body": 1, "headers": {"region": "uk"}}),
+    Case("list_bindings", 200, a_binding),
+    Case("list_bindings", 404),
+    Case("put_binding", 201, json={"match": {"a": "b", "c": {"prefix": ""}}, "match_mode": "any"}),
+    Case("put_binding", 200, a_binding),
+    Case("put_binding", 400, json={"match_mode": "any"}),
+    Case("put_binding", 409, many_bindings),
+    Case("get_binding", 200, a_binding),
+    Case("get_binding", 404, a_queue),
+    Case("delete_binding", 204, a_binding),
+    Case("delete_binding", 404, a_queue),
+    Case("list_schedules", 200, a_schedule),
+    Case("list_schedules", 404),
+    Case("put_schedule", 201, json=NIGHTLY),
+    Case("put_schedule", 201, json=HOURLY),
+    Case("put_schedule", 200, a_schedule, json=HOURLY),
+    Case("put_schedule", 400, json=NIGHTLY | {"cron": "0 3 * *"}),
+    Case("put_schedule", 409, many_schedules, json=NIGHTLY),
+    Case("get_schedule", 200, a_schedule),
+    Case("get_schedule", 404),
+    Case("delete_schedule", 204, a_schedule),
+    Case("delete_schedule", 404),
     Case("list_accounts", 200, an_account),
     Case("put_account", 201, json={"defaults": {"lease": 5}}),
     Case("put_account", 200, an_account),
@@ -260,6 +321,7 @@ def test_an_operation_answers_as_it_says(
     ]
     ids = case.prepare(client, service)
     values = {"account": "shop", "queue": "orders", "message": ABSENT_ID, "claim": ABSENT_CLAIM}
+    values |= {"target": "europe", "schedule": "nightly"}
     target = re.sub(r"{(\w+)}", lambda name: (values | ids)[name.group(1)], path)
     _check_request(document, operation, case)
     more = {key: value for key, value in [("json", case.json), ("content", case.content)] if value}

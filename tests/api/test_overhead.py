@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message
 from api.app import create
 from local_service import LocalService
 from statemachine.outcomes import Enqueued, Outcome
+from statemachine.settings import BUILT_IN, Effective
 
 PATH = "/v1/shop/queues/orders/messages"
 JSON_BODY = b'{"body": "' + b"x" * 1_000 + b'"}'
@@ -29,6 +30,9 @@ class Instant(LocalService):
 
     async def propose(self, command: object) -> Outcome:
         return Enqueued((b"0123456789",))
+
+    def in_force(self, account: str, queue: str) -> Effective:
+        return BUILT_IN  # Of a queue that is there it is at hand.
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         pass

@@ -63,10 +63,14 @@ def fill(text: str, known: dict[str, str]) -> str:
 
 def match(shown: str, actual: str, known: dict[str, str]) -> None:
     """The text with its placeholders bound, or an assertion error."""
-    pattern = "".join(
-        f'(?P<{piece}>[^"]*?)' if index % 2 else re.escape(piece)
-        for index, piece in enumerate(PLACEHOLDER.split(fill(shown, known)))
-    )
+    seen = set[str]()
+    pattern = ""
+    for index, piece in enumerate(PLACEHOLDER.split(fill(shown, known))):
+        if not index % 2:
+            pattern += re.escape(piece)
+            continue
+        pattern += f"(?P={piece})" if piece in seen else f'(?P<{piece}>[^"]*?)'
+        seen.add(piece)
     found = re.fullmatch(pattern, actual)
     assert found, f"{actual!r} is not {fill(shown, known)!r}"
     known.update(found.groupdict())

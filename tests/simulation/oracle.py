@@ -143,6 +143,13 @@ class Oracle:
                 assert not outcome.more, "more than one sweep's work was due"
                 self._notice_sweep(outcome)
                 self.model.sweep()
+            case c.Tick():
+                self._sometimes(
+                    "two leaders told of one tick"
+                    if isinstance(outcome, Refused)
+                    else "a schedule ticked"
+                )
+                self.model.check(command, outcome)
             case _:
                 assert outcome == Done()
 

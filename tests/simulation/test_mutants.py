@@ -7,7 +7,7 @@ from types import CodeType
 import pytest
 
 from raftq.consensus import guard
-from raftq.replica import sweeps
+from raftq.replica import sweeps, watch
 from simulation import mutate
 from simulation.mutants.catalogue import MUTANTS
 from simulation.mutants.damage import Constant, Edit, Mutant, NothingDamaged, mutant
@@ -104,7 +104,7 @@ def test_a_killed_mutant_is_a_success(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_what_does_no_harm_survives(monkeypatch: pytest.MonkeyPatch) -> None:
-    harmless = mutant("harmless", "Nothing.", Constant(sweeps, "GAP_S", 0.011))
+    harmless = mutant("harmless", "Nothing.", Constant(watch, "GAP_S", 0.011))
     monkeypatch.setitem(MUTANTS, harmless.name, harmless)
     assert mutate.main(["--only", "harmless", "--seeds", "1", "--jobs", "1"]) == 1
 

@@ -24,6 +24,7 @@ ID = bytes(9) + b"\x07"
 SETTINGS = QueueSettings(1, 2, 3, b"{}", 4, "dlq", 5, 6, 7, "only", 8, 9, 10)
 HISTORY = r.History(1, 2, 3, 4, [r.Stretch(5, 6, 7, 8, 9, 10)], 11)
 DEAD = c.DeadLetter("rejected", "why", "q", ID, 2, 3)
+TIMING = c.Timing("* * * * *", 6, "UTC", 1, 2, "skip")
 MESSAGE = NewMessage(b"body", "t/p", (("k", "v"),), 1, 2, "z", 3, "g", "d", 4, DEAD)
 PLACED = QueueSettings(zone_mode="only", locality_wait_ms=4)
 LANE = r.LaneRecord(1, "z", *range(2, 10))
@@ -91,6 +92,17 @@ COMMANDS: list[tuple[str, c.Command]] = [
     ("9301079194050302919615a161a171a1700506", c.Redrive("a", "q", "p", 5, 6)),
     ("9301079194050302919516a161a17192050607", c.ExtendMany("a", "q", (5, 6), 7)),
     ("9301079194050302919317a161a171", c.CancelRedrive("a", "q")),
+    (
+        "930107919405030291961ea161a171a1749193a14b91a17691a170c3",
+        c.PutBinding("a", "q", "t", (c.HeaderMatch("K", ("v",), ("p",)),), any_of=True),
+    ),
+    ("930107919405030291941fa161a171a174", c.DeleteBinding("a", "q", "t")),
+    (
+        "9301079194050302919720a161a173a1719cc404626f6479a3742f709192a16ba1760102a17a03a167a1640496a872656a6563746564a3776879a171c40a000000000000000000070203a096a92a202a202a202a202a06a35554430102a4736b697005",
+        c.PutSchedule("a", "s", "q", MESSAGE, TIMING, 5),
+    ),
+    ("9301079194050302919321a161a173", c.DeleteSchedule("a", "s")),
+    ("9301079194050302919722a161a173010203c3", c.Tick("a", "s", 1, 2, 3, skip=True)),
 ]
 
 OUTCOMES: list[tuple[str, o.Outcome]] = [
@@ -98,7 +110,10 @@ OUTCOMES: list[tuple[str, o.Outcome]] = [
         "9500a86e6f5f7175657565a377687991c40a0000000000000000000791ab6e616d65645f7477696365",
         o.Refused(o.Reason.NO_QUEUE, "why", (ID,), (o.Why.TWICE,)),
     ),
-    ("930191c40a000000000000000000079100", o.Enqueued((ID,), (0,))),
+    (
+        "940191c40a000000000000000000079100919192a171c40a00000000000000000007",
+        o.Enqueued((ID,), (0,), ((o.Place("q", ID),),)),
+    ),
     (
         "940205069194c40a0000000000000000000701c40172a3776879",
         o.Claimed(5, 6, (o.Delivered(ID, 1, b"r", "why"),)),
@@ -115,7 +130,7 @@ OUTCOMES: list[tuple[str, o.Outcome]] = [
     ("9109", o.Done()),
     ("930a06919205c3", o.ManyExtended(6, ((5, True),))),
     (
-        "950b9101910291930191c40a0000000000000000000790919401c391c40a0000000000000000000791a4676f6e65",
+        "950b9101910291940191c40a000000000000000000079090919401c391c40a0000000000000000000791a4676f6e65",
         o.Transacted(
             (1,), (2,), (o.Enqueued((ID,)),), (o.StalePart(1, True, (ID,), (o.Why.GONE,)),)
         ),
@@ -123,19 +138,19 @@ OUTCOMES: list[tuple[str, o.Outcome]] = [
 ]
 
 RECORDS: list[tuple[str, msgspec.Struct]] = [
-    ("9c0102030405060708090a0b0c", r.MachineRecord(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)),
+    ("9d0102030405060708090a0b0cc400", r.MachineRecord(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)),
     (
-        "949e010203c4027b7d04a3646c71050607a46f6e6c7908090ac0019601020304919605060708090a0b02",
+        "959e010203c4027b7d04a3646c71050607a46f6e6c7908090ac0019601020304919605060708090a0b0200",
         r.AccountRecord(SETTINGS, 1, HISTORY, 2),
     ),
     (
-        "dc0016019e010203c4027b7d04a3646c71050607a46f6e6c7908090ac0029601020304919605060708090a0b0304050607089a01a17a0203040506070809090a0b0c0d0e0f101112940102039104",
+        "dc0017019e010203c4027b7d04a3646c71050607a46f6e6c7908090ac0029601020304919605060708090a0b0304050607089a01a17a0203040506070809090a0b0c0d0e0f10111294010203910400",
         r.QueueRecord(
             1, SETTINGS, 2, HISTORY, *range(3, 9), LANE, *range(9, 19), r.Tally(1, 2, 3, [4])
         ),
     ),
     (
-        "dc0016019ec0c0c0c0c0c0c0c0c0c0c0c0c0c00296010000009000000000000000c000000000000000cfffffffffffffffff00cfffffffffffffffff940000ff90",
+        "dc0017019ec0c0c0c0c0c0c0c0c0c0c0c0c0c00296010000009000000000000000c000000000000000cfffffffffffffffff00cfffffffffffffffff940000ff9000",
         r.QueueRecord(1, QueueSettings(), 2, r.History(1)),
     ),
     (
@@ -150,6 +165,14 @@ RECORDS: list[tuple[str, msgspec.Struct]] = [
         r.EventRecord(1, 2, 3, "n1", 4, "w", b"m", 5, "no", "p", 6),
     ),
     ("93a26e310102", r.SessionRecord("n1", 1, 2)),
+    (
+        "919194a1749193a16891a17690c201",
+        r.BindingsRecord((r.Binding("t", (c.HeaderMatch("h", ("v",)),), False, 1),)),
+    ),
+    (
+        "9901a1719cc404626f6479a3742f709192a16ba1760102a17a03a167a1640496a872656a6563746564a3776879a171c40a000000000000000000070203a096a92a202a202a202a202a06a35554430102a4736b69700203040506",
+        r.ScheduleRecord(1, "q", MESSAGE, TIMING, 2, 3, 4, 5, 6),
+    ),
     ("93c40166019109", r.OnceRecord(b"f", 1, o.Done())),
 ]
 
@@ -161,7 +184,7 @@ PLAIN_HEX = "00ffffffffffffffff00000000000000060000000997a17490a000a0c0a078"
 
 NEAR = [("y", "only", None), ("z", "prefer", 40), ("", "prefer", None)]
 
-STATE_DIGEST = "aa32a7e40169fbf8b2555fd483f0aa4b"
+STATE_DIGEST = "b81b51cd518d361da03e2dba4cbbc901"
 
 REASONS = {
     "no_account",
@@ -173,6 +196,13 @@ REASONS = {
     "stale_batch",
     "redrive_running",
     "no_redrive",
+    "no_binding",
+    "no_schedule",
+    "too_many_bindings",
+    "too_many_schedules",
+    "fan_out_too_large",
+    "fan_out_busy",
+    "stale_tick",
 }
 
 
@@ -237,12 +267,12 @@ def test_a_log_leads_to_the_state_it_always_did() -> None:
     digests: dict[bytes, bytes] = {}
     spaces = set[bytes]()
     for index in range(1, 801):
-        batches = tuple(history.batches())
+        batches = (*history.batches(), *history.ticks(machine))
         history.learn(machine.apply(index, 1, Entry(1, history.now_ms, batches)))
         machine.end_round()
         spaces |= {key[:1] for key in kv.rows()}
         digests[b"%d" % index] = digest(kv)
-    assert b"".join(sorted(spaces)) == b"acdghijklmopqrstwxz", "every space was in use"
+    assert b"".join(sorted(spaces)) == b"abcdefghijklmopqrstwxz", "every space was in use"
     assert digest(MemoryKV(digests)).hex() == STATE_DIGEST
 
 
@@ -265,6 +295,15 @@ class History:
         self._seq += 1
         commands = tuple(self._command() for _ in range(3))
         return [*plain, Batch(self._session, self._seq, self._seq - 2, commands)]
+
+    def ticks(self, machine: Machine) -> list[Batch]:
+        """Of the schedules that have one; the next comes some time later, or never."""
+        due = machine.due_schedules(self.now_ms, 2)
+        return [
+            Batch(0, 0, 0, (c.Tick(account, name, of.version, of.next_ms or 0, after),))
+            for account, name, of in due
+            for after in [self._random.choice([None, self.now_ms, self.now_ms + 50])]
+        ]
 
     def learn(self, results: list[BatchResult]) -> None:
         """Take up ids and claims, so that some of the commands to come are not in vain."""

@@ -59,7 +59,7 @@ MESSAGES = st.builds(
     c.NewMessage,
     body=st.binary(max_size=3),
     content_type=st.sampled_from(["text/plain", "x/y"]),
-    headers=st.just(()) | st.just((("k", "v"),)),
+    headers=st.sampled_from([(), (), (("k", "v"),), (("K", "vw"), ("l", "v"))]),
     ttl_ms=st.none() | st.just(0) | DURATIONS,
     delay_ms=st.sampled_from([None, None, 0, 0, 5, 60]),
     zone=ZONES,
@@ -68,6 +68,18 @@ MESSAGES = st.builds(
     dedup_id=st.sampled_from(["", "", "", "x", "y", "\x00"]),
     not_before_ms=st.sampled_from([None] * 7 + [0, 30, 100]),
 )
+MATCHES = st.lists(
+    st.builds(
+        c.HeaderMatch,
+        st.sampled_from(["k", "L"]),
+        st.lists(st.sampled_from(["v", "w"]), max_size=2).map(tuple),
+        st.sampled_from([(), (), ("",), ("w", "v")]),
+    ),
+    max_size=2,
+).map(tuple)
+TARGETS = st.sampled_from(["q", "q\x00", "p", "r"])
+SCHEDULES = st.sampled_from([("a", "s"), ("a", "s"), ("a", "s\x00"), ("b\x00", "s")])
+TIMINGS = st.builds(c.Timing, cron=st.sampled_from(["", "* * * * *"]))
 CONFIGURING = st.one_of(
     st.builds(lambda names, *rest: c.PutQueue(*names, *rest), NAMES, SETTINGS),
     st.builds(lambda names, *rest: c.PatchQueue(*names, *rest), NAMES, SETTINGS, FIELDS),
@@ -333,6 +345,51 @@ class Histories(RuleBasedStateMachine):
     def configure(self, how: str, command: Command) -> None:
         self.do(how, command)
 
+    @step(3, how=HOW, names=NAMES, target=TARGETS, match=MATCHES, any_of=st.booleans())
+    def bind(
+        self, how: str, names: Names, target: str, match: tuple[c.HeaderMatch, ...], any_of: bool
+    ) -> None:
+        self.do(how, c.PutBinding(*names, target, match, any_of))
+
+    @step(1, how=HOW, names=NAMES, target=TARGETS)
+    def unbind(self, how: str, names: Names, target: str) -> None:
+        self.do(how, c.DeleteBinding(*names, target))
+
+    @step(2, how=HOW, names=SCHEDULES, queue=TARGETS, new=MESSAGES, timing=TIMINGS, first=OPTIONAL)
+    def schedule(
+        self,
+        how: str,
+        names: Names,
+        queue: str,
+        new: c.NewMessage,
+        timing: c.Timing,
+        first: int | None,
+    ) -> None:
+        next_ms = None if first is None else self.now_ms + first
+        self.do(how, c.PutSchedule(*names, queue, new, timing, next_ms))
+
+    @step(1, how=HOW, names=SCHEDULES)
+    def unschedule(self, how: str, names: Names) -> None:
+        self.do(how, c.DeleteSchedule(*names))
+
+    @step(6, after=OPTIONAL, skip=st.sampled_from([False, False, True]), again=st.booleans())
+    def schedules_tick(self, after: int | None, skip: bool, again: bool) -> None:
+        """All that are due, by one leader or by two that do not know of each other."""
+        for account, name, record in self.twin.due_schedules(self.now_ms, 100):
+            assert record.next_ms is not None
+            next_ms = None if after is None else record.next_ms + after
+            tick = c.Tick(account, name, record.version, record.next_ms, next_ms, skip)
+            self.do("plain", tick)
+            assert self.model.schedules[account, name].next_ms == next_ms
+            if again:
+                before = len(self.model.schedules[account, name].ticks)
+                self.do("plain", tick)
+                assert len(self.model.schedules[account, name].ticks) == before
+
+    @step(1, names=SCHEDULES, version=INDEX, due=OPTIONAL)
+    def a_tick_comes_out_of_turn(self, names: Names, version: int, due: int | None) -> None:
+        self.do("plain", c.Tick(*names, version, self.now_ms + (due or 0), None))
+
     @step(3, how=HOW, names=NAMES, delete=st.sampled_from([False, False, True]))
     def empty_a_queue(self, how: str, names: Names, delete: bool) -> None:
         self.do(how, c.DeleteQueue(*names) if delete else c.Purge(*names))
@@ -463,6 +520,25 @@ class Histories(RuleBasedStateMachine):
         self.entry(0, 0, c.Barrier())
 
     # What can be asked.
+
+    @invariant()
+    def ticks_agree(self) -> None:
+        """Exactly those are due that the model says, and the first is known."""
+        if not self.index:
+            return
+        waiting = {
+            names: one.next_ms
+            for names, one in self.model.schedules.items()
+            if one.next_ms is not None
+        }
+        assert self.twin.next_tick_ms() == min(waiting.values(), default=None)
+        for now_ms in (self.now_ms, self.now_ms + 20):
+            due = self.twin.due_schedules(now_ms, 100)
+            assert [(one.account, one.schedule) for one in due] == [
+                names
+                for next_ms, names in sorted((at, names) for names, at in waiting.items())
+                if next_ms <= now_ms
+            ]
 
     @invariant()
     def reads_agree(self) -> None:
@@ -632,6 +708,12 @@ class Histories(RuleBasedStateMachine):
 
     def nothing_is_left_behind(self) -> None:
         """By messages, claims, keys and sessions that are gone."""
+        for account, schedule in list(self.model.schedules):
+            self.do("plain", c.DeleteSchedule(account, schedule))
+        assert self.machine.next_tick_ms() is None
+        for (account, name), bound in list(self.model.bindings.items()):
+            for target in list(bound):
+                self.do("plain", c.DeleteBinding(account, name, target))
         for (account, name), queue in list(self.model.queues.items()):
             for claim in list(queue.claims):
                 self.do("plain", c.Ack(account, name, claim))

@@ -35,6 +35,10 @@ TABLE = [
     (keys.timer(5, 2, b"x"), "74 0000000000000005 02 78"),
     (keys.redrive(3), "6a 0000000000000003"),
     (keys.dedup(3, b"id"), "69 0000000000000003 6964"),
+    (keys.bindings("a", "b"), "62 61 00 01 62 00 01"),
+    (keys.schedule("a", "b"), "65 61 00 01 62 00 01"),
+    (keys.tick(5, keys.schedule("a", "b")), "66 0000000000000005 61 00 01 62 00 01"),
+    (keys.tick(5), "66 0000000000000005"),
     (keys.POSITION, "70"),
 ]
 
@@ -85,6 +89,12 @@ def test_times_can_be_split_from_what_is_due(
     key = keys.deadline(queue, due_ms, kind, subject)
     assert keys.split_deadline(key) == (due_ms, kind, subject)
     assert keys.timer(due_ms) <= keys.timer(due_ms, kind, subject)
+
+
+@given(NUMBERS, NAMES, NAMES)
+def test_ticks_can_be_split_from_the_schedule(due_ms: int, account: str, schedule: str) -> None:
+    key = keys.tick(due_ms, keys.schedule(account, schedule))
+    assert keys.split_tick(key) == (due_ms, account, schedule)
 
 
 @given(NUMBERS, st.integers(0, keys.LANE_MASK), st.sampled_from([0, keys.PARKED, keys.GROUPED]))

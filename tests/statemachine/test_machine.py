@@ -229,6 +229,11 @@ def test_every_command_is_answered() -> None:
         c.ExtendMany("a", "q", (1,)),
         c.Redrive("a", "q"),
         c.CancelRedrive("a", "q"),
+        c.PutBinding("a", "q", "t", ()),
+        c.DeleteBinding("a", "q", "t"),
+        c.PutSchedule("a", "s", "q", NewMessage(b"", ""), c.Timing(), 5),
+        c.DeleteSchedule("a", "s"),
+        c.Tick("a", "s", 1, 5, None),
     ]
     assert {type(one) for one in samples} == set(get_args(c.Command))
     with pytest.raises(AssertionError):

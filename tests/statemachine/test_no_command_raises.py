@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, get_args
 
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from memory_kv import MemoryKV
 from statemachine import commands as c
 from statemachine.commands import Batch, Entry
 from statemachine.machine import Machine
-from statemachine.outcomes import Claimed, Enqueued, Outcome, SessionOpened
+from statemachine.outcomes import Claimed, Enqueued, Outcome, Refused, SessionOpened
 
 INTEGERS = st.sampled_from([-(2**63), -1, 0, 1, 2, 100, 2**63, 2**64 - 1])
 TEXTS = st.sampled_from(["", "a", "\x00", "\x00\x01", "\uffff"])
@@ -31,6 +32,19 @@ SETTINGS = st.builds(
     history_ms=st.none() | INTEGERS,
     history_bytes=st.none() | INTEGERS,
 )
+MESSAGE = st.builds(
+    c.NewMessage,
+    BYTES,
+    TEXTS,
+    st.lists(st.tuples(TEXTS, TEXTS), max_size=2).map(tuple),
+    st.none() | INTEGERS,
+    st.none() | INTEGERS,
+    TEXTS,
+    INTEGERS,
+    TEXTS,
+    dedup_id=TEXTS,
+    not_before_ms=st.none() | INTEGERS,
+)
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "account": NAMES,
     "queue": NAMES,
@@ -45,20 +59,19 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "settings": SETTINGS,
     "defaults": SETTINGS,
     "fields": st.lists(TEXTS | st.just("ttl_ms"), max_size=2).map(tuple),
+    "target": NAMES,
+    "schedule": NAMES,
+    "match": st.lists(
+        st.builds(c.HeaderMatch, TEXTS, st.lists(TEXTS).map(tuple), st.lists(TEXTS).map(tuple)),
+        max_size=2,
+    ).map(tuple),
+    "any_of": st.booleans(),
+    "skip": st.booleans(),
+    "message": MESSAGE,
+    "timing": st.builds(c.Timing, TEXTS, INTEGERS, TEXTS, st.none() | INTEGERS),
+    "next_ms": st.none() | INTEGERS,
     "messages": st.lists(
-        st.builds(
-            c.NewMessage,
-            BYTES,
-            TEXTS,
-            st.lists(st.tuples(TEXTS, TEXTS), max_size=2).map(tuple),
-            st.none() | INTEGERS,
-            st.none() | INTEGERS,
-            TEXTS,
-            INTEGERS,
-            TEXTS,
-            dedup_id=TEXTS,
-            not_before_ms=st.none() | INTEGERS,
-        ),
+        MESSAGE,
         max_size=3,
     ).map(tuple),
 }
@@ -134,6 +147,14 @@ def real(batch: Batch, outcomes: list[Outcome], sessions: list[int], which: int)
     return Batch(session, batch.seq, batch.floor, tuple(commands))
 
 
+def ticks(machine: Machine) -> Iterator[c.Tick]:
+    """Of all schedules that are due."""
+    for due in machine.due_schedules(machine.stamp_ms, 10):
+        record = due.record
+        assert record.next_ms is not None
+        yield c.Tick(due.account, due.schedule, record.version, record.next_ms, 2**64 - 1)
+
+
 STAMPS = st.sampled_from([0, 100, 101, 10**6, 10**13])
 
 
@@ -151,14 +172,18 @@ def test_no_command_raises(history: list[tuple[int, Batch, int]]) -> None:
     sessions = [opened(machine.apply(1, 1, opening)[0].outcomes[0]), 5]
     outcomes: list[Outcome] = []
     seen = dict[tuple[int, int], Batch]()
-    for index, (stamp_ms, made_up, which) in enumerate(history, start=2):
+    for index, (stamp_ms, made_up, which) in enumerate(history, start=1):
         batch = real(made_up, outcomes, sessions, which)
         # A node never gives two batches the same number.
         batch = seen.setdefault((batch.session, batch.seq), batch) if batch.session else batch
         entry = c.decode_entry(c.encode(Entry(1, stamp_ms, (batch,))))
-        for result in machine.apply(index, 1, entry):
+        for result in machine.apply(2 * index, 1, entry):
             outcomes.extend(result.outcomes)
         machine.end_round()
         machine.next_due_ms()
+        batch = Batch(0, 0, 0, tuple(ticks(machine)) if which else ())
+        (result,) = machine.apply(2 * index + 1, 1, c.decode_entry(c.encode(Entry(1, 0, (batch,)))))
+        assert not any(isinstance(one, Refused) for one in result.outcomes)
+        machine.end_round()
         if which == 0:
             machine = Machine(kv)

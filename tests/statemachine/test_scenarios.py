@@ -16,12 +16,12 @@ import pytest
 
 from memory_kv import MemoryKV
 from statemachine import commands as c
+from statemachine import keys, queries
 from statemachine import outcomes as o
-from statemachine import queries
 from statemachine.commands import Batch, Command, Entry
 from statemachine.machine import Machine
 from statemachine.outcomes import Outcome
-from statemachine.records import decode_message
+from statemachine.records import decode_message, decode_schedule
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.txt"))
 Words = dict[str, list[str]]
@@ -60,11 +60,13 @@ class Scenario:
         (result,) = self.machine.apply(self.machine.applied_index + 1, 1, entry)
         self.machine.end_round()
         due = self.machine.next_due_ms()
+        tick = self.machine.next_tick_ms()
         woken = "".join(
             f" woken={'/'.join(filter(None, place))}:{count}"
             for place, count in self.machine.take_woken().items()
         )
-        return f"{self.shown(result.outcomes[0])}; due={due}{woken}"
+        ticks = "" if tick is None else f" tick={tick}"
+        return f"{self.shown(result.outcomes[0])}; due={due}{ticks}{woken}"
 
     def look(self, words: Words) -> str:
         names = names_of(words)
@@ -106,10 +108,17 @@ class Scenario:
 
     def shown(self, outcome: Outcome) -> str:
         match outcome:
-            case o.Enqueued(ids, duplicates):
+            case o.Enqueued(ids, duplicates, ()):
                 names = [self.name("m", one) for one in ids]
                 again = [f"duplicate={at}" for at in duplicates]
                 return " ".join(["Enqueued", *names, *again])
+            case o.Enqueued(_, duplicates, routed):
+                places = [
+                    "+".join(f"{one.queue}/{self.name('m', one.id)}" for one in message)
+                    for message in routed
+                ]
+                again = [f"duplicate={at}" for at in duplicates]
+                return " ".join(["Enqueued", *places, *again])
             case o.Claimed(claim, until_ms, messages) if messages:
                 shown = [
                     f"{self.name('m', one.id)}({one.deliveries})="
@@ -219,10 +228,12 @@ def transaction(scenario: Scenario, words: Words) -> Command:
 
 def put(_: Scenario, words: Words) -> Command:
     ttl, delay = number(words, "ttl"), number(words, "delay")
+    headers = tuple(pairs(words.get("header", [])))
     new = tuple(
         c.NewMessage(
             body.encode(),
             "text/plain",
+            headers,
             ttl_ms=ttl,
             delay_ms=delay,
             zone=word(words, "zone") or "",
@@ -234,6 +245,42 @@ def put(_: Scenario, words: Words) -> Command:
         for body in words["body"]
     )
     return c.Enqueue(*names_of(words), new)
+
+
+def pairs(words: list[str]) -> Iterator[tuple[str, str]]:
+    for word in words:
+        name, _, value = word.partition(":")
+        yield name, value
+
+
+def bind(_: Scenario, words: Words) -> Command:
+    """A value that ends in a star is a prefix."""
+    match = tuple(
+        c.HeaderMatch(name, (), (value[:-1],))
+        if value.endswith("*")
+        else c.HeaderMatch(name, (value,))
+        for name, value in pairs(words.get("match", []))
+    )
+    return c.PutBinding(*names_of(words), words["to"][0], match, "any" in words)
+
+
+def put_schedule(_: Scenario, words: Words) -> Command:
+    message = c.NewMessage(words["body"][0].encode(), "text/plain")
+    account, queue = names_of(words)
+    timing = c.Timing(every_ms=number(words, "every") or 0)
+    return c.PutSchedule(account, words["name"][0], queue, message, timing, number(words, "next"))
+
+
+def tick(scenario: Scenario, words: Words) -> Command:
+    """``putting`` says which putting of the schedule is meant, if not the present one."""
+    name, due_ms = words["name"][0], number(words, "of")
+    record = decode_schedule(scenario.kv.rows()[keys.schedule("a", name)])
+    putting = words.get("putting", ["now"])[0]
+    version = scenario.things.setdefault(f"{name}-{putting}", record.version)
+    version = record.version if putting == "now" else version
+    assert isinstance(version, int)
+    assert due_ms is not None
+    return c.Tick("a", name, version, due_ms, number(words, "next"), "skip" in words)
 
 
 def claim(_: Scenario, words: Words) -> Command:
@@ -274,6 +321,11 @@ COMMANDS: dict[str, Callable[[Scenario, Words], Command]] = {
     "put-account": lambda _, w: c.PutAccount(w["account"][0], settings_of(w)),
     "patch-account": lambda _, w: c.PatchAccount(w["account"][0], settings_of(w), fields_of(w)),
     "delete-account": lambda _, w: c.DeleteAccount(w["account"][0]),
+    "bind": bind,
+    "unbind": lambda _, w: c.DeleteBinding(*names_of(w), w["to"][0]),
+    "put-schedule": put_schedule,
+    "delete-schedule": lambda _, w: c.DeleteSchedule("a", w["name"][0]),
+    "tick": tick,
     "sweep": lambda _, w: c.Sweep(int(w.get("limit", ["100"])[0])),
     "open-session": lambda _, w: c.OpenSession("n1"),
 }

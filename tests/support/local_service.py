@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from api.ports import (
     Cluster,
+    InvalidTiming,
     Limits,
     Member,
     Status,
@@ -23,8 +24,10 @@ from api.ports import (
 )
 from api.watching import EventWatch
 from memory_kv import MemoryKV
+from raftq.replica.schedules import tick_of
+from raftq.replica.ticks import BadTiming, next_tick
 from raftq.replica.waiters import Waiters
-from statemachine.commands import Barrier, Batch, Command, Entry, Once, QueueCommand, Sweep
+from statemachine.commands import Barrier, Batch, Command, Entry, Once, QueueCommand, Sweep, Timing
 from statemachine.kv import Reader
 from statemachine.machine import Machine
 from statemachine.outcomes import Outcome, Refused, Swept
@@ -106,6 +109,13 @@ class LocalService:
     def now_ms(self) -> int:
         """See ``Service``."""
         return max(self.clock_ms, self._machine.stamp_ms)
+
+    def next_tick(self, timing: Timing, after_ms: int) -> int | None:
+        """See ``Service``."""
+        try:
+            return next_tick(timing, after_ms)
+        except BadTiming as error:
+            raise InvalidTiming(error.field, str(error)) from None
 
     def monotonic(self) -> float:
         """See ``Service``."""
@@ -233,6 +243,8 @@ class LocalService:
             swept = self._apply(Sweep(SWEEP_LIMIT))
             assert isinstance(swept, Swept)
             due_ms = self._machine.next_due_ms()
+        while due := self._machine.due_schedules(self.clock_ms, 1):
+            self._apply(tick_of(due[0], self.clock_ms))
 
     def _apply(self, command: Command) -> Outcome:
         index = self._machine.applied_index + 1

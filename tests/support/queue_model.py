@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from statemachine import commands as c
 from statemachine import lanes
@@ -42,6 +43,7 @@ class InForce(NamedTuple):
 
 
 BUILT_IN = InForce()
+BINDINGS_MAX, SCHEDULES_MAX = 64, 1_000
 
 
 @dataclass
@@ -129,9 +131,18 @@ class Queue:
         return [message for message in self.of("claimed") if message.claim == claim]
 
 
+@dataclass
+class Schedule:
+    put: c.PutSchedule
+    next_ms: int | None
+    ticks: list[int] = field(default_factory=list)
+
+
 class Model:
     def __init__(self) -> None:
         self.now_ms = 0
+        self.bindings: dict[Names, dict[str, c.PutBinding]] = {}
+        self.schedules: dict[Names, Schedule] = {}
         self.accounts: dict[str, c.QueueSettings] = {}
         self.queues: dict[Names, Queue] = {}
         self.once: dict[tuple[str, str], tuple[bytes, int, Outcome]] = {}
@@ -157,6 +168,11 @@ class Model:
             c.PutAccount: self._put_account,
             c.PatchAccount: self._patch_account,
             c.DeleteAccount: self._delete_account,
+            c.PutBinding: self._put_binding,
+            c.DeleteBinding: self._delete_binding,
+            c.PutSchedule: self._put_schedule,
+            c.DeleteSchedule: self._delete_schedule,
+            c.Tick: self._tick,
             c.Once: self._once,
             c.Transact: self._transact,
             c.ExtendMany: self._extend_many,
@@ -291,42 +307,124 @@ class Model:
 
     def _enqueue(self, command: c.Enqueue, outcome: Outcome) -> None:
         assert isinstance(outcome, o.Enqueued)
-        assert len(outcome.ids) == len(command.messages)
         names = (command.account, command.queue)
-        queue = self._open(names)
+        self._open(names)
         duplicates = list(outcome.duplicates)
-        for at, (message_id, new) in enumerate(zip(outcome.ids, command.messages, strict=True)):
-            earlier, until_ms = queue.dedup.get(new.dedup_id, (b"", 0))
-            if until_ms > self.now_ms:
+        bound = self.bindings.get(names)
+        if not bound:
+            assert not outcome.routed
+            for at, (message_id, new) in enumerate(zip(outcome.ids, command.messages, strict=True)):
+                if not self._put(names, message_id, new):
+                    assert duplicates.pop(0) == at
+            assert not duplicates
+            return
+        assert outcome.ids == tuple(places[0].id for places in outcome.routed)
+        for at, (places, new) in enumerate(zip(outcome.routed, command.messages, strict=True)):
+            wanted = sorted(target for target, one in bound.items() if _matches(one, new))
+            assert [place.queue for place in places] == (wanted or [command.queue])
+            for place in places:
+                self._open((command.account, place.queue))
+            if not any([self._put((command.account, one.queue), one.id, new) for one in places]):
                 assert duplicates.pop(0) == at
-                assert message_id == earlier
-                continue
-            assert len(message_id) == 10
-            seen = [known[2:] for known_names, known in self.all_ids if known_names == names]
-            assert all(earlier < message_id[2:] for earlier in seen), "ids grow"
-            in_force = self.in_force(names)
-            ttl_ms = in_force.ttl_ms if new.ttl_ms is None else new.ttl_ms
-            delay_ms = in_force.delay_ms if new.delay_ms is None else new.delay_ms
-            if new.delay_ms is None and new.not_before_ms is not None:
-                delay_ms = max(new.not_before_ms - self.now_ms, 0)
-            if new.dedup_id and in_force.dedup_window_ms:
-                queue.dedup[new.dedup_id] = message_id, self.now_ms + in_force.dedup_window_ms
-            queue.messages[message_id] = Message(
-                message_id,
-                new,
-                enqueued_ms=self.now_ms,
-                arrived_ms=self.now_ms,
-                expires_ms=self.now_ms + ttl_ms if ttl_ms else None,
-                state="delayed" if delay_ms else "blocked",
-                due_ms=self.now_ms + delay_ms,
-                zone=queue.zone(new.zone),
-                moment=self.moment,
-            )
-            self._note(queue, "enqueued", queue.messages[message_id])
-            self._turn(names, queue, queue.messages[message_id])
-            self.all_ids.append((names, message_id))
-            queue.counts["enqueued", self.now_ms] += 1
         assert not duplicates
+
+    def _put(self, names: Names, message_id: bytes, new: c.NewMessage) -> bool:
+        """Whether the message is new to the queue."""
+        queue = self.queues[names]
+        earlier, until_ms = queue.dedup.get(new.dedup_id, (b"", 0))
+        if until_ms > self.now_ms:
+            assert message_id == earlier
+            return False
+        assert len(message_id) == 10
+        seen = [known[2:] for known_names, known in self.all_ids if known_names == names]
+        assert all(earlier < message_id[2:] for earlier in seen), "ids grow"
+        in_force = self.in_force(names)
+        ttl_ms = in_force.ttl_ms if new.ttl_ms is None else new.ttl_ms
+        delay_ms = in_force.delay_ms if new.delay_ms is None else new.delay_ms
+        if new.delay_ms is None and new.not_before_ms is not None:
+            delay_ms = max(new.not_before_ms - self.now_ms, 0)
+        if new.dedup_id and in_force.dedup_window_ms:
+            queue.dedup[new.dedup_id] = message_id, self.now_ms + in_force.dedup_window_ms
+        queue.messages[message_id] = Message(
+            message_id,
+            new,
+            enqueued_ms=self.now_ms,
+            arrived_ms=self.now_ms,
+            expires_ms=self.now_ms + ttl_ms if ttl_ms else None,
+            state="delayed" if delay_ms else "blocked",
+            due_ms=self.now_ms + delay_ms,
+            zone=queue.zone(new.zone),
+            moment=self.moment,
+        )
+        self._note(queue, "enqueued", queue.messages[message_id])
+        self._turn(names, queue, queue.messages[message_id])
+        self.all_ids.append((names, message_id))
+        queue.counts["enqueued", self.now_ms] += 1
+        return True
+
+    def _put_binding(self, command: c.PutBinding, outcome: Outcome) -> None:
+        names = (command.account, command.queue)
+        bound = self.bindings.setdefault(names, {})
+        if command.target not in bound and len(bound) >= BINDINGS_MAX:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.TOO_MANY_BINDINGS
+            return
+        self._open(names)
+        assert outcome == o.Stored(created=command.target not in bound)
+        bound[command.target] = command
+
+    def _delete_binding(self, command: c.DeleteBinding, outcome: Outcome) -> None:
+        if self._queue_or_refused(command, outcome) is None:
+            return
+        bound = self.bindings.get((command.account, command.queue), {})
+        if bound.pop(command.target, None):
+            assert outcome == o.Done()
+        else:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.NO_BINDING
+
+    def _put_schedule(self, command: c.PutSchedule, outcome: Outcome) -> None:
+        names = (command.account, command.schedule)
+        before = self.schedules.get(names)
+        if before is None and sum(one[0] == names[0] for one in self.schedules) >= SCHEDULES_MAX:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.TOO_MANY_SCHEDULES
+            return
+        assert outcome == o.Stored(created=before is None)
+        self.accounts.setdefault(command.account, c.QueueSettings())
+        if before is not None and before.next_ms is not None:
+            known = (before.put.queue, before.put.message, before.put.timing)
+            if known == (command.queue, command.message, command.timing):
+                return
+        ticks = before.ticks if before else []
+        self.schedules[names] = Schedule(command, command.next_ms, ticks)
+
+    def _delete_schedule(self, command: c.DeleteSchedule, outcome: Outcome) -> None:
+        if self.schedules.pop((command.account, command.schedule), None):
+            assert outcome == o.Done()
+        else:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.NO_SCHEDULE
+
+    def _tick(self, command: c.Tick, outcome: Outcome) -> None:
+        """The version is not known here: whoever proposes takes it from the state."""
+        schedule = self.schedules.get((command.account, command.schedule))
+        due_ms = command.due_ms
+        if isinstance(outcome, Refused):
+            assert outcome.reason is Reason.STALE_TICK
+            return
+        assert schedule is not None, "a tick of what is not there"
+        assert schedule.next_ms == due_ms, "a tick out of turn"
+        assert due_ms <= self.now_ms, "a tick too early"
+        schedule.next_ms = command.next_ms
+        if command.skip:
+            assert outcome == o.Enqueued(())
+            return
+        schedule.ticks.append(due_ms)
+        new = schedule.put.message
+        more = (("raftq-schedule", command.schedule), ("raftq-tick", f"{due_ms}"))
+        new = replace(new, headers=new.headers + more)
+        self._enqueue(c.Enqueue(command.account, schedule.put.queue, (new,)), outcome)
 
     def _claim(self, command: c.Claim, outcome: Outcome) -> None:
         assert isinstance(outcome, o.Claimed)
@@ -686,7 +784,8 @@ class Model:
         | c.PatchQueue
         | c.DeleteQueue
         | c.Redrive
-        | c.CancelRedrive,
+        | c.CancelRedrive
+        | c.DeleteBinding,
         outcome: Outcome,
     ) -> Queue | None:
         queue = self.queues.get((command.account, command.queue))
@@ -715,6 +814,7 @@ class Model:
         if self._queue_or_refused(command, outcome) is not None:
             assert outcome == o.Done()
             del self.queues[command.account, command.queue]
+            self.bindings.pop((command.account, command.queue), None)
 
     def _put_account(self, command: c.PutAccount, outcome: Outcome) -> None:
         assert outcome == o.Stored(created=command.account not in self.accounts)
@@ -738,7 +838,7 @@ class Model:
     def _delete_account(self, command: c.DeleteAccount, outcome: Outcome) -> None:
         if not self._account_or_refused(command, outcome):
             return
-        if any(account == command.account for account, _ in self.queues):
+        if any(account == command.account for account, _ in [*self.queues, *self.schedules]):
             assert isinstance(outcome, Refused)
             assert outcome.reason is Reason.ACCOUNT_IN_USE
         else:
@@ -787,6 +887,18 @@ def is_stored(message: Message, record: bytes) -> bool:
         message.enqueued_ms,
         message.expires_ms,
     )
+
+
+def _matches(binding: c.PutBinding, message: c.NewMessage) -> bool:
+    def holds(match: c.HeaderMatch) -> bool:
+        found = [v for name, v in message.headers if name.lower() == match.header.lower()]
+        return any(
+            one in match.values or any(one[: len(start)] == start for start in match.prefixes)
+            for one in found
+        )
+
+    wanted = [holds(match) for match in binding.match]
+    return True in wanted if binding.any_of else False not in wanted
 
 
 def _patched(

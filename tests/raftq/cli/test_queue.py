@@ -11,7 +11,7 @@ import pytest
 from api.ports import OutcomeUnknown, Unavailable
 from command_line import CommandLine, Result
 from local_service import LocalService
-from raftq.cli import queue
+from raftq.cli import requests
 from raftq.cli.failure import Exit
 from served_api import served
 from statemachine.outcomes import Outcome
@@ -141,12 +141,12 @@ def test_queues_are_listed_over_all_pages(shell: Shell, monkeypatch: pytest.Monk
     names = [f"q{number}" for number in range(5)]
     for name in names:
         shell.queue("put", name, "x")
-    monkeypatch.setattr(queue, "PAGE_MAX", 2)
+    monkeypatch.setattr(requests, "PAGE_MAX", 2)
     listed = json.loads(shell.queue("ls", "--json").out)
     assert [(found["name"], found["messages"]["ready"]) for found in listed] == [
         (name, 1) for name in names
     ]
-    monkeypatch.setattr(queue, "PAGE_MAX", 500)
+    monkeypatch.setattr(requests, "PAGE_MAX", 500)
     assert json.loads(shell.queue("ls", "--json").out) == listed
 
 

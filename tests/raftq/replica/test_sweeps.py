@@ -6,7 +6,8 @@ import pytest
 
 from fake_runtime import FakeRuntime
 from raftq.replica.stamps import Stamps
-from raftq.replica.sweeps import GAP_S, SWEEP_LIMIT, Sweeps
+from raftq.replica.sweeps import SWEEP_LIMIT, Sweeps
+from raftq.replica.watch import GAP_S
 from statemachine.commands import Command, Sweep
 
 HOUR_MS = 3_600_000

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from raftq.consensus.consensus import Consensus
 from raftq.replica.applier import Applier
-from raftq.replica.replica import Replica
+from raftq.replica.duties import Duties
 from raftq.replica.sequencer import Sequencer
 from raftq.replica.stamps import Stamps
 from raftq.replica.submitter import Submitter
-from raftq.replica.sweeps import Sweeps
 from raftq.replica.waiters import Waiters
+from raftq.replica.watch import Watch
 from simulation.mutants.damage import Edit, Mutant, mutant
 
 RESENT = (
@@ -171,10 +171,10 @@ MUTANTS: tuple[Mutant, ...] = (
         "swept-at-local-time",
         "The leader looks at its wall clock, not at log time, for what is due.",
         Edit(
-            Sweeps,
+            Watch,
             "_propose",
-            "due_ms > self._stamps.now_ms()",
-            "due_ms > self._stamps._runtime.wall_ms()",
+            "now_ms = self._stamps.now_ms()",
+            "now_ms = self._stamps._runtime.wall_ms()",
         ),
     ),
     mutant(
@@ -195,12 +195,12 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "never-swept",
         "Nothing that is due is swept.",
-        Edit(Sweeps, "_propose", "self.arm()\n    else:", "self.arm()\n    elif False:"),
+        Edit(Watch, "_propose", "self.arm()\n    else:", "self.arm()\n    elif False:"),
     ),
     mutant(
         "sweeps-end-with-the-leader",
         "A sweep that was under way when leadership went is waited for ever after.",
-        Edit(Replica, "role_changed", "self._sweeps.done()", "pass"),
+        Edit(Duties, "leads_no_more", "self._sweeps.done()", "pass"),
     ),
     # Wake-ups.
     mutant(

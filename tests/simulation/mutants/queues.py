@@ -49,10 +49,8 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             queues,
             "purge",
-            "queue.begin(_new_record(state, record.settings, record.created_ms))",
-            "new = _new_record(state, record.settings, record.created_ms)\n"
-            "        new.number = record.number\n"
-            "        queue.begin(new)",
+            "queue.begin(fresh)",
+            "fresh.number = record.number\n        queue.begin(fresh)",
         ),
     ),
     # Order.

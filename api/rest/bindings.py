@@ -1,0 +1,197 @@
+"""Bindings: which messages put to a queue go to other queues instead."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from api.problems import Problem
+from api.rest import answers, envelopes, parameters
+from api.rest.answers import Answer
+from api.rest.operations import Operation, Says
+from api.rest.parameters import NoQuery
+from api.rest.queues import QUEUE, no_queue
+from api.rest.reads import ReadQuery
+from api.rest.requests import Call, JsonBody
+from statemachine import records, standing
+from statemachine.commands import DeleteBinding, HeaderMatch, PutBinding
+from statemachine.outcomes import Done, Reason, Stored
+
+BINDINGS = QUEUE + "/bindings"
+BINDING = BINDINGS + "/{target}"
+CONDITIONS_MAX = 16
+TERMS_MAX = 64
+"""Values and prefixes that one header may have."""
+
+
+class Prefix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a value begins with; an empty one is for any value."""
+
+    prefix: str
+
+
+class BindingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Headers, and what they must be: a value, a prefix, or a list of which one is enough.
+
+    An empty ``match`` matches every message.
+    """
+
+    match: dict[str, str | Prefix | list[str | Prefix]] = {}
+    match_mode: Literal["all", "any"] = "all"
+
+
+class Binding(msgspec.Struct, frozen=True, kw_only=True):
+    """A binding of one queue to another."""
+
+    target: str
+    match: dict[str, str | Prefix | list[str | Prefix]]
+    match_mode: Literal["all", "any"]
+    created_at: datetime
+
+
+class Bindings(msgspec.Struct, frozen=True):
+    """All bindings of a queue, in the order of their targets."""
+
+    bindings: list[Binding]
+
+
+SETTINGS = JsonBody(BindingSettings, optional=True)
+
+
+async def list_bindings(call: Call, query: ReadQuery) -> Answer:
+    """GET bindings."""
+    return answers.json(200, Bindings([_shown(one) for one in _bindings(call)]))
+
+
+async def put_binding(call: Call, query: NoQuery) -> Answer:
+    """PUT a binding: create it, or replace what it matches."""
+    account, queue, target = call.account, call.queue, _target(call)
+    given = await SETTINGS.read(call)
+    command = PutBinding(account, queue, target, _match(call, given), given.match_mode == "any")
+    stored = await call.propose(command, Stored)
+    if not stored.created:
+        return answers.json(200, _describe(call, target))
+    location = f"/v1/{account}/queues/{queue}/bindings/{target}".encode()
+    return answers.json(201, _describe(call, target), (b"location", location))
+
+
+async def get_binding(call: Call, query: ReadQuery) -> Answer:
+    """GET a binding."""
+    return answers.json(200, _describe(call, _target(call)))
+
+
+async def delete_binding(call: Call, query: NoQuery) -> Answer:
+    """DELETE a binding; what was delivered stays."""
+    await call.propose(DeleteBinding(call.account, call.queue, _target(call)), Done)
+    return answers.empty()
+
+
+def _target(call: Call) -> str:
+    return parameters.name(call.path["target"], "target")
+
+
+def _bindings(call: Call) -> tuple[records.Binding, ...]:
+    found = standing.bindings(call.service.reader(), call.account, call.queue)
+    if found is None:
+        raise no_queue(call)
+    return found
+
+
+def _describe(call: Call, target: str) -> Binding:
+    for found in _bindings(call):
+        if found.target == target:
+            return _shown(found)
+    detail = f"queue {call.queue!r} is not bound to {target!r}"
+    raise Problem(Reason.NO_BINDING, detail)
+
+
+def _match(call: Call, given: BindingSettings) -> tuple[HeaderMatch, ...]:
+    if len(given.match) > CONDITIONS_MAX:
+        raise Problem(
+            "out_of_range",
+            f"match may name at most {CONDITIONS_MAX} headers",
+            field="match",
+            limit=CONDITIONS_MAX,
+        )
+    if not given.match and given.match_mode == "any":
+        raise Problem(
+            "invalid_request", "match_mode any of nothing matches nothing", field="match_mode"
+        )
+    found = tuple(_condition(header, wanted) for header, wanted in given.match.items())
+    most = call.service.limits.header_bytes_max
+    if sum(_size(one) for one in found) > most:
+        raise Problem(
+            "headers_too_large", f"match may have at most {most} bytes", field="match", limit=most
+        )
+    return found
+
+
+def _condition(header: str, wanted: str | Prefix | list[str | Prefix]) -> HeaderMatch:
+    terms = wanted if isinstance(wanted, list) else [wanted]
+    field = f"match.{header[:64]}"
+    parameters.in_range(len(terms), 1, TERMS_MAX, field)
+    values = tuple(term for term in terms if isinstance(term, str))
+    prefixes = tuple(term.prefix for term in terms if isinstance(term, Prefix))
+    for text in values + prefixes:
+        envelopes.check_header(header, text, field)
+    return HeaderMatch(header, values, prefixes)
+
+
+def _size(match: HeaderMatch) -> int:
+    return sum(len(text.encode()) for text in (match.header, *match.values, *match.prefixes))
+
+
+def _shown(found: records.Binding) -> Binding:
+    match: dict[str, str | Prefix | list[str | Prefix]] = {}
+    for one in found.match:
+        terms: list[str | Prefix] = [*one.values, *map(Prefix, one.prefixes)]
+        match[one.header] = terms[0] if len(terms) == 1 else terms
+    return Binding(
+        target=found.target,
+        match=match,
+        match_mode="any" if found.any_of else "all",
+        created_at=envelopes.timestamp(found.created_ms),
+    )
+
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        BINDINGS,
+        list_bindings,
+        "The queues to which a queue is bound",
+        query=ReadQuery,
+        answers={200: Says("All of them", Bindings)},
+        refusals=("no_queue",),
+    ),
+    Operation(
+        "PUT",
+        BINDING,
+        put_binding,
+        "Send messages that match to another queue of the account instead",
+        query=NoQuery,
+        body=SETTINGS,
+        answers={201: Says("It is new", Binding), 200: Says("It was there", Binding)},
+        refusals=("too_many_bindings",),
+    ),
+    Operation(
+        "GET",
+        BINDING,
+        get_binding,
+        "A binding",
+        query=ReadQuery,
+        answers={200: Says("The binding", Binding)},
+        refusals=("no_queue", "no_binding"),
+    ),
+    Operation(
+        "DELETE",
+        BINDING,
+        delete_binding,
+        "Unbind; what was delivered stays where it is",
+        query=NoQuery,
+        answers={204: Says("It is gone")},
+        refusals=("no_queue", "no_binding"),
+    ),
+)
