@@ -195,6 +195,76 @@ class TakeDigest(msgspec.Struct, frozen=True, array_like=True, tag=19):
     """Ask every node to take a digest of its state right after this entry."""
 
 
+class SubscriptionSettings(msgspec.Struct, frozen=True, array_like=True):
+    """Where and how a queue's messages are posted. The state machine only keeps it."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    lease_ms: int
+    concurrency: int
+    timeout_ms: int
+    retry_base_ms: int
+    retry_max_ms: int
+    attempts: int
+
+    def __repr__(self) -> str:
+        """Without the headers, which may be credentials: representations end up in logs."""
+        return f"SubscriptionSettings(url={self.url!r})"
+
+
+class PutSubscription(msgspec.Struct, frozen=True, array_like=True, tag=40):
+    """Create a subscription, or replace an existing one and let it run again.
+
+    ``made``: the secret was made up for it, and an existing one keeps its own.
+    """
+
+    account: str
+    queue: str
+    name: str
+    settings: SubscriptionSettings
+    secret: bytes
+    made: bool
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"PutSubscription({self.account!r}, {self.queue!r}, {self.name!r}, {self.settings})"
+
+
+class DeleteSubscription(msgspec.Struct, frozen=True, array_like=True, tag=41):
+    """Delete a subscription."""
+
+    account: str
+    queue: str
+    name: str
+
+
+class DisableSubscription(msgspec.Struct, frozen=True, array_like=True, tag=42):
+    """Let a subscription rest until it is put again, unless that has happened: see ``revision``."""
+
+    account: str
+    queue: str
+    name: str
+    revision: int
+    reason: str
+
+
+SubscriptionName = tuple[str, str, str]
+"""Account, queue and name."""
+
+
+class TakeSubscriptions(msgspec.Struct, frozen=True, array_like=True, tag=43):
+    """A node that runs subscriptions says that it still does; it is believed for ``lease_ms``.
+
+    It gives back those in ``drop``, and gets those in ``take`` that no other such node has.
+    A lease of nothing gives all back.
+    """
+
+    node: str
+    lease_ms: int
+    take: tuple[SubscriptionName, ...] = ()
+    drop: tuple[SubscriptionName, ...] = ()
+
+
 QueueCommand = (
     Enqueue
     | Claim
@@ -209,6 +279,10 @@ QueueCommand = (
     | PutAccount
     | PatchAccount
     | DeleteAccount
+    | PutSubscription
+    | DeleteSubscription
+    | DisableSubscription
+    | TakeSubscriptions
 )
 """What a front end may propose."""
 

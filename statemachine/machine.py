@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, assert_never
 
-from statemachine import claims, messages, once, queues, sessions, sweeps
+from statemachine import claims, messages, once, queues, sessions, subscriptions, sweeps
 from statemachine.commands import (
     ENTRY_VERSION,
     Ack,
@@ -23,6 +23,8 @@ from statemachine.commands import (
     DeleteAccount,
     DeleteMessages,
     DeleteQueue,
+    DeleteSubscription,
+    DisableSubscription,
     Enqueue,
     Entry,
     Extend,
@@ -33,10 +35,12 @@ from statemachine.commands import (
     Purge,
     PutAccount,
     PutQueue,
+    PutSubscription,
     Release,
     ReportDigest,
     Sweep,
     TakeDigest,
+    TakeSubscriptions,
 )
 from statemachine.kv import KV
 from statemachine.outcomes import Done, Outcome, Reason, Refused
@@ -101,6 +105,11 @@ class Machine:
         woken, self._state.woken = self._state.woken, {}
         return woken
 
+    def take_subscriptions_moved(self) -> bool:
+        """Whether a subscription or a runner has come, gone, or changed since last asked."""
+        moved, self._state.subscriptions_moved = self._state.subscriptions_moved, False
+        return moved
+
     def next_due_ms(self) -> int | None:
         """The log time at which a sweep is wanted next; None if nothing will be due."""
         return self._state.timers.first_ms()
@@ -154,7 +163,7 @@ def _run(state: State, command: Command) -> Outcome:
 
 def _run_rare(
     state: State,
-    command: Release | Extend | DeleteMessages | Purge | _SettingsCommand,
+    command: Release | Extend | DeleteMessages | Purge | _SettingsCommand | _SubscriptionCommand,
 ) -> Outcome:
     match command:
         case Release():
@@ -165,8 +174,29 @@ def _run_rare(
             return messages.delete_messages(state, command)
         case Purge():
             return queues.purge(state, command)
+        case PutSubscription() | DeleteSubscription() | DisableSubscription() | TakeSubscriptions():
+            return _run_subscription(state, command)
         case _:
             return _run_settings(state, command)
+
+
+_SubscriptionCommand = (
+    PutSubscription | DeleteSubscription | DisableSubscription | TakeSubscriptions
+)
+
+
+def _run_subscription(state: State, command: _SubscriptionCommand) -> Outcome:
+    match command:
+        case PutSubscription():
+            return subscriptions.put(state, command)
+        case DeleteSubscription():
+            return subscriptions.delete(state, command)
+        case DisableSubscription():
+            return subscriptions.disable(state, command)
+        case TakeSubscriptions():
+            return subscriptions.take(state, command)
+        case _ as unreachable:
+            assert_never(unreachable)
 
 
 _SettingsCommand = PutQueue | PatchQueue | DeleteQueue | PutAccount | PatchAccount | DeleteAccount

@@ -24,6 +24,8 @@ class Reason(enum.StrEnum):
     KEY_REUSED = "idempotency_key_reused"
     SESSION_EXPIRED = "session_expired"
     STALE_BATCH = "stale_batch"
+    NO_SUBSCRIPTION = "no_subscription"
+    TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions"
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=0):
@@ -100,6 +102,24 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=9):
     """Nothing to say: a barrier, a digest command, a deletion of a queue or account."""
 
 
+class SubscriptionStored(msgspec.Struct, frozen=True, array_like=True, tag=25):
+    """The subscription is in force; ``secret`` is there if it was made for this command."""
+
+    created: bool
+    secret: bytes
+
+    def __repr__(self) -> str:
+        """Without the secret: representations end up in logs."""
+        return f"SubscriptionStored(created={self.created})"
+
+
+class SubscriptionsTaken(msgspec.Struct, frozen=True, array_like=True, tag=26):
+    """The node runs subscriptions until ``until_ms``, as this ``runner``; 0 if it gave all back."""
+
+    runner: int
+    until_ms: int
+
+
 Outcome = (
     Refused
     | Enqueued
@@ -111,4 +131,6 @@ Outcome = (
     | Swept
     | SessionOpened
     | Done
+    | SubscriptionStored
+    | SubscriptionsTaken
 )

@@ -49,6 +49,7 @@ def delete_queue(state: State, command: DeleteQueue) -> Outcome:
     if queue is None:
         return no_queue(command.account, command.queue)
     _empty(state, queue)
+    _drop_subscriptions(state, command.account, command.queue)
     state.drop_queue(queue)
     state.machine.queues -= 1
     queue.account.record.queues -= 1
@@ -166,6 +167,12 @@ def _set(state: State, queue: Queue, settings: QueueSettings) -> Outcome:
     queue.settings_changed()
     state.touch_queue(queue)
     return Stored(created=False)
+
+
+def _drop_subscriptions(state: State, account: str, name: str) -> None:
+    for key, _ in list(state.kv.scan(*keys.subscriptions(account, name))):
+        state.kv.delete(key)
+        state.subscriptions_moved = True
 
 
 def _empty(state: State, queue: Queue) -> None:

@@ -14,7 +14,7 @@ import struct
 
 import msgspec
 
-from statemachine.commands import MessageId, NewMessage, QueueSettings
+from statemachine.commands import MessageId, NewMessage, QueueSettings, SubscriptionSettings
 from statemachine.outcomes import Outcome
 
 FOR_EVER = 2**64 - 1
@@ -112,6 +112,30 @@ class OnceRecord(msgspec.Struct, frozen=True, array_like=True):
     outcome: Outcome
 
 
+class SubscriptionRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A subscription, and which runner has it, dead or alive."""
+
+    revision: int  # Another one each time it is put.
+    settings: SubscriptionSettings
+    secret: bytes
+    created_ms: int
+    node: str = ""
+    runner: int = 0
+    disabled_ms: int = 0
+    disabled_reason: str = ""  # Empty: it is not disabled.
+
+    def __repr__(self) -> str:
+        """Without the secret: representations end up in logs."""
+        return f"SubscriptionRecord({self.revision}, {self.settings}, node={self.node!r})"
+
+
+class RunnerRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A node that runs subscriptions; a new number each time it begins anew."""
+
+    number: int
+    until_ms: int
+
+
 class _Meta(msgspec.Struct, frozen=True, array_like=True):
     content_type: str
     headers: tuple[tuple[str, str], ...]
@@ -151,6 +175,8 @@ decode_account = msgspec.msgpack.Decoder(AccountRecord).decode
 decode_queue = msgspec.msgpack.Decoder(QueueRecord).decode
 decode_claim = msgspec.msgpack.Decoder(ClaimRecord).decode
 decode_session = msgspec.msgpack.Decoder(SessionRecord).decode
+decode_subscription = msgspec.msgpack.Decoder(SubscriptionRecord).decode
+decode_runner = msgspec.msgpack.Decoder(RunnerRecord).decode
 decode_once = msgspec.msgpack.Decoder(OnceRecord).decode
 decode_outcomes = msgspec.msgpack.Decoder(tuple[Outcome, ...]).decode
 

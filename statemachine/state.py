@@ -131,6 +131,8 @@ class State:
         self.window_bytes = 0
         """How many bytes have gone into windows since they were last emptied."""
         self.woken: dict[tuple[str, str], int] = {}
+        self.subscriptions_moved = False
+        """Whether a subscription or a runner has come, gone, or changed."""
         self._dirty: list[Account | Session] = []
         self._dirty_queues: list[Queue] = []
 

@@ -1,18 +1,28 @@
 """What happens because time has passed: always by command, and bounded.
 
-An act is one lease ended, one delay over, one message expired, one idempotency key
-or session forgotten, or one look that found nothing to do any more.
+An act is one lease ended, one delay over, one message expired, one idempotency key,
+session or runner of subscriptions forgotten, or one look that found nothing to do any more.
 """
 
 from __future__ import annotations
 
-from statemachine import claims, deadlines, fresh, keys, messages, once, records, sessions
+from statemachine import (
+    claims,
+    deadlines,
+    fresh,
+    keys,
+    messages,
+    once,
+    records,
+    sessions,
+    subscriptions,
+)
 from statemachine.commands import Sweep
 from statemachine.deadlines import DELAY, EXPIRY, LEASE
 from statemachine.outcomes import Outcome, Swept
 from statemachine.records import FOR_EVER
 from statemachine.state import Queue, State
-from statemachine.timers import ONCE, QUEUE, Timer
+from statemachine.timers import ONCE, QUEUE, RUNNER, Timer
 
 
 def sweep(state: State, command: Sweep) -> Outcome:
@@ -40,6 +50,8 @@ def _go_off(state: State, timer: Timer, limit: int) -> int:
         return _sweep_queue(state, queue, limit)
     if timer.kind == ONCE:
         once.forget(state, timer)
+    elif timer.kind == RUNNER:
+        subscriptions.forget_runner(state, timer)
     else:
         sessions.expire(state, timer)
     return 1

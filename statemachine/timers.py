@@ -5,6 +5,7 @@
     QUEUE      u64(queue)                      names of the key    the queue's ``due_ms``
     ONCE       names of the key                (empty)             the end of its window
     SESSION    u64(session)                    (empty)             when it may be idle
+    RUNNER     name(node)                      (empty)             the end of its lease
 
 A queue has one timer at most: what is due in it is its own affair (``deadlines``).
 Timers are put in at or after log time, and swept in order; so no scan need start
@@ -22,6 +23,7 @@ from statemachine.records import FOR_EVER, MachineRecord
 QUEUE = 1
 ONCE = 2
 SESSION = 3
+RUNNER = 6
 
 
 class Timer(NamedTuple):

@@ -22,6 +22,7 @@ from statemachine.machine import BatchResult, Machine
 
 ID = bytes(9) + b"\x07"
 SETTINGS = QueueSettings(ttl_ms=1, delay_ms=2, lease_ms=3, metadata=b"{}")
+HOOK = c.SubscriptionSettings("http://x", (("k", "v"),), 1, 2, 3, 4, 5, 6)
 MESSAGE = NewMessage(b"body", "t/p", (("k", "v"),), 1, 2, "z")
 
 COMMANDS: list[tuple[str, c.Command]] = [
@@ -56,6 +57,19 @@ COMMANDS: list[tuple[str, c.Command]] = [
         c.Once("a", "k", b"f", 9, c.Purge("a", "q")),
     ),
     ("9301079194050302919113", c.TakeDigest()),
+    (
+        "9301079194050302919728a161a171a17398a8687474703a2f2f789192a16ba176010203040506c4036b6579c3",
+        c.PutSubscription("a", "q", "s", HOOK, b"key", True),
+    ),
+    ("9301079194050302919429a161a171a173", c.DeleteSubscription("a", "q", "s")),
+    (
+        "930107919405030291962aa161a171a17309a3776879",
+        c.DisableSubscription("a", "q", "s", 9, "why"),
+    ),
+    (
+        "930107919405030291952ba26e31099193a161a171a1739193a161a171a174",
+        c.TakeSubscriptions("n1", 9, (("a", "q", "s"),), (("a", "q", "t"),)),
+    ),
 ]
 
 OUTCOMES: list[tuple[str, o.Outcome]] = [
@@ -69,6 +83,8 @@ OUTCOMES: list[tuple[str, o.Outcome]] = [
     ("930703c3", o.Swept(3, more=True)),
     ("920805", o.SessionOpened(5)),
     ("9109", o.Done()),
+    ("9319c3c4036b6579", o.SubscriptionStored(True, b"key")),
+    ("931a0506", o.SubscriptionsTaken(5, 6)),
 ]
 
 RECORDS: list[tuple[str, msgspec.Struct]] = [
@@ -85,12 +101,17 @@ RECORDS: list[tuple[str, msgspec.Struct]] = [
     ("940102c39193c40a000000000000000000070304", r.ClaimRecord(1, 2, True, [r.Held(ID, 3, 4)])),
     ("93a26e310102", r.SessionRecord("n1", 1, 2)),
     ("93c40166019109", r.OnceRecord(b"f", 1, o.Done())),
+    (
+        "980198a8687474703a2f2f789192a16ba176010203040506c4036b657902a26e310304a3776879",
+        r.SubscriptionRecord(1, HOOK, b"key", 2, "n1", 3, 4, "why"),
+    ),
+    ("920102", r.RunnerRecord(1, 2)),
 ]
 
 MESSAGE_HEX = "01000000000000000500000000000000060000000d93a3742f709192a16ba176a17a626f6479"
 PLAIN_HEX = "00ffffffffffffffff00000000000000060000000593a17490a078"
 
-STATE_DIGEST = "02ff13ce2845c7f6fae8bc49484f055c"
+STATE_DIGEST = "8a8a805ec4916a4d8e7d25afb91021b8"
 
 REASONS = {
     "no_account",
@@ -100,6 +121,8 @@ REASONS = {
     "idempotency_key_reused",
     "session_expired",
     "stale_batch",
+    "no_subscription",
+    "too_many_subscriptions",
 }
 
 
@@ -167,7 +190,7 @@ def test_a_log_leads_to_the_state_it_always_did() -> None:
         machine.end_round()
         spaces |= {key[:1] for key in kv.rows()}
         digests[b"%d" % index] = digest(kv)
-    assert b"".join(sorted(spaces)) == b"acdkmopqrstxz", "every space was in use"
+    assert b"".join(sorted(spaces)) == b"acdkmopqrstxyz", "every space was in use"
     assert digest(MemoryKV(digests)).hex() == STATE_DIGEST
 
 

@@ -26,6 +26,10 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "key": NAMES,
     "zone": TEXTS,
     "node": TEXTS,
+    "name": NAMES,
+    "secret": BYTES,
+    "made": st.booleans(),
+    "reason": TEXTS,
     "fingerprint": BYTES,
     "digest": BYTES,
     "settings": SETTINGS,
@@ -44,6 +48,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
         max_size=3,
     ).map(tuple),
 }
+FIELDS["take"] = FIELDS["drop"] = st.lists(st.tuples(NAMES, NAMES, NAMES), max_size=2).map(tuple)
+HOOK = st.builds(c.SubscriptionSettings, TEXTS, st.just(()), *[INTEGERS] * 6)
 KNOWN = st.integers(0, 3)
 
 
@@ -51,7 +57,8 @@ def any_command(kind: type, ids: st.SearchStrategy[Any]) -> st.SearchStrategy[An
     """A command of this kind with anything in its fields."""
     special = {
         "ids": ids if kind is c.DeleteMessages else st.none() | ids,
-        "lease_ms": st.none() | INTEGERS,
+        "lease_ms": INTEGERS if kind is c.TakeSubscriptions else st.none() | INTEGERS,
+        "settings": HOOK if kind is c.PutSubscription else SETTINGS,
         "command": st.deferred(
             lambda: st.one_of([any_command(one, ids) for one in get_args(c.QueueCommand)])
         ),

@@ -15,8 +15,8 @@ import pytest
 
 from memory_kv import MemoryKV
 from statemachine import commands as c
+from statemachine import hooks, queries
 from statemachine import outcomes as o
-from statemachine import queries
 from statemachine.commands import Batch, Command, Entry
 from statemachine.machine import Machine
 from statemachine.outcomes import Outcome
@@ -42,6 +42,8 @@ class Scenario:
             key, _, value = word.partition("=")
             words.setdefault(key, []).append(value)
         now_ms = int(time.removeprefix("@"))
+        if verb == "hooks":
+            return self.hooks()
         if verb == "look":
             return self.look(words)
         command = COMMANDS[verb](self, words)
@@ -75,6 +77,13 @@ class Scenario:
         counts = f"ready={stats.ready} delayed={stats.delayed} claimed={stats.claimed}"
         return " ".join([counts, f"bytes={stats.bytes} oldest={stats.oldest_ready_ms}", *shown])
 
+    def hooks(self) -> str:
+        shown = [f"runners={','.join(hooks.runners(self.kv)) or 'none'}"]
+        for view in hooks.all_subscriptions(self.kv):
+            word = f"{'/'.join(view.names)}@{view.node or 'nobody'}"
+            shown.append(f"{word}({view.disabled_reason})" if view.disabled_reason else word)
+        return " ".join(shown)
+
     def name(self, kind: str, thing: object) -> str:
         if thing not in self.names:
             count = sum(name.startswith(kind) for name in self.things)
@@ -98,6 +107,8 @@ class Scenario:
                 return " ".join([f"Settled {count}", *(f"stale={name}" for name in names)])
             case o.SessionOpened(session):
                 return f"SessionOpened {self.name('s', session)}"
+            case o.SubscriptionsTaken(runner, until_ms) if runner:
+                return f"SubscriptionsTaken {self.name('r', runner)} until={until_ms}"
             case o.Refused(reason, _):
                 return f"Refused {reason}"
             case other:
@@ -145,6 +156,28 @@ def put(_: Scenario, words: Words) -> Command:
     return c.Enqueue(*names_of(words), new)
 
 
+def hook_of(words: Words) -> tuple[str, str, str]:
+    return (*names_of(words), words["hook"][0])
+
+
+def put_hook(_: Scenario, words: Words) -> Command:
+    settings = c.SubscriptionSettings("https://x", (), 1, 1, 1, 1, 1, 1)
+    return c.PutSubscription(*hook_of(words), settings, b"key", made="given" not in words)
+
+
+def disable_hook(scenario: Scenario, words: Words) -> Command:
+    view = hooks.subscription(scenario.kv, *hook_of(words))
+    revision = view.revision if view and "stale" not in words else 0
+    return c.DisableSubscription(*hook_of(words), revision, words["why"][0])
+
+
+def take(_: Scenario, words: Words) -> Command:
+    taken, dropped = (
+        tuple((*names_of(words), name) for name in words.get(key, [])) for key in ("take", "drop")
+    )
+    return c.TakeSubscriptions(words["node"][0], number(words, "lease") or 0, taken, dropped)
+
+
 COMMANDS: dict[str, Callable[[Scenario, Words], Command]] = {
     "put": put,
     "claim": lambda _, w: c.Claim(*names_of(w), int(w.get("limit", ["1"])[0]), number(w, "lease")),
@@ -159,6 +192,10 @@ COMMANDS: dict[str, Callable[[Scenario, Words], Command]] = {
     "put-account": lambda _, w: c.PutAccount(w["account"][0], settings_of(w)),
     "patch-account": lambda _, w: c.PatchAccount(w["account"][0], settings_of(w), fields_of(w)),
     "delete-account": lambda _, w: c.DeleteAccount(w["account"][0]),
+    "put-hook": put_hook,
+    "delete-hook": lambda _, w: c.DeleteSubscription(*hook_of(w)),
+    "disable-hook": disable_hook,
+    "take": take,
     "sweep": lambda _, w: c.Sweep(int(w.get("limit", ["100"])[0])),
     "open-session": lambda _, w: c.OpenSession("n1"),
 }
