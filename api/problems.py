@@ -33,6 +33,8 @@ KINDS: dict[str, Kind] = {
     Reason.KEY_REUSED: Kind(422, "The idempotency key was used for another request"),
     Reason.SESSION_EXPIRED: Kind(503, "The node's session ran out"),
     Reason.STALE_BATCH: Kind(503, "The node's batch came too late"),
+    Reason.NO_SUBSCRIPTION: Kind(404, "No such subscription"),
+    Reason.TOO_MANY_SUBSCRIPTIONS: Kind(409, "The queue has too many subscriptions"),
     # Refused at the door.
     "no_route": Kind(404, "No such resource"),
     "no_message": Kind(404, "No such message"),
@@ -48,6 +50,8 @@ KINDS: dict[str, Kind] = {
     "request_too_large": Kind(413, "The request is too large"),
     "headers_too_large": Kind(431, "Too many or too large message headers"),
     "unsupported_media_type": Kind(415, "Unsupported media type"),
+    "url_forbidden": Kind(400, "Nothing may be posted to this URL"),
+    "webhooks_disabled": Kind(403, "The node does not post messages"),
     # Not served.
     "no_leader": Kind(503, "No leader"),
     "overloaded": Kind(503, "Overloaded"),

@@ -81,6 +81,8 @@ GAUGES = {
     "message_bytes": "Bytes of all stored messages",
     "parked_polls": "Claims waiting for a message",
     "pending_requests": "Requests waiting for their commit",
+    "webhook_subscriptions": "Subscriptions that this node runs",
+    "webhook_requests": "Messages that this node is posting",
 }
 DISTRIBUTIONS = {
     "entry_commands": ("Commands per entry made here as the leader", COUNTS),
@@ -93,6 +95,11 @@ DISTRIBUTIONS = {
 
 class Metrics(Collector):
     """One node's numbers. Attributes named as in the tables above are there to be changed."""
+
+    webhook_subscriptions = 0
+    webhook_requests = 0
+    _requests: dict[tuple[str, str, int], Distribution]
+    _deliveries: dict[str, Distribution]
 
     def __init__(self, *, node: str = "", zone: str = "") -> None:
         self.entries_appended = 0
@@ -130,7 +137,7 @@ class Metrics(Collector):
         self.messages_by_state: dict[str, int] = {"ready": 0, "delayed": 0, "claimed": 0}
         self._node = (node, zone)
         self._interventions: Counter[str] = Counter()
-        self._requests: dict[tuple[str, str, int], Distribution] = {}
+        self._requests, self._deliveries = {}, {}
         self._before_render: list[Callable[[], None]] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -141,6 +148,13 @@ class Metrics(Collector):
         child = self._requests.get((route, method, status))
         if child is None:
             child = self._requests[route, method, status] = Distribution(SECONDS)
+        child.observe(seconds)
+
+    def observe_delivery(self, how: enum.StrEnum, seconds: float) -> None:
+        """Count one attempt to post a message; the enumeration keeps the labels few."""
+        child = self._deliveries.get(how.value)
+        if child is None:
+            child = self._deliveries[how.value] = Distribution(SECONDS)
         child.observe(seconds)
 
     def appended(self, commands: int, size_bytes: int) -> None:
@@ -216,3 +230,9 @@ class Metrics(Collector):
         for (route, method, status), child in self._requests.items():
             child.add_to(requests, [route, method, str(status)])
         yield requests
+        deliveries = HistogramMetricFamily(
+            "raftq_webhook_seconds", "Time of an attempt to post a message", labels=["outcome"]
+        )
+        for outcome, child in self._deliveries.items():
+            child.add_to(deliveries, [outcome])
+        yield deliveries

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import api.app
 from api.problems import Problem
+from api.webhooks.runner import Runner
 from raftq import logs
 from raftq.clock import AsyncioRuntime
 from raftq.config import Config, split_address
@@ -34,6 +35,7 @@ from raftq.workers import Workers
 EXIT_FATAL = 70  # EX_SOFTWARE
 EXIT_START = 78  # EX_CONFIG: it never ran
 GRACE_S = 5.0
+POSTING_GRACE_S = 3.0
 GC_ALLOCATIONS = 50_000
 HEAD_BYTES_MAX = 65_536
 _HEAD_PROBLEM = Problem(
@@ -82,6 +84,24 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
 
 
+class Posting:
+    """Posting messages, beside everything else: if it breaks, other nodes take it over."""
+
+    def __init__(self, service: NodeService) -> None:
+        self._runner = Runner(service)
+        self._task = asyncio.get_running_loop().create_task(self._runner.run())
+        self._task.add_done_callback(self._ended)
+
+    async def stop(self) -> None:
+        """Finish what is being posted, or give it back."""
+        await self._runner.stop(POSTING_GRACE_S)
+        self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logs.logger("webhooks").error("posting has ended", exc_info=error)
+
+
 def run(config: Config, *, bootstrap: bool = False) -> int:
     """Serve until SIGTERM or SIGINT; the exit status."""
     logs.configure(config.log.level, config.log.format, config.node.name)
@@ -123,6 +143,7 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
         log.debug("cannot start", exc_info=error)
         return EXIT_START
     serving = loop.create_task(server.serve(sockets=[listener]))
+    posting = Posting(service) if config.webhooks.enabled else None
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -130,6 +151,8 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
     log.info("serving", api=config.node.api_url, peers=config.node.peer_listen)
     await stop.wait()
     log.info("stopping")
+    if posting is not None:
+        await posting.stop()
     stopped = asyncio.Event()
     replica.stop(stopped.set)
     await stopped.wait()

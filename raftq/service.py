@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from api.ports import Cluster, Limits, Member, OutcomeUnknown, Status, Unavailable
+from api.ports import (
+    Activity,
+    Cluster,
+    Delivery,
+    Limits,
+    Member,
+    OutcomeUnknown,
+    Status,
+    Unavailable,
+    WebhookPolicy,
+)
 from raftq.config import Config
 from raftq.metrics import Metrics
 from raftq.replica.replica import Replica
 from raftq.replica.submitter import Accepted, Answer, NotSubmitted, Unknown
 from raftq.runtime import Runtime
 from statemachine import queries
-from statemachine.commands import Barrier, Enqueue, Once, QueueCommand
+from statemachine.commands import Barrier, Enqueue, Once, QueueCommand, SubscriptionName
 from statemachine.kv import Reader
 from statemachine.outcomes import Outcome
 
@@ -34,6 +44,8 @@ class NodeService:
         self, replica: Replica, config: Config, metrics: Metrics, runtime: Runtime
     ) -> None:
         self.limits: Limits = config.limits
+        self.webhooks: WebhookPolicy = config.webhooks
+        self.activity: dict[SubscriptionName, Activity] = {}
         self._replica = replica
         self._config = config
         self._metrics = metrics
@@ -119,6 +131,24 @@ class NodeService:
         finally:
             timer.cancel()
             forget()
+
+    async def subscriptions_changed(self, seen: int, timeout_s: float) -> int:
+        """See ``api.ports.Service``."""
+        waiters = self._replica.waiters
+        if waiters.subscription_changes == seen:
+            changed: asyncio.Future[bool] = self._loop.create_future()
+            forget = waiters.when_subscriptions_change(_setter(changed, True))
+            timer = self._loop.call_later(timeout_s, _setter(changed, False))
+            try:
+                await changed
+            finally:
+                timer.cancel()
+                forget()
+        return waiters.subscription_changes
+
+    def observe_delivery(self, how: Delivery, seconds: float) -> None:
+        """See ``api.ports.Service``."""
+        self._metrics.observe_delivery(how, seconds)
 
     def status(self) -> Status:
         """See ``api.ports.Service``. One look per turn of the loop serves all its requests."""
@@ -223,6 +253,8 @@ class NodeService:
         metrics.snapshots_sent = replica.snapshots_sent
         metrics.parked_polls = replica.waiters.parked
         metrics.pending_requests = replica.submitter.pending
+        metrics.webhook_subscriptions = len(self.activity)
+        metrics.webhook_requests = sum(one.in_flight for one in self.activity.values())
         totals = queries.totals(replica.reader())
         metrics.accounts, metrics.queues = totals.accounts, totals.queues
         metrics.message_bytes = totals.bytes

@@ -22,6 +22,7 @@ PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "account": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "queue": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "message": {"type": "string", "pattern": f"^{parameters.MESSAGE_ID_PATTERN}$"},
+    "subscription": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "claim": {"type": "string", "pattern": f"^{parameters.CLAIM_PATTERN}$"},
 }
 
@@ -114,7 +115,7 @@ def _tag(path: str) -> str:
     nouns = [part for part in path.split("/") if part and not part.startswith("{")]
     if nouns[0] != "v1":
         return "node"
-    words = [noun for noun in nouns if noun in ("messages", "claims", "queues")]
+    words = [noun for noun in nouns if noun in ("messages", "claims", "queues", "subscriptions")]
     return words[-1] if words else "accounts"
 
 

@@ -342,6 +342,8 @@ class Replica:
         self._digests.take(index, self._applier.store)
 
     def _wake_waiters(self) -> None:
+        if self.machine.take_subscriptions_moved():
+            self.waiters.subscriptions_changed()
         self.waiters.wake(self.machine.take_woken(), self.machine.applied_index)
 
     def _settle(self, result: BatchResult, batch: tuple[Command, ...]) -> None:

@@ -16,6 +16,9 @@ class Waiters:
     def __init__(self) -> None:
         self._ready: dict[QueueKey, deque[TakesWake]] = {}
         self._reaching: dict[object, tuple[int, Callback]] = {}
+        self._watching: dict[object, Callback] = {}
+        self.subscription_changes = 0
+        """How often subscriptions, or who runs them, have changed."""
 
     @property
     def parked(self) -> int:
@@ -45,6 +48,23 @@ class Waiters:
 
         return forget
 
+    def when_subscriptions_change(self, callback: Callback) -> Callable[[], None]:
+        """Call back at the next change; answers how to stop waiting."""
+        ticket = object()
+        self._watching[ticket] = callback
+
+        def forget() -> None:
+            self._watching.pop(ticket, None)
+
+        return forget
+
+    def subscriptions_changed(self) -> None:
+        """A round was applied that changed subscriptions, or who runs them."""
+        self.subscription_changes += 1
+        watching, self._watching = self._watching, {}
+        for callback in watching.values():
+            callback()
+
     def wake(self, woken: Mapping[QueueKey, int], applied_index: int) -> None:
         """A round was applied: so many messages became ready, and the state stands at the index."""
         for key, count in woken.items():
@@ -60,4 +80,5 @@ class Waiters:
 
     def wake_everybody(self, applied_index: int) -> None:
         """What became ready inside a snapshot is not known: let everybody look."""
+        self.subscriptions_changed()
         self.wake({key: len(waiters) for key, waiters in self._ready.items()}, applied_index)

@@ -10,9 +10,27 @@ import asyncio
 import time
 from collections import defaultdict, deque
 
-from api.ports import Cluster, Limits, Member, Status, Unavailable
+from api.ports import (
+    Activity,
+    Cluster,
+    Delivery,
+    Limits,
+    Member,
+    Status,
+    Unavailable,
+    WebhookPolicy,
+)
 from memory_kv import MemoryKV
-from statemachine.commands import Barrier, Batch, Command, Entry, Once, QueueCommand, Sweep
+from statemachine.commands import (
+    Barrier,
+    Batch,
+    Command,
+    Entry,
+    Once,
+    QueueCommand,
+    SubscriptionName,
+    Sweep,
+)
 from statemachine.kv import Reader
 from statemachine.machine import Machine
 from statemachine.outcomes import Outcome, Refused, Swept
@@ -24,8 +42,11 @@ SWEEP_LIMIT = 1_000
 class LocalService:
     """A cluster of one that never loses its leader unless told so."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, webhooks: WebhookPolicy | None = None) -> None:
         self.limits = limits or Limits()
+        self.webhooks = webhooks or WebhookPolicy()
+        self.activity: dict[SubscriptionName, Activity] = {}
+        self.deliveries: list[Delivery] = []
         self.clock_ms = START_MS
         self.failures: deque[Exception | None] = deque()
         """What the next proposals raise, in order; None lets one through."""
@@ -33,6 +54,8 @@ class LocalService:
         self.staleness_ms = 0
         self.proposed: list[Command] = []
         self.observed: list[tuple[str, str, int]] = []
+        self._changes = 0
+        self._watching: list[asyncio.Future[None]] = []
         self._kv = MemoryKV()
         self._machine = Machine(self._kv)
         self._waiting: dict[tuple[str, str], deque[asyncio.Future[None]]] = defaultdict(deque)
@@ -98,6 +121,20 @@ class LocalService:
                 waiting.remove(woken)
         return True
 
+    async def subscriptions_changed(self, seen: int, timeout_s: float) -> int:
+        """See ``Service``."""
+        deadline_s = time.monotonic() + timeout_s
+        while self._changes == seen and (left_s := deadline_s - time.monotonic()) > 0:
+            changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._watching.append(changed)
+            await asyncio.wait([changed], timeout=left_s)
+        return self._changes
+
+    def observe_delivery(self, how: Delivery, seconds: float) -> None:
+        """See ``Service``."""
+        assert seconds >= 0
+        self.deliveries.append(how)
+
     def status(self) -> Status:
         """See ``Service``."""
         return Status(
@@ -149,6 +186,12 @@ class LocalService:
         entry = Entry(1, self.clock_ms, (Batch(0, 0, 0, (command,)),))
         [result] = self._machine.apply(index, 1, entry)
         self._machine.end_round()
+        if self._machine.take_subscriptions_moved():
+            self._changes += 1
+            while self._watching:
+                watching = self._watching.pop()
+                if not watching.done():
+                    watching.set_result(None)
         for (account, queue), count in self._machine.take_woken().items():
             self._wake(account, queue, count)
         return result.outcomes[0]
