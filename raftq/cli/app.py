@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from raftq.cli import cluster, config, dev, offline, queue, serve
+from raftq.cli import cluster, config, dev, offline, queue, serve, subscription
 from raftq.cli.failure import Exit, Failure
 
 EPILOG = (
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("dev")(dev.dev)
 app.add_typer(queue.app, name="queue")
+app.add_typer(subscription.app, name="subscription")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(config.app, name="config")
 app.add_typer(offline.journal_app, name="journal")

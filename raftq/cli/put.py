@@ -57,7 +57,7 @@ def put(
 
     Standard input without --lines or --ndjson is one message with exactly those bytes.
     """
-    attributes = Attributes(ttl, delay, zone, _headers(header or []))
+    attributes = Attributes(ttl, delay, zone, headers_from(header or []))
     if bodies:
         items = messages.texts(bodies, attributes, as_json=as_json)
     elif ndjson:
@@ -113,7 +113,8 @@ def _lines() -> Iterator[str]:
             raise Failure(f"line {number} is not UTF-8", Exit.USAGE) from None
 
 
-def _headers(pairs: list[str]) -> dict[str, str]:
+def headers_from(pairs: list[str]) -> dict[str, str]:
+    """NAME=VALUE pairs, taken apart."""
     headers = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from api.ports import Activity, Status, Unavailable, WebhookPolicy
 from api.webhooks import runner as runner_module
@@ -37,10 +38,7 @@ class AsNode:
         return getattr(self._service, name)
 
     def status(self) -> Status:
-        found = self._service.status()
-        return Status(
-            **{**{key: getattr(found, key) for key in found.__struct_fields__}, "node": self._name}
-        )
+        return replace(self._service.status(), node=self._name)
 
     async def propose(self, command: Any) -> Any:
         if self.cut_off:
