@@ -208,7 +208,7 @@ class Courier:
             case Delivery.DELIVERED:
                 return Ack(account, queue, hold.claim, ids)
             case Delivery.LOST | Delivery.GONE:
-                return Release(account, queue, hold.claim, ids)
+                return Release(account, queue, hold.claim, ids, delay_ms=0)
             case _ if given.deliveries >= settings.attempts:
                 return self._give_up(hold, given)
             case _:

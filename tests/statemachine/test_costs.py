@@ -12,7 +12,7 @@ import pytest
 
 from memory_kv import CountingKV
 from statemachine import commands as c
-from statemachine import fresh, queries
+from statemachine import fresh, hooks, queries
 from statemachine.commands import Batch, Command, Entry, NewMessage
 from statemachine.machine import Machine
 from statemachine.outcomes import Claimed, Enqueued, Outcome, Swept
@@ -222,3 +222,19 @@ def test_a_whole_claim_is_settled_without_looking_at_its_messages() -> None:
     bench.do(c.Ack("a", "q", claimed.claim))
     assert bench.cost["get"] + bench.cost["scan"] == 0, bench.cost
     assert bench.cost["delete"] <= 1_001 + 1
+
+
+def test_a_runner_goes_on_at_the_same_cost_however_much_it_runs() -> None:
+    bench = Bench()
+    settings = c.SubscriptionSettings("https://x", (), 1, 1, 1, 1, 1, 1)
+    names = [("a", f"q{number}", "s") for number in range(2_000)]
+    for one in names:
+        bench.do(c.PutSubscription(*one, settings, b"", made=True))
+    bench.do(c.TakeSubscriptions("n1", 100, tuple(names)))
+    bench.now_ms += 50
+    bench.do(c.TakeSubscriptions("n1", 100), restart=True)
+    assert bench.cost.total() <= 8, bench.cost
+    bench.now_ms += 200
+    bench.do(c.Sweep(1_000))
+    assert bench.cost.total() <= 12, bench.cost
+    assert next(hooks.all_subscriptions(bench.kv)).node == ""
