@@ -13,11 +13,16 @@ from typing import Any
 from zlib import crc32
 
 from raftq.consensus.core import CANDIDATE, LEADER
-from raftq.consensus.messages import membership_change
+from raftq.consensus.messages import MembershipChange, membership_change
 from raftq.journal import Journal, LogEntry
 from raftq.journal.faults import Corruption
+from raftq.replica import wire
 from raftq.replica.identity import node_of
+from raftq.snapshots import Manifest
+from simulation.durability import Durability
+from simulation.echoes import Echoes
 from simulation.elections import Elections
+from simulation.gate import Gate
 from simulation.moments import begun, interrupted, leads, leads_no_more
 from simulation.node import DATA, Node, Violation
 from simulation.oracle import Oracle
@@ -34,6 +39,8 @@ DIGEST_EVERY = 32  # Entries.
 DISK_EVERY = 40
 ROUNDING_MS = 5
 STOPS_WITHIN_S = 0.05
+RAFT, OFFER = 2, 5  # Tags; where they stand in an encoded frame is fixed.
+LISTENED_TO = {(RAFT, tag) for tag in (1, 3, 5, 7, 8)}
 
 
 class Seen:
@@ -48,6 +55,8 @@ class Seen:
         self.last = 0
         self.last_term = 0
         self.machine: Machine | None = None
+        self.fetching: Manifest | None = None
+        self.installed = 0
         self.vote: str | None = None
         self.sync_failed_at = math.inf
 
@@ -65,6 +74,9 @@ class Checks:
         self._entries: dict[tuple[int, int], tuple[int, int]] = {}  # To checksum, term before.
         self._elections = Elections(world)
         self._progress = Progress(world, self._elections)
+        self._gate = Gate(self._refuse)
+        self._echoes = Echoes()
+        self._durability = Durability()
         self._stamps: dict[tuple[str, int, int], tuple[float, int]] = {}  # Each tenure's first.
         self._newest_ms = 0
         self._durable: dict[str, tuple[int, int]] = {}  # What members had on disk when they died.
@@ -88,13 +100,27 @@ class Checks:
     def dying(self, node: Node) -> None:
         """See ``Watcher``: which interesting moment is being interrupted."""
         interrupted(self.world, node)
+        self._gate.dying(node)
         journal = node.running.journal
         index = journal.durable_index
         self._durable[node.running.self_id] = (index, journal.term_at(index) or 0)
 
     def delivered(self, node: Node, peer: str, frame: bytes) -> None:
         """See ``Watcher``."""
-        self._elections.delivered(node, peer, frame)
+        if len(frame) < 5 or not (frame[1] == OFFER or (frame[1], frame[4]) in LISTENED_TO):
+            return
+        member = node.running.links.peers.by_name[peer].member
+        if member is None:
+            return  # Nobody has said yet who speaks.
+        match wire.decode(frame):
+            case wire.Raft(message=message):
+                self._elections.heard(node, member, message)
+                self._gate.heard(node, message)
+                self._echoes.heard(node, member, message)
+            case wire.SnapshotOffer() as offer:
+                self._echoes.offered(node, peer, offer)
+            case other:
+                raise AssertionError(other)
 
     def appended(self, node: Node, commands: int) -> None:
         """See ``Watcher``."""
@@ -109,6 +135,7 @@ class Checks:
         if seen is None or seen.life != node.life:
             seen = self._seen[node.name] = Seen(node.life)
             begun(self.world, node)
+            self._gate.begun(node)
             self._found_again(node)
         if node.disk.sync_failed:
             self._must_stop(node, seen)
@@ -116,7 +143,9 @@ class Checks:
         if machine is not seen.machine:
             seen.machine = machine
             self._listen(node, machine)
+        self._fetches(node, seen)
         core, journal = replica.consensus.core, replica.journal
+        self._refuse(node, self._durability.watched(node))
         last, last_term = journal.last_index, journal.last_term
         if last != seen.last or last_term != seen.last_term:
             self._log_changed(node, journal, seen)
@@ -127,6 +156,7 @@ class Checks:
             if seen.state == LEADER:
                 leads_no_more(self.world, node, same_term=term == seen.term)
             seen.state, seen.term, seen.vote = state, term, vote
+        self._refuse(node, self._gate.watched(node, seen.commit) or self._echoes.watched(node))
         if core.commit_index != seen.commit:
             self._commit_moved(node, seen, core.commit_index)
         if state == LEADER:
@@ -193,6 +223,7 @@ class Checks:
         replica = node.running
         term, journal = replica.consensus.term, replica.journal
         leads(self.world, node)
+        self._changes_nothing_yet(node)
         if self.leaders.setdefault(term, replica.self_id) != replica.self_id:
             self._broken(node, f"two leaders in term {term}")
         # Of what was committed before its term: a candidate may hear late that it has won.
@@ -203,6 +234,14 @@ class Checks:
             self._broken(node, f"leader completeness: leads without entry {last}")
         if last > journal.base_index and journal.term_at(last) != self.committed[last][0]:
             self._broken(node, f"leader completeness: leads with another entry {last}")
+
+    def _changes_nothing_yet(self, node: Node) -> None:
+        """Asked to change the members when it has only just been elected, a leader declines."""
+        core, journal = node.running.consensus.core, node.running.journal
+        if core.others and journal.term_at(core.applied_index) != core.term:
+            change = MembershipChange(add=False, member=core.others[0])
+            if core.change_membership(change):
+                self._broken(node, f"agrees to {change}, before its own first commit")
 
     # Commits.
 
@@ -272,6 +311,22 @@ class Checks:
 
         replaced: Any = machine
         replaced.apply = apply
+        self._listen_to_flushes(node)
+
+    def _listen_to_flushes(self, node: Node) -> None:
+        """After one that failed, the store's files are what nobody knows: the process must end."""
+        store: Any = node.running._applier.store
+        honest, failed = store.flush, False
+
+        def flush() -> None:
+            nonlocal failed
+            if failed:
+                self._broken(node, "goes on after a failed flush of its store")
+            failed = True
+            honest()
+            failed = False
+
+        store.flush = flush
 
     def _applies(
         self, node: Node, index: int, entry: Entry | None, results: list[BatchResult]
@@ -333,9 +388,24 @@ class Checks:
         if self.world.now - seen.sync_failed_at > STOPS_WITHIN_S:
             self._broken(node, "goes on after a failed fsync")
 
+    def _fetches(self, node: Node, seen: Seen) -> None:
+        """A snapshot is worth fetching if it is ahead of what a node has applied."""
+        replica = node.running
+        if replica.snapshots_installed != seen.installed:
+            seen.installed = replica.snapshots_installed
+            self._echoes.installed(node)
+        manifest, applied = replica._fetching._manifest, replica.machine.applied_index
+        if manifest is seen.fetching:
+            return
+        seen.fetching = manifest
+        if manifest is not None and manifest.index <= applied:
+            self._broken(node, f"fetches a snapshot of {manifest.index}, has applied {applied}")
+
     def _found_again(self, node: Node) -> None:
         """What was on disk when a member died is there when it starts."""
         journal = node.running.journal
+        if (applied := node.running.machine.applied_index) and not node.running.formed:
+            self._broken(node, f"starts with the state at {applied} and without a membership")
         index, term = self._durable.get(node.running.self_id, (0, 0))
         if journal.base_index < index and journal.term_at(index) != term:
             self._broken(node, f"has lost entry {index} of term {term}, which was on its disk")

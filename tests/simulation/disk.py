@@ -267,6 +267,12 @@ class FaultyDisk:
             copy.make_directory(os.path.dirname(name))
         return copy
 
+    def keeps(self, path: str, size: int) -> bool:
+        """Whether a file's first bytes would be what they are if power failed now."""
+        inode = self._existing(path)
+        durable = self._durable_names.get(path) is inode
+        return durable and inode.durable[:size] == inode.data[:size]
+
     def files(self) -> list[str]:
         """Every file there is."""
         return sorted(self._names)

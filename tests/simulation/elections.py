@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from raftq.consensus.messages import AppendReply, PreVoteReply, TimeoutNow, VoteReply
+from raftq.consensus.messages import (
+    AppendReply,
+    PreVoteReply,
+    RaftMessage,
+    TimeoutNow,
+    VoteReply,
+)
 from raftq.journal import TermFile
 from raftq.journal.faults import Corruption
-from raftq.replica import wire
 from raftq.replica.identity import node_of
 from simulation.node import DATA, Node
 from simulation.world import World
 
-RAFT = 2  # Tags; where they stand in an encoded frame is fixed.
-LISTENED_TO = (3, 5, 7, 8)
 TERM = f"{DATA}/term"
 
 
@@ -29,23 +32,19 @@ class Elections:
         self.refused: set[tuple[str, int, int, str]] = set()  # Who wanted something else.
         self._asked: set[tuple[str, int]] = set()  # Members that a leader has asked to stand.
 
-    def delivered(self, node: Node, peer: str, frame: bytes) -> None:
-        """A frame has come to a node."""
-        if len(frame) < 5 or frame[1] != RAFT or frame[4] not in LISTENED_TO:
-            return
-        decoded = wire.decode(frame)
-        assert isinstance(decoded, wire.Raft)
+    def heard(self, node: Node, member: str, message: RaftMessage) -> None:
+        """A message has come to a node."""
         now = node.running.consensus.term
-        match decoded.message:
+        match message:
             case AppendReply(term=term, next_index=index, success=True) if term == now:
-                key = (node.name, node.life, term, peer)
+                key = (node.name, node.life, term, member)
                 self.held[key] = max(index - 1, self.held.get(key, 0))
             case AppendReply(term=term, success=False) if term == now:
-                self.refused.add((node.name, node.life, term, peer))
+                self.refused.add((node.name, node.life, term, member))
             case VoteReply(term=term, granted=True) if term == now:
-                self._granted[node.name, node.life, term].add(peer)
+                self._granted[node.name, node.life, term].add(member)
             case PreVoteReply(asked_term=term, granted=True):
-                self._cleared[node.name, node.life, term].add(peer)
+                self._cleared[node.name, node.life, term].add(member)
             case TimeoutNow(term=term):
                 self._asked.add((node.running.self_id, term + 1))
             case _:
@@ -63,7 +62,7 @@ class Elections:
         term = replica.consensus.term
         if not others or (replica.self_id, term) in self._asked:
             return None
-        cleared = self._cleared[node.name, node.life, term] & {node_of(m) for m in others}
+        cleared = self._cleared[node.name, node.life, term].intersection(others)
         if 2 * (len(cleared) + 1) > len(others) + 1:
             return None
         return f"stands in term {term}, asked for by {sorted(cleared)} of {others}"
@@ -75,7 +74,7 @@ class Elections:
         voters = [m for m in members if self._votes.get((m, term)) == replica.self_id]
         if 2 * len(voters) <= len(members):
             return f"leads term {term} with the votes of {voters} of {members}"
-        heard = len(self._granted[node.name, node.life, term])
+        heard = len(self._granted[node.name, node.life, term].intersection(members))
         if replica.consensus.core._SyncObj__votesCount - 1 > heard:
             return f"counts more votes than the {heard} it was given in term {term}"
         lost = [m for m in voters if not self._is_on_disk(m, term, replica.self_id)]

@@ -31,7 +31,7 @@ class Progress:
         for member in core.others:
             match, known = core.match_index(member), before.get(member, 0)
             # Who has refused may be sent again what he had vouched for.
-            key = (node.name, node.life, core.term, node_of(member))
+            key = (node.name, node.life, core.term, member)
             refused = key in self._elections.refused
             if 0 < match >= core.next_index(member) and not refused:
                 return f"sends {core.next_index(member)} next to {member}, who holds {match}"
@@ -48,11 +48,11 @@ class Progress:
         mine = leader.running.journal
         if index > mine.durable_index:
             return f"counts {member} for entry {index}, beyond its own disk"
-        term, peer = leader.running.consensus.term, node_of(member)
-        said = self._elections.held.get((leader.name, leader.life, term, peer), 0)
+        term = leader.running.consensus.term
+        said = self._elections.held.get((leader.name, leader.life, term, member), 0)
         if index > said:
             return f"counts {member} for entry {index}, who spoke of {said} in this term"
-        node = self._world.nodes[peer]
+        node = self._world.nodes[node_of(member)]
         if not node.is_up or node.running.self_id != member:
             return None  # What it said was true; its disk may be gone since.
         replica = node.running

@@ -28,6 +28,7 @@ LEADER_WITHIN_S = 15.0
 CONVERGED_WITHIN_S = 60.0
 ANSWERED_WITHIN_S = 15.0
 STRAGGLERS_S = 2.0  # Slow frames, what is queued behind them, connections yet to be found dead.
+HANGS_S = 3.0  # A disk: longer than the others take to elect somebody.
 SERVED_WITHIN_S = 0.3  # While nothing is wrong.
 WOKEN_WITHIN_S = 2.0
 DRAIN_ROUNDS_MAX = 400
@@ -138,6 +139,7 @@ class Story:
         Verdict(self.history, self.checks.oracle).check()
         for node in world.alive:
             self._wakes(node)
+        self._give_way()
         self._drain()
 
     def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -208,6 +210,24 @@ class Story:
         world.at(0.1, self._watch_disks)
 
     # The end.
+
+    def _give_way(self) -> None:
+        """A leader's last entry gives way to another's while its disk is busy with it.
+
+        No draw brings a hanging disk, a deposed leader and an entry that nobody heard of
+        together in five hundred seeds; so the last of all that goes wrong is always this.
+        """
+        world, leader = self.world, self.world.leader()
+        assert leader is not None
+        world.isolate(leader.name)
+        leader.work_delay_s = HANGS_S
+        message = c.NewMessage(b"late", "text/plain")
+        answers = leader.submit(c.Enqueue(ACCOUNT, "late", (message,)))
+        self._until(lambda: world.leader() not in (leader, None), LEADER_WITHIN_S, "another leader")
+        leader.work_delay_s = 0.0
+        world.heal()
+        self._until(lambda: bool(answers), ANSWERED_WITHIN_S, "an answer to what came late")
+        self._until(self._recovered, CONVERGED_WITHIN_S, "the old leader to be equal")
 
     def _drain(self) -> None:
         """Everything that is still there can be had, and then nothing is there."""

@@ -125,7 +125,13 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "change-before-own-commit",
+        # The engine denies it as well, until its first entry is applied: it is told of none.
         "A new leader changes the membership before it knows what its predecessor changed.",
-        Edit(Core, "change_membership", "self._journal.term_at(applied) != self.term", "False"),
+        Edit(
+            Core,
+            "change_membership",
+            "if self._journal.term_at(applied) != self.term:\n        return False",
+            "self._SyncObj__noopIDx = 0",
+        ),
     ),
 )
