@@ -153,11 +153,20 @@ class Service(Protocol):
         """Return once this replica has applied ``index``; raises Unavailable if it takes long."""
         ...
 
-    async def wait_ready(self, account: str, queue: str, timeout_s: float) -> bool:
+    async def wait_ready(
+        self,
+        account: str,
+        queue: str,
+        timeout_s: float,
+        *,
+        zone: str | None = None,
+        others: bool = False,
+    ) -> bool:
         """Wait until this replica sees something become ready in the queue; False at the timeout.
 
-        Waiters of one queue are woken in order, one for each message that became ready.
-        Costs nothing while nothing happens.
+        Waiters of one queue are woken in order, one for each message that became ready. With a
+        ``zone`` only by what is of it or of none; with ``others`` also by what is of other zones
+        and nobody who waits can take now. Costs nothing while nothing happens.
         """
         ...
 

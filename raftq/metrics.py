@@ -134,7 +134,12 @@ class Metrics(Collector):
         self.fsync_seconds = Distribution(SECONDS)
         self.commit_seconds = Distribution(SECONDS)
         self.apply_round_seconds = Distribution(SECONDS)
-        self.messages_by_state: dict[str, int] = {"ready": 0, "delayed": 0, "claimed": 0}
+        self.messages_by_state: dict[str, int] = {
+            "ready": 0,
+            "delayed": 0,
+            "claimed": 0,
+            "blocked": 0,
+        }
         self._node = (node, zone)
         self._interventions: Counter[str] = Counter()
         self._requests, self._deliveries = {}, {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from typing import TypeVar
 
 from api.ports import (
     Activity,
@@ -29,6 +29,8 @@ from statemachine.outcomes import Outcome
 COMMAND_BYTES = 64  # What a command weighs besides its bodies, roughly.
 REACH_TIMEOUT_S = 5.0
 STALE_FOR_EVER_S = 1e9
+
+T = TypeVar("T")
 
 REASONS = {
     "no_leader": "no leader is known here, or it did not take the request; nothing was done",
@@ -116,17 +118,27 @@ class NodeService:
         finally:
             forget()
 
-    async def wait_ready(self, account: str, queue: str, timeout_s: float) -> bool:
+    async def wait_ready(
+        self,
+        account: str,
+        queue: str,
+        timeout_s: float,
+        *,
+        zone: str | None = None,
+        others: bool = False,
+    ) -> bool:
         """See ``api.ports.Service``."""
-        woken: asyncio.Future[bool] = self._loop.create_future()
-        forget = self._replica.waiters.when_ready((account, queue), _setter(woken, True))
-        timer = self._loop.call_later(timeout_s, _setter(woken, False))
+        woken: asyncio.Future[str | None] = self._loop.create_future()
+        forget = self._replica.waiters.when_ready(
+            (account, queue), lambda where: _set(woken, where), zone=zone, others=others
+        )
+        timer = self._loop.call_later(timeout_s, _set, woken, None)
         try:
-            return await woken
+            return await woken is not None
         except asyncio.CancelledError:
-            if woken.done() and not woken.cancelled() and woken.result():
+            if woken.done() and not woken.cancelled() and (where := woken.result()) is not None:
                 # Woken and gone in the same turn: the message is still there for the next.
-                self._replica.waiters.wake({(account, queue): 1}, 0)
+                self._replica.waiters.wake({(account, queue, where): 1}, 0)
             raise
         finally:
             timer.cancel()
@@ -137,8 +149,8 @@ class NodeService:
         waiters = self._replica.waiters
         if waiters.subscription_changes == seen:
             changed: asyncio.Future[bool] = self._loop.create_future()
-            forget = waiters.when_subscriptions_change(_setter(changed, True))
-            timer = self._loop.call_later(timeout_s, _setter(changed, False))
+            forget = waiters.when_subscriptions_change(lambda: _set(changed, True))
+            timer = self._loop.call_later(timeout_s, _set, changed, False)
             try:
                 await changed
             finally:
@@ -262,6 +274,7 @@ class NodeService:
             "ready": totals.ready,
             "delayed": totals.delayed,
             "claimed": totals.claimed,
+            "blocked": totals.blocked,
         }
 
 
@@ -272,11 +285,9 @@ def _weight(command: QueueCommand | Once | Barrier) -> int:
     return COMMAND_BYTES
 
 
-def _setter(future: asyncio.Future[bool], value: bool) -> Callable[[], bool]:
-    def set_result() -> bool:
-        waiting = not future.done()
-        if waiting:
-            future.set_result(value)
-        return waiting
-
-    return set_result
+def _set(future: asyncio.Future[T], value: T) -> bool:
+    """Whether somebody was still waiting for it."""
+    waiting = not future.done()
+    if waiting:
+        future.set_result(value)
+    return waiting

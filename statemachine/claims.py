@@ -1,94 +1,22 @@
 """Claims: messages under one lease, until they are settled or the lease ends.
 
 A claim is one record however many messages it holds, and only that record is
-written: the messages stay as they are, and the queue's head moves past them. When
+written: the messages stay as they are, and the heads of lanes move past them. When
 a lease has ended nothing can be done under it any more, swept or not.
 """
 
 from __future__ import annotations
 
-from itertools import islice
-
-from statemachine import deadlines, fresh, keys, messages, records
+from statemachine import deadlines, giving_back, keys, messages, records, taking
 from statemachine.commands import Ack, Claim, Extend, MessageId, Release
-from statemachine.deadlines import EXPIRY, LEASE, later
+from statemachine.deadlines import LEASE, later
+from statemachine.giving_back import How
 from statemachine.outcomes import Claimed, Delivered, Extended, Outcome, Reason, Refused, Settled
 from statemachine.queues import set_marks
 from statemachine.records import ClaimRecord, Held
 from statemachine.state import Queue, State
 
-EXPIRED_MAX = 256
-"""How many expired messages a claim clears away, about, before it answers without them."""
-
 NONE_READY = Claimed(claim=0, until_ms=0, messages=())
-
-
-class _Taken:
-    """What a claim gathers."""
-
-    __slots__ = ("delivered", "dropped", "held", "limit", "queue", "state")
-
-    def __init__(self, state: State, queue: Queue, limit: int) -> None:
-        self.state = state
-        self.queue = queue
-        self.limit = limit
-        self.held: list[Held] = []
-        self.delivered: list[Delivered] = []
-        self.dropped = 0
-
-    def wants(self) -> int:
-        """How many messages may still be taken."""
-        return max(0, self.limit - len(self.held)) if self.dropped < EXPIRED_MAX else 0
-
-    def take_fresh(self, count: int) -> bool:
-        """Take up to ``count`` of the oldest fresh ones; False if there are none."""
-        state, queue, now_ms = self.state, self.queue, self.state.now_ms
-        taken = fresh.take(state, queue, count)
-        for message in taken:
-            message_id, expires_ms, size, timed, data = message
-            if expires_ms <= now_ms:
-                messages.drop_fresh(state, queue, message)
-                self.dropped += 1
-                continue
-            if timed:
-                deadlines.remove(state, queue, expires_ms, EXPIRY, message_id)
-            self.held.append(Held(message_id, 1, size))
-            self.delivered.append(Delivered(message_id, 1, data))
-        return bool(taken)
-
-    def take_returned(self, message_id: MessageId, deliveries: int) -> None:
-        """Take one that is returned."""
-        state, queue = self.state, self.queue
-        data = state.kv.get(queue.messages + message_id)
-        assert data is not None, "a returned message is stored"
-        times = records.times(data)
-        if times.expires_ms <= state.now_ms:
-            messages.drop_returned(state, queue, message_id, times)
-            self.dropped += 1
-        else:
-            messages.take_returned(state, queue, message_id, times.expires_ms)
-            self.held.append(Held(message_id, deliveries + 1, times.bytes))
-            self.delivered.append(Delivered(message_id, deliveries + 1, data))
-        queue.record.returned_low = keys.number(message_id[2:]) + 1
-
-    def merge_returned(self) -> None:
-        """Take returned messages, and the fresh ones that are older, in the order of age."""
-        state, queue = self.state, self.queue
-        number, low = queue.record.number, queue.record.returned_low
-        rows = state.kv.scan(
-            keys.of_queue(b"r", number) + keys.u64(low), keys.of_queue(b"r", number + 1)
-        )
-        for key, value in list(islice(rows, self.wants() + EXPIRED_MAX)):
-            message_id = keys.returned_id(key)
-            while self.wants() and self._fresh_is_older(message_id):
-                self.take_fresh(1)
-            if not self.wants():
-                return
-            self.take_returned(message_id, records.decode_deliveries(value))
-
-    def _fresh_is_older(self, message_id: MessageId) -> bool:
-        oldest = fresh.first(self.state, self.queue)
-        return oldest is not None and oldest[0][2:] < message_id[2:]
 
 
 def claim(state: State, command: Claim) -> Outcome:
@@ -96,16 +24,10 @@ def claim(state: State, command: Claim) -> Outcome:
     queue = state.find_queue(command.account, command.queue)
     if queue is None or not queue.record.ready:
         return NONE_READY
-    record = queue.record
     state.touch_queue(queue)
-    taken = _Taken(state, queue, command.limit)
-    if record.returned:
-        taken.merge_returned()
-    while (wanted := taken.wants()) and taken.take_fresh(wanted):
-        pass
+    taken = taking.take(state, queue, command)
     if not taken.held:
-        set_marks(record, state.next_id)
-        return NONE_READY
+        return Claimed(claim=0, until_ms=taken.due_ms, messages=()) if taken.due_ms else NONE_READY
     lease_ms = command.lease_ms
     if lease_ms is None:
         lease_ms = queue.in_force().lease_ms
@@ -142,12 +64,10 @@ def ack(state: State, command: Ack) -> Outcome:
     if queue is None or found is None:
         return _no_claim(command.claim)
     settled, stale = _settle(state, queue, command.claim, found, command.ids)
-    record, prefix, delete = queue.record, queue.messages, state.kv.delete
+    queue.record.claimed -= len(settled)
     for held in settled:
-        delete(prefix + held.id)
-        record.bytes -= held.bytes
-    record.claimed -= len(settled)
-    set_marks(record, state.next_id)
+        messages.leave(state, queue, held.id, held.bytes)
+    set_marks(queue.record, state.next_id)
     state.touch_queue(queue)
     return Settled(len(settled), stale)
 
@@ -159,7 +79,8 @@ def release(state: State, command: Release) -> Outcome:
     if queue is None or found is None:
         return _no_claim(command.claim)
     settled, stale = _settle(state, queue, command.claim, found, command.ids)
-    _give_back(state, queue, settled, command.delay_ms)
+    how = How(command.delay_ms, command.reason, command.dead)
+    giving_back.give_back(state, queue, settled, how)
     return Settled(len(settled), stale)
 
 
@@ -169,7 +90,7 @@ def end_lease(state: State, queue: Queue, claim_id: int) -> None:
     assert found is not None, claim_id
     assert found.until_ms <= state.now_ms, claim_id
     settled, _ = _settle(state, queue, claim_id, found, None)
-    _give_back(state, queue, settled, 0)
+    giving_back.give_back(state, queue, settled, giving_back.LEASE_ENDED)
 
 
 def holding(state: State, account: str, name: str, claim_id: int) -> Claimed:
@@ -182,7 +103,7 @@ def holding(state: State, account: str, name: str, claim_id: int) -> Claimed:
     for held in found.messages:
         data = state.kv.get(queue.messages + held.id)
         if data is not None:
-            delivered.append(Delivered(held.id, held.deliveries, data))
+            delivered.append(Delivered(held.id, held.deliveries, data, held.error))
     return Claimed(claim_id, found.until_ms, tuple(delivered)) if delivered else NONE_READY
 
 
@@ -278,16 +199,6 @@ def _sift(state: State, queue: Queue, claim_record: ClaimRecord) -> None:
         else:
             left.append(held)
     claim_record.messages = left
-
-
-def _give_back(state: State, queue: Queue, settled: list[Held], delay_ms: int) -> None:
-    ready = 0
-    for held in settled:
-        ready += messages.give_back(state, queue, held, delay_ms)
-    if ready:
-        state.wake(queue, ready)
-    set_marks(queue.record, state.next_id)
-    state.touch_queue(queue)
 
 
 def _no_claim(claim_id: int) -> Refused:

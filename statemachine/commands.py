@@ -22,6 +22,17 @@ MessageId = bytes
 """Ten bytes: u16 lane, u64 sequence, big-endian; the end of the message's key."""
 
 
+class DeadLetter(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a dead letter was before, and why it is one."""
+
+    reason: str  # "max_deliveries" or "rejected".
+    error: str  # What was last said to be wrong with it, if anything was.
+    queue: str
+    id: MessageId
+    deliveries: int
+    enqueued_ms: int
+
+
 class NewMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A message as its producer sent it. ``body`` is opaque."""
 
@@ -31,19 +42,32 @@ class NewMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ttl_ms: int | None = None
     delay_ms: int | None = None
     zone: str = ""
+    priority: int = 0  # Up to 9, which goes first.
+    group: str = ""  # Messages of one group go one at a time, in order; empty: of none.
+    dedup_id: str = ""  # Empty: any number of them.
+    not_before_ms: int | None = None  # Instead of a delay.
+    dead: DeadLetter | None = None
 
 
 class QueueSettings(msgspec.Struct, frozen=True, array_like=True):
     """What an operator may set on a queue, or on an account as its queues' defaults.
 
     ``None`` in a queue means the account's default; ``None`` in an account means
-    the built-in one (``statemachine.settings``). A ``ttl_ms`` of 0 means for ever.
+    the built-in one (``statemachine.settings``). A ``ttl_ms`` of 0 means for ever,
+    a ``max_deliveries`` of 0 any number, and a ``dead_letter_queue`` of "" the usual one.
     """
 
     ttl_ms: int | None = None
     delay_ms: int | None = None
     lease_ms: int | None = None
     metadata: bytes | None = None  # A JSON object, opaque to the state machine.
+    max_deliveries: int | None = None
+    dead_letter_queue: str | None = None
+    retry_delay_ms: int | None = None
+    retry_delay_max_ms: int | None = None
+    dedup_window_ms: int | None = None
+    zone_mode: str | None = None  # What claims do that do not say.
+    locality_wait_ms: int | None = None
 
 
 class Enqueue(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -55,13 +79,20 @@ class Enqueue(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Lease up to ``limit`` of the oldest ready messages."""
+    """Lease up to ``limit`` ready messages: of the highest priority first, then by age.
+
+    ``zone_mode`` "only" takes messages of the claim's zone and of none; "prefer" takes
+    others when they have waited for ``locality_wait_ms``; anything else takes any.
+    """
 
     account: str
     queue: str
     limit: int
     lease_ms: int | None = None
     zone: str = ""  # Where the consumer is.
+    zone_mode: str | None = None
+    locality_wait_ms: int | None = None
+    consumer: str = ""
 
 
 class Extend(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -83,13 +114,19 @@ class Ack(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """Give messages of a claim back, claimable after ``delay_ms``; None means all."""
+    """Give messages of a claim back, claimable after ``delay_ms``; ids None means all.
+
+    ``reason`` is what went wrong with them, if something did. With ``dead`` they become
+    dead letters at once.
+    """
 
     account: str
     queue: str
     claim: int
     ids: tuple[MessageId, ...] | None = None
-    delay_ms: int = 0
+    delay_ms: int | None = None
+    reason: str = ""
+    dead: bool = False
 
 
 class DeleteMessages(msgspec.Struct, frozen=True, array_like=True, tag=6):

@@ -5,6 +5,7 @@
     LEASE     u64(claim)    the claim is open and timed
     DELAY     message id    the message is delayed; due when it is ready, or has expired
     EXPIRY    message id    the message is returned, or fresh and timed, and expires
+    DEDUP     dedup id      the id is remembered (``dedup``)
 
 Most messages and claims have no entry: what was enqueued with the same time to live
 expires in the order in which it was enqueued, and what was claimed with the same lease
@@ -26,6 +27,7 @@ from statemachine.timers import QUEUE
 LEASE = 1
 DELAY = 2
 EXPIRY = 3
+DEDUP = 4
 
 
 def put(state: State, queue: Queue, due_ms: int, kind: int, subject: bytes) -> None:

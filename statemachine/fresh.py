@@ -1,4 +1,4 @@
-"""Fresh messages: those of lane 0 at or above the queue's head, never claimed, in order.
+"""Fresh messages: those of a lane, without flags, from its head on: never claimed, in order.
 
 No index tells which are fresh; the head does. The oldest are also kept in memory
 (the window), so that a claim of what was just enqueued costs no scan, and a claim
@@ -8,73 +8,84 @@ it may be emptied at any time, and nothing that is written depends on it.
 
 from __future__ import annotations
 
-from statemachine import keys, records
+from statemachine import keys, lanes, records
 from statemachine.records import TIMED
-from statemachine.state import Fresh, Queue, State
+from statemachine.state import Fresh, Lane, Queue, State
 
 WINDOW_MESSAGES_MAX = 512
 FILL_MESSAGES = 64
 FILL_BYTES = 256 << 10
 
+_SEQ_END = b"\xff" * 8
 
-def append(state: State, queue: Queue, message: Fresh) -> None:
+
+def append(state: State, lane: Lane, message: Fresh) -> None:
     """A message was enqueued and stored: keep it at hand if the window reaches to the end."""
-    if queue.window_is_all:
-        queue.window.append(message)
+    if lane.window_is_all:
+        lane.window.append(message)
         state.window_bytes += len(message[4])
-        if len(queue.window) >= WINDOW_MESSAGES_MAX:
-            queue.window_is_all = False
+        if len(lane.window) >= WINDOW_MESSAGES_MAX:
+            lane.window_is_all = False
 
 
-def first(state: State, queue: Queue) -> Fresh | None:
+def first(state: State, lane: Lane) -> Fresh | None:
     """The oldest, or None."""
-    if not queue.window:
-        _fill(state, queue, FILL_MESSAGES)
-    return queue.window[0] if queue.window else None
+    if not lane.window:
+        _fill(state, lane, FILL_MESSAGES)
+    return lane.window[0] if lane.window else None
 
 
-def take(state: State, queue: Queue, limit: int) -> list[Fresh]:
+def take(state: State, queue: Queue, lane: Lane, limit: int) -> list[Fresh]:
     """Up to ``limit`` of the oldest, which are not fresh nor counted as ready afterwards.
 
     It may be fewer than there are; it is none only if there are none.
     """
-    window = queue.window
+    window = lane.window
     if not window:
-        _fill(state, queue, limit)
+        _fill(state, lane, limit)
     count = len(window)
     if not count:
         return []
     if count <= limit:
         taken = list(window)
         window.clear()
+        count = len(taken)
     else:
         taken = [window.popleft() for _ in range(limit)]
-    record = queue.record
-    record.head = keys.number(taken[-1][0]) + 1
-    record.ready -= len(taken)
+        count = limit
+    record = lane.record
+    queue.record.ready -= count
+    record.ready -= count
+    # With none left, what may have been deleted behind the last one is left behind too.
+    none_left = record.ready == record.returned
+    record.head = state.next_id if none_left else keys.number(taken[-1][0][2:]) + 1
+    state.touch_lane(lane)
     return taken
 
 
-def forget_window(queue: Queue) -> None:
-    """Something fresh was taken out from between."""
-    queue.window.clear()
-    queue.window_is_all = queue.record.ready == queue.record.returned
+def settle_gaps(state: State, queue: Queue) -> None:
+    """Fresh messages were taken out from between: forget windows, and move heads up.
+
+    Otherwise a later scan would walk over what is gone.
+    """
+    for lane in queue.lanes:
+        if lane.has_gaps:
+            lane.has_gaps = False
+            lane.window.clear()
+            lane.window_is_all = lane.record.ready == lane.record.returned
+            oldest = first(state, lane)
+            lane.record.head = state.next_id if oldest is None else keys.number(oldest[0][2:])
+            lanes.settle(lane, state.next_id)
 
 
-def settle_head(state: State, queue: Queue) -> None:
-    """Move the head up to the oldest, so that no later scan walks over what is gone."""
-    oldest = first(state, queue)
-    queue.record.head = state.next_id if oldest is None else keys.number(oldest[0])
-
-
-def _fill(state: State, queue: Queue, want: int) -> None:
-    record = queue.record
-    if queue.window_is_all or record.ready == record.returned:
-        queue.window_is_all = True
+def _fill(state: State, lane: Lane, want: int) -> None:
+    record = lane.record
+    if lane.window_is_all or record.ready == record.returned:
+        lane.window_is_all = True
         return
-    window, size = queue.window, 0
+    window, size = lane.window, 0
     want = max(want, FILL_MESSAGES)
-    low, high = queue.messages + keys.message_id(record.head), queue.messages + keys.LANE_END
+    low, high = lane.messages + keys.u64(record.head), lane.messages + _SEQ_END
     for key, data in state.kv.scan(low, high):
         times = records.times(data)
         timed = bool(times.flags & TIMED)
@@ -83,5 +94,5 @@ def _fill(state: State, queue: Queue, want: int) -> None:
         if len(window) >= want or size >= FILL_BYTES:
             break
     else:
-        queue.window_is_all = True
+        lane.window_is_all = True
     state.window_bytes += size

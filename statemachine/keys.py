@@ -5,14 +5,18 @@
     a account    a name(account)                           AccountRecord
     c claim      c u64(queue) u64(claim)                   ClaimRecord
     d deadline   d u64(queue) u64(due_ms) u8(kind) rest    (empty), see ``deadlines``
+    g group      g u64(queue) name(group) u64(seq)         u16 lane: a member
+    i dedup      i u64(queue) text                         message id, u64 until_ms
     k once       k name(account) name(key)                 OnceRecord
+    l lane       l u64(queue) u16(lane)                    LaneRecord
     m message    m u64(queue) u16(lane) u64(seq)           header, meta, body, see ``records``
     o outcomes   o u64(session) u64(seq)                   outcomes of one batch
     p position   p                                         MachineRecord
     q queue      q name(account) name(queue)               QueueRecord
-    r returned   r u64(queue) u64(seq) u16(lane)           u32 deliveries
+    r returned   r u64(queue) u16(lane) u64(seq) u16       u32 deliveries
     s session    s u64(session)                            SessionRecord
     t timer      t u64(due_ms) u8(kind) rest               see ``timers``
+    w whole      w u64(queue) name(group)                  GroupRecord
     x deleted    x u64(queue) u16(lane) u64(seq)           (empty): deleted while claimed
     y runner     y 00 name(node)                           RunnerRecord
     y hook       y 01 name(account) name(queue) name       SubscriptionRecord
@@ -24,9 +28,12 @@ big-endian for that reason, and names are closed by 00 01 with inner 00 escaped 
 and never again: a deleted queue's leftovers can not be taken for a new one's. A purge
 gives it a new one.
 
-Everything of a queue but its record lies in the six spaces ``OF_QUEUE``, so that a
-purge is six range deletes. A returned message sorts by age and not by lane: it is
-delivered before all that was enqueued after it.
+The first two bytes of a message id are a lane's number and two flags, ``PARKED`` and
+``GROUPED``: what has a flag is never fresh. In space r they stand last: the returned
+messages of a lane sort by age whatever their flags.
+
+Everything of a queue but its record and its first lane's, which is in it, lies in the
+spaces ``OF_QUEUE``, so that a purge is a range delete for each.
 """
 
 from __future__ import annotations
@@ -34,17 +41,19 @@ from __future__ import annotations
 U64_MAX = 2**64 - 1
 ID_BYTES = 10
 PARKED = 0x8000
-"""The lane of messages that were delayed when they came; nothing fresh is there."""
+"""Lane flag of messages that were delayed when they came."""
 
-LANE_END = b"\x00\x01" + bytes(8)
-"""The smallest message id above lane 0."""
+GROUPED = 0x4000
+"""Lane flag of messages of a group, delayed or not."""
+
+LANE_MASK = 0x3FFF
 
 NAME_END = b"\x00\x01"
 POSITION = b"p"
 END = b"\x7f"
 """Above every key."""
 
-OF_QUEUE = (b"c", b"d", b"m", b"r", b"x", b"z")
+OF_QUEUE = (b"c", b"d", b"g", b"i", b"l", b"m", b"r", b"w", b"x", b"z")
 
 
 def u64(value: int) -> bytes:
@@ -103,9 +112,35 @@ def claim(queue_number: int, claim_id: int) -> bytes:
     return b"c" + u64(queue_number) + u64(claim_id)
 
 
+def lane(queue_number: int, number: int) -> bytes:
+    """A lane's record."""
+    return b"l" + u64(queue_number) + number.to_bytes(2, "big")
+
+
+def lane_number(message_id: bytes) -> int:
+    """The lane of a message, without the flags."""
+    return (message_id[0] << 8 | message_id[1]) & LANE_MASK
+
+
+def group(queue_number: int, group_name: str) -> bytes:
+    """A group's record."""
+    return b"w" + u64(queue_number) + name(group_name)
+
+
+def member(queue_number: int, group_name: str, age: bytes) -> bytes:
+    """A message of a group; they sort by ``age``, the last eight bytes of their ids."""
+    return b"g" + u64(queue_number) + name(group_name) + age
+
+
 def returned(queue_number: int, message_id: bytes) -> bytes:
-    """A message that was claimed or delayed and is ready now."""
-    return b"r" + u64(queue_number) + message_id[2:] + message_id[:2]
+    """A message that is ready and not fresh: by lane, then by age."""
+    number = lane_number(message_id).to_bytes(2, "big")
+    return b"r" + u64(queue_number) + number + message_id[2:] + message_id[:2]
+
+
+def returned_from(queue_number: int, number: int, seq: int = 0) -> bytes:
+    """Where a lane's returned messages from ``seq`` on begin."""
+    return b"r" + u64(queue_number) + number.to_bytes(2, "big") + u64(seq)
 
 
 def returned_id(key: bytes) -> bytes:
@@ -121,6 +156,11 @@ def delayed(queue_number: int, message_id: bytes) -> bytes:
 def deleted(queue_number: int, message_id: bytes) -> bytes:
     """A message that was deleted while a claim held it."""
     return b"x" + u64(queue_number) + message_id
+
+
+def dedup(queue_number: int, subject: bytes) -> bytes:
+    """A ``dedup_id``, in UTF-8, that was used in the queue."""
+    return b"i" + u64(queue_number) + subject
 
 
 def deadline(queue_number: int, due_ms: int, kind: int = 0, subject: bytes = b"") -> bytes:

@@ -100,8 +100,8 @@ class Machine:
         """Write what was kept back; the engine commits after it."""
         self._state.end_round()
 
-    def take_woken(self) -> dict[tuple[str, str], int]:
-        """By account and queue, how many messages became ready since last asked."""
+    def take_woken(self) -> dict[tuple[str, str, str], int]:
+        """By account, queue and zone, how many messages became ready since last asked."""
         woken, self._state.woken = self._state.woken, {}
         return woken
 

@@ -1,52 +1,98 @@
 """The life of one message: enqueued, given back, ripened, expired, deleted.
 
-    where        known by                                   counted as
-    ----------   ----------------------------------------   ------------------
-    fresh        lane 0, at or above the queue's head       ready
-    returned     an entry in space r                        ready and returned
-    delayed      an entry in space z                        delayed
-    claimed      none of these; an item of an open claim    claimed
+    where        known by                                        counted as
+    ----------   ---------------------------------------------   ------------------
+    fresh        no flag, at or above its lane's head            ready
+    returned     an entry in space r                             ready and returned
+    delayed      an entry in space z                             delayed
+    blocked      none of these; not the first of its group       blocked
+    claimed      none of these; an item of an open claim         claimed
 
 The stored record stays in space m under the message's id, unchanged, from enqueue to
-end. What expires while it is claimed is dropped when it is given back.
+end; ``leave`` is the one way out. What expires while it is claimed is dropped when it
+is given back.
 """
 
 from __future__ import annotations
 
-from statemachine import deadlines, fresh, keys, records
+from statemachine import deadlines, dedup, fresh, groups, keys, lanes, records, returned
 from statemachine.commands import DeleteMessages, Enqueue, MessageId, NewMessage
 from statemachine.deadlines import DELAY, EXPIRY, later
+from statemachine.lanes import open_lane
 from statemachine.outcomes import Deleted, Enqueued, Outcome
-from statemachine.queues import no_queue, open_queue, set_marks
+from statemachine.queues import no_queue, open_queue
 from statemachine.records import FOR_EVER, TIMED, Held
-from statemachine.state import Fresh, Queue, State
+from statemachine.settings import Effective
+from statemachine.state import Fresh, Lane, Queue, State
+
+_GROUPED = keys.GROUPED >> 8
+_FLAGS = (keys.GROUPED | keys.PARKED) >> 8
+"""Flags in the first byte of an id."""
 
 
 def enqueue(state: State, command: Enqueue) -> Outcome:
     """See ``commands.Enqueue``."""
-    queue = open_queue(state, command.account, command.queue)
+    return enqueue_into(state, open_queue(state, command.account, command.queue), command.messages)
+
+
+def enqueue_into(state: State, queue: Queue, messages: tuple[NewMessage, ...]) -> Enqueued:
+    """Append messages to a queue that is there."""
     state.touch_queue(queue)
-    if queue.record.ready == queue.record.returned:
-        queue.record.expiry_high_ms = 0  # Nothing is ahead of what comes now.
     in_force = queue.in_force()
-    ids = []
-    ready = 0
-    for message in command.messages:
+    ids: list[MessageId] = []
+    duplicates: list[int] = []
+    ready: dict[int, int] = {}
+    for message in messages:
+        if message.dedup_id and (earlier := dedup.find(state, queue, message.dedup_id)):
+            duplicates.append(len(ids))
+            ids.append(earlier)
+            continue
         delay_ms = message.delay_ms
         if delay_ms is None:
-            delay_ms = in_force.delay_ms
+            delay_ms = _delay_ms(message, in_force, state.now_ms)
         ttl_ms = message.ttl_ms
         if ttl_ms is None:
             ttl_ms = in_force.ttl_ms
         expires_ms = later(state.now_ms, ttl_ms) if ttl_ms else FOR_EVER
-        if delay_ms > 0:
-            ids.append(_park(state, queue, message, expires_ms, delay_ms))
+        lane = open_lane(state, queue, message.priority, message.zone)
+        lane.record.stored += 1
+        if message.group:
+            message_id, is_ready = _join(state, queue, lane, message, expires_ms, delay_ms)
+        elif delay_ms > 0:
+            message_id, is_ready = _park(state, queue, lane, message, expires_ms, delay_ms), False
         else:
-            ids.append(_append(state, queue, message, expires_ms))
-            ready += 1
-    if ready:
-        state.wake(queue, ready)
-    return Enqueued(tuple(ids))
+            message_id, is_ready = _append(state, queue, lane, message, expires_ms), True
+        ids.append(message_id)
+        if message.dedup_id:
+            dedup.remember(state, queue, message.dedup_id, message_id)
+        if is_ready:
+            ready[lane.number] = ready.get(lane.number, 0) + 1
+    for number, count in ready.items():
+        state.wake(queue, queue.lanes[number], count)
+    return Enqueued(tuple(ids), tuple(duplicates))
+
+
+def _delay_ms(message: NewMessage, in_force: Effective, now_ms: int) -> int:
+    at_ms = message.not_before_ms
+    return in_force.delay_ms if at_ms is None else at_ms - now_ms
+
+
+def leave(state: State, queue: Queue, message_id: MessageId, size: int) -> bool:
+    """The message is gone from the queue; every one goes through here, whatever its end.
+
+    It must not be counted as ready, delayed, blocked or claimed any more. Whether the next
+    one of its group is ready now.
+    """
+    key = queue.messages + message_id
+    grouped = message_id[0] & _GROUPED
+    group = _group(state, queue, message_id) if grouped else ""
+    state.kv.delete(key)
+    queue.record.bytes -= size
+    lane = queue.lane_of(message_id)
+    lane.record.stored -= 1
+    lanes.settle(lane, state.next_id)
+    state.touch_lane(lane)
+    return _succeed(state, queue, group, message_id) if grouped else False
 
 
 def delete_messages(state: State, command: DeleteMessages) -> Outcome:
@@ -61,19 +107,12 @@ def delete_messages(state: State, command: DeleteMessages) -> Outcome:
             _remove(state, queue, message_id, records.times(data))
             count += 1
     if count:
-        after_removal(state, queue)
+        fresh.settle_gaps(state, queue)
+        state.touch_queue(queue)
     return Deleted(count)
 
 
-def after_removal(state: State, queue: Queue) -> None:
-    """Fresh messages may have gone from anywhere: put window, head and marks right."""
-    fresh.forget_window(queue)
-    fresh.settle_head(state, queue)
-    set_marks(queue.record, state.next_id)
-    state.touch_queue(queue)
-
-
-def give_back(state: State, queue: Queue, held: Held, delay_ms: int) -> bool:
+def give_back(state: State, queue: Queue, held: Held, delay_ms: int, error: str) -> bool:
     """A claim holds the message no more; whether it is ready now."""
     record = queue.record
     data = state.kv.get(queue.messages + held.id)
@@ -81,12 +120,12 @@ def give_back(state: State, queue: Queue, held: Held, delay_ms: int) -> bool:
     expires_ms = records.times(data).expires_ms
     record.claimed -= 1
     if expires_ms <= state.now_ms:
-        _erase(state, queue, held.id, held.bytes)
+        leave(state, queue, held.id, held.bytes)
         return False
     if delay_ms > 0:
-        _delay(state, queue, held.id, delay_ms, expires_ms, held.deliveries)
+        _delay(state, queue, held.id, delay_ms, expires_ms, held.deliveries, error)
         return False
-    _return(state, queue, held.id, expires_ms, held.deliveries)
+    _return(state, queue, held.id, expires_ms, held.deliveries, error)
     return True
 
 
@@ -97,20 +136,23 @@ def ripen(state: State, queue: Queue, message_id: MessageId) -> bool:
     waiting, data = kv.get(key), kv.get(queue.messages + message_id)
     assert waiting is not None, message_id
     assert data is not None, message_id
-    due_ms, deliveries = records.decode_delayed(waiting)
+    due_ms, deliveries, error = records.decode_delayed(waiting)
     times = records.times(data)
     deadlines.remove(state, queue, min(due_ms, times.expires_ms), DELAY, message_id)
     kv.delete(key)
     record.delayed -= 1
     if times.expires_ms <= state.now_ms:
-        _erase(state, queue, message_id, times.bytes)
+        leave(state, queue, message_id, times.bytes)
         return False
-    _return(state, queue, message_id, times.expires_ms, deliveries)
+    if _is_behind(state, queue, message_id):
+        _block(state, queue, message_id, times.expires_ms)
+        return False
+    _return(state, queue, message_id, times.expires_ms, deliveries, error)
     return True
 
 
 def expire(state: State, queue: Queue, message_id: MessageId) -> None:
-    """A returned or timed message has reached its end; ``after_removal`` is left to do."""
+    """What has an expiry deadline has reached it; ``fresh.settle_gaps`` is left to do."""
     data = state.kv.get(queue.messages + message_id)
     assert data is not None, "what has a deadline is stored"
     _remove(state, queue, message_id, records.times(data))
@@ -121,53 +163,88 @@ def drop_fresh(state: State, queue: Queue, message: Fresh) -> None:
     message_id, expires_ms, size, timed, _ = message
     if timed:
         deadlines.remove(state, queue, expires_ms, EXPIRY, message_id)
-    _erase(state, queue, message_id, size)
+    leave(state, queue, message_id, size)
 
 
 def take_returned(state: State, queue: Queue, message_id: MessageId, expires_ms: int) -> None:
     """The message is not returned any more."""
-    record = queue.record
-    state.kv.delete(keys.returned(record.number, message_id))
-    record.returned -= 1
-    record.ready -= 1
+    returned.remove(state, queue, queue.lane_of(message_id), message_id)
     if expires_ms != FOR_EVER:
         deadlines.remove(state, queue, expires_ms, EXPIRY, message_id)
 
 
-def drop_returned(state: State, queue: Queue, message_id: MessageId, times: records.Times) -> None:
-    """A returned message has expired."""
-    take_returned(state, queue, message_id, times.expires_ms)
-    _erase(state, queue, message_id, times.bytes)
-
-
-def _append(state: State, queue: Queue, message: NewMessage, expires_ms: int) -> MessageId:
-    record = queue.record
+def _append(
+    state: State, queue: Queue, lane: Lane, message: NewMessage, expires_ms: int
+) -> MessageId:
+    record = lane.record
+    if record.ready == record.returned:
+        record.expiry_high_ms = 0  # Nothing is ahead of it.
     timed = expires_ms < record.expiry_high_ms
-    message_id = keys.message_id(state.take_id())
+    message_id = keys.message_id(state.take_id(), lane.number)
     if timed:
         deadlines.put(state, queue, expires_ms, EXPIRY, message_id)
     else:
         record.expiry_high_ms = expires_ms
-        if expires_ms < record.due_ms:
+        if expires_ms < queue.record.due_ms:
             deadlines.set_timer(state, queue, expires_ms)
-    data = records.encode_message(message, TIMED if timed else 0, expires_ms, state.now_ms)
-    state.kv.put(queue.messages + message_id, data)
-    size = len(message.body)
+    size, flags = len(message.body), TIMED if timed else 0
+    data = _store(state, queue, lane, message_id, message, flags, expires_ms)
     record.ready += 1
-    record.bytes += size
-    fresh.append(state, queue, (message_id, expires_ms, size, timed, data))
+    queue.record.ready += 1
+    fresh.append(state, lane, (message_id, expires_ms, size, timed, data))
     return message_id
 
 
 def _park(
-    state: State, queue: Queue, message: NewMessage, expires_ms: int, delay_ms: int
+    state: State,
+    queue: Queue,
+    lane: Lane,
+    message: NewMessage,
+    expires_ms: int,
+    delay_ms: int,
 ) -> MessageId:
-    message_id = keys.message_id(state.take_id(), keys.PARKED)
-    data = records.encode_message(message, 0, expires_ms, state.now_ms)
-    state.kv.put(queue.messages + message_id, data)
-    queue.record.bytes += len(message.body)
+    message_id = keys.message_id(state.take_id(), lane.number | keys.PARKED)
+    _store(state, queue, lane, message_id, message, 0, expires_ms)
     _delay(state, queue, message_id, delay_ms, expires_ms, deliveries=0)
     return message_id
+
+
+def _join(
+    state: State,
+    queue: Queue,
+    lane: Lane,
+    message: NewMessage,
+    expires_ms: int,
+    delay_ms: int,
+) -> tuple[MessageId, bool]:
+    """A message of a group; whether it is ready."""
+    message_id = keys.message_id(state.take_id(), lane.number | keys.GROUPED)
+    _store(state, queue, lane, message_id, message, 0, expires_ms)
+    is_first = groups.join(state, queue, message.group, message_id)
+    if delay_ms > 0:
+        _delay(state, queue, message_id, delay_ms, expires_ms, deliveries=0)
+    elif is_first:
+        _return(state, queue, message_id, expires_ms, deliveries=0, error="")
+        return message_id, True
+    else:
+        _block(state, queue, message_id, expires_ms)
+    return message_id, False
+
+
+def _store(
+    state: State,
+    queue: Queue,
+    lane: Lane,
+    message_id: MessageId,
+    message: NewMessage,
+    flags: int,
+    expires_ms: int,
+) -> bytes:
+    data = records.encode_message(message, flags, expires_ms, state.now_ms)
+    state.kv.put(queue.messages + message_id, data)
+    queue.record.bytes += len(message.body)
+    state.touch_lane(lane)
+    return data
 
 
 def _delay(
@@ -177,51 +254,87 @@ def _delay(
     delay_ms: int,
     expires_ms: int,
     deliveries: int,
+    error: str = "",
 ) -> None:
     due_ms = later(state.now_ms, delay_ms)
     key = keys.delayed(queue.record.number, message_id)
-    state.kv.put(key, records.encode_delayed(due_ms, deliveries))
+    state.kv.put(key, records.encode_delayed(due_ms, deliveries, error))
     queue.record.delayed += 1
     deadlines.put(state, queue, min(due_ms, expires_ms), DELAY, message_id)
 
 
 def _return(
-    state: State, queue: Queue, message_id: MessageId, expires_ms: int, deliveries: int
+    state: State,
+    queue: Queue,
+    message_id: MessageId,
+    expires_ms: int,
+    deliveries: int,
+    error: str,
 ) -> None:
-    record = queue.record
-    key = keys.returned(record.number, message_id)
-    state.kv.put(key, records.encode_deliveries(deliveries))
-    record.returned += 1
-    record.ready += 1
-    record.returned_low = min(record.returned_low, keys.number(message_id[2:]))
+    returned.add(state, queue, queue.lane_of(message_id), message_id, deliveries, error)
     if expires_ms != FOR_EVER:
         deadlines.put(state, queue, expires_ms, EXPIRY, message_id)
 
 
+def _block(state: State, queue: Queue, message_id: MessageId, expires_ms: int) -> None:
+    queue.record.blocked += 1
+    if expires_ms != FOR_EVER:
+        deadlines.put(state, queue, expires_ms, EXPIRY, message_id)
+
+
+def _succeed(state: State, queue: Queue, group: str, message_id: MessageId) -> bool:
+    """A member of a group is gone: if it was the first, the next one may be ready."""
+    first = groups.leave(state, queue, group, message_id)
+    if first is None or state.kv.get(keys.delayed(queue.record.number, first)) is not None:
+        return False
+    queue.record.blocked -= 1
+    # The deadline that it has stays as it is. Behind its first member none was ever delivered.
+    lane = queue.lane_of(first)
+    returned.add(state, queue, lane, first, deliveries=0, error="")
+    data = state.kv.get(queue.messages + first)
+    assert data is not None, "a member is stored"
+    if records.times(data).expires_ms > state.now_ms:
+        state.wake(queue, lane, 1)
+    return True
+
+
+def _is_behind(state: State, queue: Queue, message_id: MessageId) -> bool:
+    """Whether the message is of a group and not its first."""
+    if not message_id[0] & _GROUPED:
+        return False
+    return not groups.is_first(state, queue, _group(state, queue, message_id), message_id)
+
+
+def _group(state: State, queue: Queue, message_id: MessageId) -> str:
+    data = state.kv.get(queue.messages + message_id)
+    assert data is not None, "a message is stored to its end"
+    return records.group_of(data)
+
+
 def _remove(state: State, queue: Queue, message_id: MessageId, times: records.Times) -> None:
     """Take a stored message out, wherever it is."""
-    record, kv = queue.record, state.kv
-    if message_id >= keys.message_id(record.head) and message_id < keys.LANE_END:
+    record, kv, lane = queue.record, state.kv, queue.lane_of(message_id)
+    number = record.number
+    if message_id >= keys.message_id(lane.record.head, lane.number) and not message_id[0] & _FLAGS:
         record.ready -= 1
+        lane.record.ready -= 1
+        lane.has_gaps = True
         if times.flags & TIMED:
             deadlines.remove(state, queue, times.expires_ms, EXPIRY, message_id)
-    elif record.returned and kv.get(keys.returned(record.number, message_id)) is not None:
+    elif lane.record.returned and kv.get(keys.returned(number, message_id)) is not None:
         take_returned(state, queue, message_id, times.expires_ms)
-    elif (
-        record.delayed and (waiting := kv.get(keys.delayed(record.number, message_id))) is not None
-    ):
-        due_ms, _ = records.decode_delayed(waiting)
+    elif record.delayed and (waiting := kv.get(keys.delayed(number, message_id))) is not None:
+        due_ms, _, _ = records.decode_delayed(waiting)
         deadlines.remove(state, queue, min(due_ms, times.expires_ms), DELAY, message_id)
-        kv.delete(keys.delayed(record.number, message_id))
+        kv.delete(keys.delayed(number, message_id))
         record.delayed -= 1
+    elif record.blocked and _is_behind(state, queue, message_id):
+        record.blocked -= 1
+        if times.expires_ms != FOR_EVER:
+            deadlines.remove(state, queue, times.expires_ms, EXPIRY, message_id)
     else:
         # The claim that holds it is not known here: it finds the marker when it is settled.
-        kv.put(keys.deleted(record.number, message_id), b"")
+        kv.put(keys.deleted(number, message_id), b"")
         record.deleted_in_flight += 1
         record.claimed -= 1
-    _erase(state, queue, message_id, times.bytes)
-
-
-def _erase(state: State, queue: Queue, message_id: MessageId, size: int) -> None:
-    state.kv.delete(queue.messages + message_id)
-    queue.record.bytes -= size
+    leave(state, queue, message_id, times.bytes)

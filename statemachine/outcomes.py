@@ -36,9 +36,14 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
 
 class Enqueued(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The messages are in the queue under these ids, in the order they were given."""
+    """The messages are in the queue under these ids, in the order they were given.
+
+    At the positions in ``duplicates`` nothing was added: there the id is that of an
+    earlier message with the same ``dedup_id``, which may be gone by now.
+    """
 
     ids: tuple[MessageId, ...]
+    duplicates: tuple[int, ...] = ()
 
 
 class Delivered(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -47,12 +52,14 @@ class Delivered(msgspec.Struct, frozen=True, array_like=True, gc=False):
     id: MessageId
     deliveries: int  # This one included.
     record: bytes
+    error: str = ""  # What was last said to be wrong with it.
 
 
 class Claimed(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """The caller holds the messages until ``until_ms``; none means the queue had none ready.
+    """The caller holds the messages until ``until_ms``; none means there were none for it.
 
-    ``claim`` is 0 when there are no messages.
+    ``claim`` is 0 when there are no messages. ``until_ms`` is then when the first of those
+    becomes due to it that still wait for a consumer in their own zone; 0 if none does.
     """
 
     claim: int

@@ -9,23 +9,25 @@ shown, nor is a claim whose lease has ended, swept or not.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import merge
 from itertools import islice
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from statemachine import keys, records
-from statemachine.commands import MessageId, QueueSettings
+from statemachine.commands import Claim, MessageId, QueueSettings
 from statemachine.kv import Reader
 from statemachine.outcomes import Claimed, Delivered
-from statemachine.records import MachineRecord, QueueRecord
-from statemachine.settings import Effective, effective
+from statemachine.records import LaneRecord, MachineRecord, QueueRecord
+from statemachine.settings import ONLY, PREFER, ZONE_MODE, Effective, effective
 
 NOTHING_SET = QueueSettings()
 SCANNED_MAX = 10_000
 """Rows after which a page is cut short, or a search of the open claims given up."""
 
-State = Literal["ready", "delayed", "claimed"]
+State = Literal["ready", "delayed", "claimed", "blocked"]
+UNKNOWN = (0, "")
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +39,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     delayed: int
     claimed: int
     bytes: int
+    blocked: int
 
 
 class AccountView(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +62,7 @@ class QueueView(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     delayed: int
     claimed: int
+    blocked: int
     bytes: int
 
 
@@ -68,6 +72,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     delayed: int
     claimed: int
+    blocked: int
     bytes: int
     claims: int
     oldest_ready_ms: int | None
@@ -84,6 +89,15 @@ class MessageView(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     deliveries: int
     record: bytes
+    error: str = ""  # What was last said to be wrong with it; of a claimed one like deliveries.
+
+
+class Prospects(NamedTuple):
+    """What a claim may find: messages for it at once, or ones that may have to wait for it."""
+
+    mode: str
+    near: bool
+    far: bool
 
 
 class Accounts(NamedTuple):
@@ -101,7 +115,7 @@ class Queues(NamedTuple):
 
 
 class Messages(NamedTuple):
-    """A page of messages in the order of their ids; it may be short, or even empty."""
+    """A page of messages, the oldest first; it may be short, or even empty."""
 
     items: tuple[MessageView, ...]
     marker: MessageId | None
@@ -123,6 +137,7 @@ def totals(reader: Reader) -> Totals:
         delayed=machine.delayed,
         claimed=machine.claimed,
         bytes=machine.bytes,
+        blocked=machine.blocked,
     )
 
 
@@ -179,16 +194,26 @@ def stats(reader: Reader, account: str, name: str) -> Stats | None:
         ready=record.ready,
         delayed=record.delayed,
         claimed=record.claimed,
+        blocked=record.blocked,
         bytes=record.bytes,
         claims=record.claims,
         oldest_ready_ms=_oldest_ready_ms(reader, record),
     )
 
 
-def has_ready(reader: Reader, account: str, name: str) -> bool:
-    """Whether a claim may find something: what has expired but is not swept counts too."""
-    record = _queue(reader, account, name)
-    return record is not None and record.ready > 0
+def prospects(reader: Reader, command: Claim) -> Prospects:
+    """What such a claim may find: what has expired but is not swept counts too."""
+    record = _queue(reader, command.account, command.queue)
+    data = reader.get(keys.account(command.account))
+    if record is None or data is None:
+        return Prospects(command.zone_mode or ZONE_MODE, near=False, far=False)
+    in_force = effective(record.settings, records.decode_account(data).defaults)
+    mode = command.zone_mode or in_force.zone_mode
+    if mode not in (ONLY, PREFER) or not record.ready:
+        return Prospects(mode, near=record.ready > 0, far=False)
+    zones = [lane.zone for lane in _lanes(reader, record) if lane.ready]
+    is_near = [zone in ("", command.zone) for zone in zones]
+    return Prospects(mode, near=any(is_near), far=mode == PREFER and not all(is_near))
 
 
 def browse(
@@ -212,7 +237,7 @@ def browse(
         if len(found) == limit or scanned == SCANNED_MAX:
             return Messages(tuple(found), last)
         scanned, last = scanned + 1, message_id
-        state, deliveries = look.state(message_id)
+        state, deliveries, error = look.state(message_id, data)
         if state == "claimed":
             if not include_claimed:
                 continue
@@ -221,8 +246,10 @@ def browse(
         if zone is not None and records.decode_message(data).zone != zone:
             continue
         if state == "claimed":
-            deliveries = look.held().get(message_id, 0)
-        found.append(MessageView(id=message_id, state=state, deliveries=deliveries, record=data))
+            deliveries, error = look.held().get(message_id, UNKNOWN)
+        found.append(
+            MessageView(id=message_id, state=state, deliveries=deliveries, record=data, error=error)
+        )
     return Messages(tuple(found), None)
 
 
@@ -235,12 +262,12 @@ def message(reader: Reader, account: str, queue: str, message_id: MessageId) -> 
     if data is None:
         return None
     look = _Look(reader, record)
-    state, deliveries = look.state(message_id)
+    state, deliveries, error = look.state(message_id, data)
     if state == "claimed":
-        deliveries = look.held().get(message_id, 0)
+        deliveries, error = look.held().get(message_id, UNKNOWN)
     elif records.times(data).expires_ms <= look.now_ms:
         return None
-    return MessageView(id=message_id, state=state, deliveries=deliveries, record=data)
+    return MessageView(id=message_id, state=state, deliveries=deliveries, record=data, error=error)
 
 
 def claim(reader: Reader, account: str, queue: str, claim_id: int) -> Claimed | None:
@@ -256,7 +283,9 @@ def claim(reader: Reader, account: str, queue: str, claim_id: int) -> Claimed | 
         return None
     messages = keys.of_queue(b"m", record.number)
     rows = [(held, reader.get(messages + held.id)) for held in found.messages]
-    delivered = [Delivered(held.id, held.deliveries, data) for held, data in rows if data]
+    delivered = [
+        Delivered(held.id, held.deliveries, data, held.error) for held, data in rows if data
+    ]
     return Claimed(claim_id, found.until_ms, tuple(delivered))
 
 
@@ -267,57 +296,72 @@ class _Look:
         self.now_ms = _machine(reader).stamp_ms
         self._reader = reader
         self._record = record
-        self._head = keys.message_id(record.head)
-        self._held: dict[MessageId, int] | None = None
+        self._lanes = _lanes(reader, record)
+        self._held: dict[MessageId, tuple[int, str]] | None = None
 
     def rows(
         self, marker: MessageId | None, include_claimed: bool
     ) -> Iterator[tuple[MessageId, bytes]]:
-        """Stored messages behind ``marker``, from marks below which none is wanted."""
-        record = self._record
-        low = record.floor
-        if not include_claimed and not record.delayed:
-            low = max(low, min(record.head, record.returned_low))
-        yield from self._between(keys.message_id(low), keys.LANE_END, marker)
-        parked = keys.message_id(record.parked_floor, keys.PARKED)
-        if record.delayed or record.returned or (include_claimed and record.claimed):
-            yield from self._between(parked, b"\xff" * keys.ID_BYTES, marker)
+        """Stored messages younger than ``marker``, from marks below which none is wanted."""
+        streams: list[Iterator[tuple[MessageId, bytes]]] = []
+        after = 0 if marker is None else keys.number(marker[2:]) + 1
+        for number, lane in enumerate(self._lanes):
+            if not lane.stored:
+                continue
+            low = lane.floor
+            if not include_claimed and not self._record.delayed:
+                low = max(low, min(lane.head, lane.returned_low))
+            streams.append(self._from(number, max(low, after)))
+            if lane.stored > lane.ready - lane.returned:
+                low = max(lane.flagged_floor, after)
+                streams.append(self._from(number | keys.PARKED, low))
+                streams.append(self._from(number | keys.GROUPED, low))
+        return merge(*streams, key=_age)
 
-    def state(self, message_id: MessageId) -> tuple[State, int]:
-        """A stored message's state, and how often it was delivered unless it is claimed."""
+    def state(self, message_id: MessageId, record_data: bytes) -> tuple[State, int, str]:
+        """A stored message's state; how often it was delivered, and what was wrong with it.
+
+        Both are not known of a claimed one.
+        """
         record, get = self._record, self._reader.get
-        if self._head <= message_id < keys.LANE_END:
-            return "ready", 0
-        if record.returned:
+        number = keys.lane_number(message_id)
+        lane = self._lanes[number]
+        if message_id[:2] == number.to_bytes(2, "big") and _seq(message_id) >= lane.head:
+            return "ready", 0, ""
+        if lane.returned:
             data = get(keys.returned(record.number, message_id))
             if data is not None:
-                return "ready", records.decode_deliveries(data)
+                return "ready", *records.decode_returned(data)
         if record.delayed:
             data = get(keys.delayed(record.number, message_id))
             if data is not None:
-                return "delayed", records.decode_delayed(data)[1]
-        return "claimed", 0
+                return "delayed", *records.decode_delayed(data)[1:]
+        if record.blocked and (group := records.group_of(record_data)):
+            data = get(keys.group(record.number, group))
+            assert data is not None, "a group with members has a record"
+            if records.decode_group(data).head != message_id:
+                return "blocked", 0, ""
+        return "claimed", 0, ""
 
-    def held(self) -> dict[MessageId, int]:
-        """Deliveries of messages that claims hold; read once, for it may be a long list."""
+    def held(self) -> dict[MessageId, tuple[int, str]]:
+        """Deliveries and errors of messages that claims hold; read once: it may be long."""
         if self._held is None:
-            held: dict[MessageId, int] = {}
+            held: dict[MessageId, tuple[int, str]] = {}
             self._held = held
             record = self._record
             low = keys.claim(record.number, record.claims_low)
             for _, data in self._reader.scan(low, keys.claim(record.number + 1, 0)):
-                held.update((one.id, one.deliveries) for one in records.decode_claim(data).messages)
+                for one in records.decode_claim(data).messages:
+                    held[one.id] = one.deliveries, one.error
                 if len(held) >= SCANNED_MAX:
                     break
         return self._held
 
-    def _between(
-        self, low: MessageId, high: MessageId, marker: MessageId | None
-    ) -> Iterator[tuple[MessageId, bytes]]:
+    def _from(self, id_lane: int, seq: int) -> Iterator[tuple[MessageId, bytes]]:
+        """Messages whose ids begin with these two bytes, by age."""
         prefix = keys.of_queue(b"m", self._record.number)
-        if marker is not None:
-            low = max(low, marker + b"\x00")
-        for key, data in self._reader.scan(prefix + low, prefix + high):
+        high = keys.message_id(0, id_lane + 1) if id_lane < 0xFFFF else b"\xff" * keys.ID_BYTES
+        for key, data in self._reader.scan(prefix + keys.message_id(seq, id_lane), prefix + high):
             yield key[-keys.ID_BYTES :], data
 
 
@@ -329,6 +373,23 @@ def _machine(reader: Reader) -> MachineRecord:
 def _queue(reader: Reader, account: str, name: str) -> QueueRecord | None:
     data = reader.get(keys.queue(account, name))
     return None if data is None else records.decode_queue(data)
+
+
+def _lanes(reader: Reader, record: QueueRecord) -> list[LaneRecord]:
+    """A queue's lanes, by number."""
+    lanes = [] if record.first is None else [record.first]
+    if record.lanes > 1:
+        low, high = keys.lane(record.number, 1), keys.lane(record.number + 1, 0)
+        lanes.extend(records.decode_lane(data) for _, data in reader.scan(low, high))
+    return lanes
+
+
+def _seq(message_id: MessageId) -> int:
+    return keys.number(message_id[2:])
+
+
+def _age(row: tuple[MessageId, bytes]) -> bytes:
+    return row[0][2:]
 
 
 def _named(
@@ -363,23 +424,27 @@ def _queue_view(name: str, record: QueueRecord, defaults: QueueSettings) -> Queu
         ready=record.ready,
         delayed=record.delayed,
         claimed=record.claimed,
+        blocked=record.blocked,
         bytes=record.bytes,
     )
 
 
 def _oldest_ready_ms(reader: Reader, record: QueueRecord) -> int | None:
     """Ids are given in the order of time, so the smallest sequence is the oldest."""
-    number, messages = record.number, keys.of_queue(b"m", record.number)
+    messages = keys.of_queue(b"m", record.number)
     found: list[int] = []
-    if record.ready > record.returned:
-        low, high = messages + keys.message_id(record.head), messages + keys.LANE_END
-        found.extend(_enqueued_ms(data) for _, data in _first(reader, low, high))
-    if record.returned:
-        low = keys.of_queue(b"r", number) + keys.u64(record.returned_low)
-        for key, _ in _first(reader, low, keys.of_queue(b"r", number + 1)):
-            data = reader.get(messages + keys.returned_id(key))
-            assert data is not None, "a returned message is stored"
-            found.append(_enqueued_ms(data))
+    for number, lane in enumerate(_lanes(reader, record)):
+        if lane.ready > lane.returned:
+            low = messages + keys.message_id(lane.head, number)
+            high = messages + keys.message_id(0, number + 1)
+            found.extend(_enqueued_ms(data) for _, data in _first(reader, low, high))
+        if lane.returned:
+            low = keys.returned_from(record.number, number, lane.returned_low)
+            high = keys.returned_from(record.number, number + 1)
+            for key, _ in _first(reader, low, high):
+                data = reader.get(messages + keys.returned_id(key))
+                assert data is not None, "a returned message is stored"
+                found.append(_enqueued_ms(data))
     return min(found, default=None)
 
 

@@ -63,8 +63,8 @@ def purge(state: State, command: Purge) -> Outcome:
     if queue is None:
         return no_queue(command.account, command.queue)
     record = queue.record
-    count = record.ready + record.delayed + record.claimed
-    if count or record.claims:
+    count = record.ready + record.delayed + record.claimed + record.blocked
+    if count or record.claims or record.dedup_ids:
         _empty(state, queue)
         # Under a new number nothing of before can be found, by a late ack least of all.
         queue.begin(_new_record(state, record.settings, record.created_ms))
@@ -107,18 +107,7 @@ def delete_account(state: State, command: DeleteAccount) -> Outcome:
 
 
 def set_marks(record: QueueRecord, next_id: int) -> None:
-    """Raise the marks below which nothing is, wherever the counts say that nothing is left.
-
-    This is what keeps scans short: a mark that only ever followed single messages would
-    stay behind at the oldest one that was settled out of turn.
-    """
-    if record.ready == record.returned:
-        record.head = next_id
-    if not record.returned:
-        record.returned_low = next_id
-        if not record.claimed and not record.delayed:
-            record.floor = record.head
-            record.parked_floor = next_id
+    """Raise the marks of claims if none is left; for those of messages see ``lanes.settle``."""
     if not record.claims:
         record.claims_low = record.leases_low = next_id
         record.lease_high_ms = 0
@@ -178,7 +167,8 @@ def _drop_subscriptions(state: State, account: str, name: str) -> None:
 def _empty(state: State, queue: Queue) -> None:
     record = queue.record
     deadlines.set_timer(state, queue, FOR_EVER)
-    if record.ready or record.delayed or record.claims:
+    has_messages = record.ready or record.delayed or record.blocked
+    if has_messages or record.claims or record.dedup_ids or record.lanes > 1:
         for space in keys.OF_QUEUE:
             low = keys.of_queue(space, record.number)
             state.kv.delete_range(low, keys.of_queue(space, record.number + 1))

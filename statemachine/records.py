@@ -14,19 +14,29 @@ import struct
 
 import msgspec
 
-from statemachine.commands import MessageId, NewMessage, QueueSettings, SubscriptionSettings
+from statemachine.commands import (
+    DeadLetter,
+    MessageId,
+    NewMessage,
+    QueueSettings,
+    SubscriptionSettings,
+)
 from statemachine.outcomes import Outcome
 
 FOR_EVER = 2**64 - 1
 """As a time: never. It sorts behind every time."""
 
-LAYOUT = 1
+LAYOUT = 2
 TIMED = 1
 """Message flag: fresh, and with an entry of its own in the queue's time index."""
+
+DEAD = 2
+"""Message flag: a dead letter."""
 
 _HEADER = struct.Struct(">BQQI")  # Flags, expires_ms, enqueued_ms, bytes of meta data.
 _DELIVERIES = struct.Struct(">I")
 _DELAYED = struct.Struct(">QI")  # Due, deliveries.
+_DEDUP = struct.Struct(">10sQ")  # Message id, until_ms.
 
 
 class MachineRecord(msgspec.Struct, array_like=True):
@@ -43,6 +53,7 @@ class MachineRecord(msgspec.Struct, array_like=True):
     delayed: int = 0
     claimed: int = 0
     bytes: int = 0
+    blocked: int = 0
 
 
 class AccountRecord(msgspec.Struct, array_like=True):
@@ -53,22 +64,34 @@ class AccountRecord(msgspec.Struct, array_like=True):
     queues: int = 0
 
 
+class LaneRecord(msgspec.Struct, array_like=True):
+    """A queue's messages of one priority and zone; marks below which no scan need look."""
+
+    priority: int
+    zone: str  # Empty: of none.
+    stored: int = 0  # Whatever their state.
+    ready: int = 0  # Fresh and returned.
+    returned: int = 0
+    head: int = 0  # Nothing below is fresh; a message without flags from here on is.
+    floor: int = 0  # No message without flags is below.
+    flagged_floor: int = 0  # Neither is one with flags.
+    returned_low: int = 0  # Nothing below is returned.
+    expiry_high_ms: int = 0  # The latest expiry of the fresh messages that the head covers.
+
+
 class QueueRecord(msgspec.Struct, array_like=True):
     """A queue: its settings, exact counts, and marks below which no scan need look."""
 
     number: int
     settings: QueueSettings
     created_ms: int
-    ready: int = 0  # Fresh and returned.
+    ready: int = 0
     delayed: int = 0
     claimed: int = 0
+    blocked: int = 0  # Behind others of their groups.
     bytes: int = 0  # Of bodies.
-    returned: int = 0
-    head: int = 0  # Nothing below is fresh; a message of lane 0 from here on is.
-    floor: int = 0  # Lane 0 has no message below.
-    parked_floor: int = 0  # Neither has the parked lane.
-    returned_low: int = 0  # Nothing below is returned.
-    expiry_high_ms: int = 0  # The latest expiry of the fresh messages that the head covers.
+    lanes: int = 0
+    first: LaneRecord | None = None  # Most queues have no other lane.
     claims: int = 0  # That are open.
     claims_low: int = 0  # No open claim is below.
     leases_low: int = 0  # No open claim without an own deadline is below.
@@ -77,6 +100,7 @@ class QueueRecord(msgspec.Struct, array_like=True):
     deadlines: int = 0  # Entries in space d.
     deadlines_low_ms: int = 0  # None is due before this.
     due_ms: int = FOR_EVER  # When the queue's timer goes; nothing in it is due before.
+    dedup_ids: int = 0  # That are remembered.
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -85,6 +109,7 @@ class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
     id: MessageId
     deliveries: int
     bytes: int
+    error: str = ""  # What was said when it was given back before.
 
 
 class ClaimRecord(msgspec.Struct, array_like=True):
@@ -94,6 +119,13 @@ class ClaimRecord(msgspec.Struct, array_like=True):
     until_ms: int
     timed: bool  # Whether it has an entry of its own in the queue's time index.
     messages: list[Held]
+
+
+class GroupRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A group: it is there while it has members."""
+
+    head: MessageId  # The first member.
+    members: int
 
 
 class SessionRecord(msgspec.Struct, array_like=True):
@@ -140,10 +172,13 @@ class _Meta(msgspec.Struct, frozen=True, array_like=True):
     content_type: str
     headers: tuple[tuple[str, str], ...]
     zone: str
+    priority: int = 0
+    group: str = ""
+    dead: DeadLetter | None = None
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
-    """A message as it was put."""
+    """A message as it was put. ``arrived_ms`` is when it came into its queue."""
 
     body: bytes
     content_type: str
@@ -151,6 +186,10 @@ class StoredMessage(msgspec.Struct, frozen=True):
     zone: str
     enqueued_ms: int
     expires_ms: int | None  # None: never.
+    priority: int
+    group: str
+    arrived_ms: int
+    dead: DeadLetter | None = None
 
 
 class Times(msgspec.Struct, frozen=True, gc=False):
@@ -164,7 +203,7 @@ class Times(msgspec.Struct, frozen=True, gc=False):
 
 _encoder = msgspec.msgpack.Encoder()
 _meta = msgspec.msgpack.Decoder(_Meta)
-_plain_meta: dict[tuple[str, str], bytes] = {}
+_plain_meta: dict[tuple[str, str, int], bytes] = {}
 PLAIN_META_MAX = 1_000
 
 encode = _encoder.encode
@@ -173,6 +212,8 @@ encode = _encoder.encode
 decode_machine = msgspec.msgpack.Decoder(MachineRecord).decode
 decode_account = msgspec.msgpack.Decoder(AccountRecord).decode
 decode_queue = msgspec.msgpack.Decoder(QueueRecord).decode
+decode_lane = msgspec.msgpack.Decoder(LaneRecord).decode
+decode_group = msgspec.msgpack.Decoder(GroupRecord).decode
 decode_claim = msgspec.msgpack.Decoder(ClaimRecord).decode
 decode_session = msgspec.msgpack.Decoder(SessionRecord).decode
 decode_subscription = msgspec.msgpack.Decoder(SubscriptionRecord).decode
@@ -180,35 +221,59 @@ decode_runner = msgspec.msgpack.Decoder(RunnerRecord).decode
 decode_once = msgspec.msgpack.Decoder(OnceRecord).decode
 decode_outcomes = msgspec.msgpack.Decoder(tuple[Outcome, ...]).decode
 
-encode_deliveries = _DELIVERIES.pack
-encode_delayed = _DELAYED.pack
+encode_dedup = _DEDUP.pack
 
 
-def decode_deliveries(data: bytes) -> int:
+def encode_returned(deliveries: int, error: str) -> bytes:
     """The value of a returned message."""
-    (deliveries,) = _DELIVERIES.unpack(data)
-    assert isinstance(deliveries, int)
-    return deliveries
+    return _DELIVERIES.pack(deliveries) + error.encode()
 
 
-def decode_delayed(data: bytes) -> tuple[int, int]:
-    """The (due_ms, deliveries) of a delayed message."""
-    due_ms, deliveries = _DELAYED.unpack(data)
-    return due_ms, deliveries
+def decode_returned(data: bytes) -> tuple[int, str]:
+    """The (deliveries, error) of a returned message."""
+    (deliveries,) = _DELIVERIES.unpack_from(data)
+    return deliveries, data[_DELIVERIES.size :].decode()
+
+
+def encode_delayed(due_ms: int, deliveries: int, error: str) -> bytes:
+    """The value of a delayed message."""
+    return _DELAYED.pack(due_ms, deliveries) + error.encode()
+
+
+def decode_delayed(data: bytes) -> tuple[int, int, str]:
+    """The (due_ms, deliveries, error) of a delayed message."""
+    due_ms, deliveries = _DELAYED.unpack_from(data)
+    return due_ms, deliveries, data[_DELAYED.size :].decode()
+
+
+def decode_dedup(data: bytes) -> tuple[MessageId, int]:
+    """The (message id, until_ms) of a ``dedup_id``."""
+    message_id, until_ms = _DEDUP.unpack(data)
+    return message_id, until_ms
 
 
 def encode_message(message: NewMessage, flags: int, expires_ms: int, enqueued_ms: int) -> bytes:
     """The value of a message."""
-    if message.headers:
-        meta = _encoder.encode(_Meta(message.content_type, message.headers, message.zone))
+    if message.headers or message.group or message.dead:
+        flags |= DEAD if message.dead else 0
+        meta = _encoder.encode(
+            _Meta(
+                message.content_type,
+                message.headers,
+                message.zone,
+                message.priority,
+                message.group,
+                message.dead,
+            )
+        )
     else:
-        meta = _plain(message.content_type, message.zone)
+        meta = _plain(message.content_type, message.zone, message.priority)
     return b"".join((_HEADER.pack(flags, expires_ms, enqueued_ms, len(meta)), meta, message.body))
 
 
 def decode_message(record: bytes) -> StoredMessage:
     """Inverse of ``encode_message``."""
-    _, expires_ms, enqueued_ms, size = _HEADER.unpack_from(record)
+    _, expires_ms, arrived_ms, size = _HEADER.unpack_from(record)
     body_at = _HEADER.size + size
     meta = _meta.decode(record[_HEADER.size : body_at])
     return StoredMessage(
@@ -216,9 +281,19 @@ def decode_message(record: bytes) -> StoredMessage:
         content_type=meta.content_type,
         headers=meta.headers,
         zone=meta.zone,
-        enqueued_ms=enqueued_ms,
+        enqueued_ms=meta.dead.enqueued_ms if meta.dead else arrived_ms,
         expires_ms=None if expires_ms == FOR_EVER else expires_ms,
+        priority=meta.priority,
+        group=meta.group,
+        arrived_ms=arrived_ms,
+        dead=meta.dead,
     )
+
+
+def group_of(record: bytes) -> str:
+    """A message's group; empty if it has none."""
+    size = _HEADER.unpack_from(record)[3]
+    return _meta.decode(record[_HEADER.size : _HEADER.size + size]).group
 
 
 def times(record: bytes) -> Times:
@@ -254,12 +329,12 @@ def _from_hex(text: str, digits: int) -> bytes | None:
     return bytes.fromhex(text)
 
 
-def _plain(content_type: str, zone: str) -> bytes:
+def _plain(content_type: str, zone: str, priority: int) -> bytes:
     """Meta data without headers: few different ones, encoded once."""
-    meta = _plain_meta.get((content_type, zone))
+    meta = _plain_meta.get((content_type, zone, priority))
     if meta is None:
         if len(_plain_meta) >= PLAIN_META_MAX:
             _plain_meta.clear()
-        meta = _encoder.encode(_Meta(content_type, (), zone))
-        _plain_meta[content_type, zone] = meta
+        meta = _encoder.encode(_Meta(content_type, (), zone, priority))
+        _plain_meta[content_type, zone, priority] = meta
     return meta

@@ -9,12 +9,14 @@ has just restarted has empty caches and must come to the same bytes.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from statemachine import keys, records
 from statemachine.kv import KV
 from statemachine.records import (
     AccountRecord,
     ClaimRecord,
+    LaneRecord,
     MachineRecord,
     QueueRecord,
     SessionRecord,
@@ -22,8 +24,11 @@ from statemachine.records import (
 from statemachine.settings import BUILT_IN, Effective, effective
 from statemachine.timers import Timers
 
-ORDINAL_BITS = 20
-"""Ids are ``index << 20 | ordinal``: unique and increasing without any state."""
+ORDINAL_BITS = 22
+"""Ids are ``index << 22 | ordinal``: unique and increasing without any state."""
+
+ENTRY_IDS_MAX = 1 << 20
+"""More than an entry of 8 MiB can ask for by itself; what is left over is for dead letters."""
 
 HANDLES_MAX = 10_000
 CLAIMED_MESSAGES_MAX = 200_000
@@ -31,6 +36,10 @@ WINDOW_BYTES_MAX = 64 << 20
 
 Fresh = tuple[bytes, int, int, bool, bytes]
 """A fresh message: id, expires_ms, bytes of its body, whether timed, the stored record."""
+
+Returned = tuple[bytes, int, str]
+"""A returned message: its id with the lane at the end, so that it sorts by age; deliveries;
+what was said to be wrong with it."""
 
 
 class Account:
@@ -44,8 +53,44 @@ class Account:
         self.dirty = False
 
 
+class Lane:
+    """A lane, decoded, with the oldest of its messages (``fresh``, ``returned``)."""
+
+    __slots__ = (
+        "dirty",
+        "has_gaps",
+        "key",
+        "messages",
+        "number",
+        "record",
+        "returned",
+        "returned_is_all",
+        "window",
+        "window_is_all",
+    )
+
+    def __init__(self, queue_number: int, number: int, record: LaneRecord) -> None:
+        self.number = number
+        self.record = record
+        self.key = keys.lane(queue_number, number)
+        self.messages = keys.of_queue(b"m", queue_number) + number.to_bytes(2, "big")
+        """Where the keys in space m of its messages without flags begin."""
+        self.dirty = number == 0
+        """Whether it is to be written; the first one always is, with the queue."""
+        self.has_gaps = False
+        """Whether the command at hand has taken fresh ones out from between."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing of what is in it but the counts."""
+        self.window: deque[Fresh] = deque()
+        self.window_is_all = self.record.ready == self.record.returned
+        self.returned: list[Returned] = []
+        self.returned_is_all = not self.record.returned
+
+
 class Queue:
-    """A queue, decoded, with the oldest of its fresh messages (``fresh``)."""
+    """A queue, decoded, with its lanes."""
 
     __slots__ = (
         "_effective",
@@ -55,15 +100,21 @@ class Queue:
         "counted",
         "dirty",
         "key",
+        "lanes",
+        "lanes_by_kind",
         "messages",
         "names",
         "record",
-        "window",
-        "window_is_all",
+        "tiers",
     )
 
     def __init__(
-        self, names: tuple[str, str], key: bytes, record: QueueRecord, account: Account
+        self,
+        names: tuple[str, str],
+        key: bytes,
+        record: QueueRecord,
+        account: Account,
+        more_lanes: Iterable[LaneRecord] = (),
     ) -> None:
         self.names = names
         self.key = key
@@ -71,18 +122,43 @@ class Queue:
         self.dirty = False
         self.counted = _counts(record)
         """What of this queue is in the machine's sums."""
+        self.lanes: list[Lane] = []
         self.begin(record)
+        for lane in more_lanes:
+            self.add_lane(lane)
         self._under: object = None
         self._effective = BUILT_IN
 
     def begin(self, record: QueueRecord) -> None:
-        """Go by this record, and by its number."""
+        """Go by this record, by its number, and by its first lane if it has one."""
+        for lane in self.lanes:
+            lane.dirty = False
         self.record = record
         self.messages = keys.of_queue(b"m", record.number)
         """Where its keys in space m begin; ``claims`` is the same for space c."""
         self.claims = keys.of_queue(b"c", record.number)
-        self.window: deque[Fresh] = deque()
-        self.window_is_all = record.ready == record.returned
+        self.lanes = []
+        self.lanes_by_kind: dict[tuple[int, str], Lane] = {}
+        """By priority and zone."""
+        self.tiers: list[list[Lane]] = []
+        """Lanes by priority, the highest first."""
+        if record.first is not None:
+            self.add_lane(record.first)
+
+    def add_lane(self, record: LaneRecord) -> Lane:
+        """Take in the next lane in the order of their numbers."""
+        lane = Lane(self.record.number, len(self.lanes), record)
+        self.lanes.append(lane)
+        self.lanes_by_kind[record.priority, record.zone] = lane
+        tiers: dict[int, list[Lane]] = {}
+        for one in self.lanes:
+            tiers.setdefault(-one.record.priority, []).append(one)
+        self.tiers = [tiers[priority] for priority in sorted(tiers)]
+        return lane
+
+    def lane_of(self, message_id: bytes) -> Lane:
+        """The lane of a message that is stored."""
+        return self.lanes[keys.lane_number(message_id)]
 
     def in_force(self) -> Effective:
         """The queue's settings under its account's defaults, as both are now."""
@@ -130,9 +206,10 @@ class State:
         """How many messages the cached claims had when they were cached."""
         self.window_bytes = 0
         """How many bytes have gone into windows since they were last emptied."""
-        self.woken: dict[tuple[str, str], int] = {}
+        self.woken: dict[tuple[str, str, str], int] = {}
         self.subscriptions_moved = False
         """Whether a subscription or a runner has come, gone, or changed."""
+        self._dirty_lanes: list[Lane] = []
         self._dirty: list[Account | Session] = []
         self._dirty_queues: list[Queue] = []
 
@@ -152,6 +229,11 @@ class State:
         taken = self.next_id
         self.next_id = taken + 1
         return taken
+
+    def has_room(self) -> bool:
+        """Whether this entry has ids left beyond those that it may still ask for."""
+        used = self.next_id & ((1 << ORDINAL_BITS) - 1)
+        return used < (1 << ORDINAL_BITS) - ENTRY_IDS_MAX
 
     def find_account(self, name: str) -> Account | None:
         """The account, or None."""
@@ -174,8 +256,9 @@ class State:
                 return None
             owner = self.find_account(account)
             assert owner is not None, "a queue has an account"
-            names = (account, name)
-            found = self.queues[names] = Queue(names, key, records.decode_queue(data), owner)
+            names, record = (account, name), records.decode_queue(data)
+            more = self._more_lanes(record)
+            found = self.queues[names] = Queue(names, key, record, owner, more)
         return found
 
     def find_session(self, session_id: int) -> Session | None:
@@ -204,15 +287,24 @@ class State:
             queue.dirty = True
             self._dirty_queues.append(queue)
 
-    def wake(self, queue: Queue, count: int) -> None:
-        """So many messages of the queue have become ready."""
-        self.woken[queue.names] = self.woken.get(queue.names, 0) + count
+    def touch_lane(self, lane: Lane) -> None:
+        """The lane's record is to be written at the end of the round; its queue's as well."""
+        if not lane.dirty:
+            lane.dirty = True
+            self._dirty_lanes.append(lane)
+
+    def wake(self, queue: Queue, lane: Lane, count: int) -> None:
+        """So many messages of the lane have become ready."""
+        place = (*queue.names, lane.record.zone)
+        self.woken[place] = self.woken.get(place, 0) + count
 
     def drop_queue(self, queue: Queue) -> None:
         """The queue is no more: take its record and its share of the sums away."""
+        for lane in queue.lanes:
+            lane.dirty = False
         del self.queues[queue.names]
         self.kv.delete(queue.key)
-        self._count(queue, (0, 0, 0, 0))
+        self._count(queue, (0, 0, 0, 0, 0))
         queue.dirty = False
 
     def drop_account(self, name: str) -> None:
@@ -237,23 +329,36 @@ class State:
                 queue.dirty = False
                 self._count(queue, _counts(queue.record))
                 put(queue.key, encode(queue.record))
+        for lane in self._dirty_lanes:
+            if lane.dirty:
+                lane.dirty = False
+                put(lane.key, encode(lane.record))
         for changed in self._dirty:
             if changed.dirty:
                 changed.dirty = False
                 put(changed.key, encode(changed.record))
         put(keys.POSITION, encode(self.machine))
         self._dirty_queues.clear()
+        self._dirty_lanes.clear()
         self._dirty.clear()
         self.moved = False
         self._trim()
 
-    def _count(self, queue: Queue, counts: tuple[int, int, int, int]) -> None:
+    def _more_lanes(self, record: QueueRecord) -> list[LaneRecord]:
+        """The records of all lanes but the first."""
+        if record.lanes < 2:
+            return []
+        low, high = keys.lane(record.number, 1), keys.lane(record.number + 1, 0)
+        return [records.decode_lane(data) for _, data in self.kv.scan(low, high)]
+
+    def _count(self, queue: Queue, counts: tuple[int, int, int, int, int]) -> None:
         machine = self.machine
         before, queue.counted = queue.counted, counts
         machine.ready += counts[0] - before[0]
         machine.delayed += counts[1] - before[1]
         machine.claimed += counts[2] - before[2]
         machine.bytes += counts[3] - before[3]
+        machine.blocked += counts[4] - before[4]
 
     def _trim(self) -> None:
         """Empty a cache that has grown too large: simple, and seldom enough to cost nothing."""
@@ -268,10 +373,10 @@ class State:
             self.claimed_messages = 0
         if self.window_bytes > WINDOW_BYTES_MAX:
             for queue in self.queues.values():
-                queue.window.clear()
-                queue.window_is_all = queue.record.ready == queue.record.returned
+                for lane in queue.lanes:
+                    lane.forget()
             self.window_bytes = 0
 
 
-def _counts(record: QueueRecord) -> tuple[int, int, int, int]:
-    return record.ready, record.delayed, record.claimed, record.bytes
+def _counts(record: QueueRecord) -> tuple[int, int, int, int, int]:
+    return record.ready, record.delayed, record.claimed, record.bytes, record.blocked

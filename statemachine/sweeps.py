@@ -9,6 +9,7 @@ from __future__ import annotations
 from statemachine import (
     claims,
     deadlines,
+    dedup,
     fresh,
     keys,
     messages,
@@ -18,7 +19,7 @@ from statemachine import (
     subscriptions,
 )
 from statemachine.commands import Sweep
-from statemachine.deadlines import DELAY, EXPIRY, LEASE
+from statemachine.deadlines import DEDUP, DELAY, EXPIRY, LEASE
 from statemachine.outcomes import Outcome, Swept
 from statemachine.records import FOR_EVER
 from statemachine.state import Queue, State
@@ -96,16 +97,18 @@ def _end_leases(state: State, queue: Queue, limit: int) -> tuple[int, int]:
 
 
 def _drop_heads(state: State, queue: Queue, limit: int) -> tuple[int, int]:
-    """Fresh messages that have expired, in order, up to the first that has not."""
-    count = 0
-    while (oldest := fresh.first(state, queue)) is not None:
-        expires_ms = oldest[1]
-        if count == limit or expires_ms > state.now_ms:
-            return count, max(state.now_ms, expires_ms)
-        fresh.take(state, queue, 1)
-        messages.drop_fresh(state, queue, oldest)
-        count += 1
-    return count, FOR_EVER
+    """Fresh messages that have expired, by lane, up to the first that has not."""
+    count, next_ms = 0, FOR_EVER
+    for lane in queue.lanes:
+        while (oldest := fresh.first(state, lane)) is not None:
+            expires_ms = oldest[1]
+            if count == limit or expires_ms > state.now_ms:
+                next_ms = min(next_ms, max(state.now_ms, expires_ms))
+                break
+            fresh.take(state, queue, lane, 1)
+            messages.drop_fresh(state, queue, oldest)
+            count += 1
+    return count, next_ms
 
 
 def _meet_deadlines(state: State, queue: Queue, limit: int) -> tuple[int, int]:
@@ -115,7 +118,7 @@ def _meet_deadlines(state: State, queue: Queue, limit: int) -> tuple[int, int]:
     if due:
         for key in due:
             _meet(state, queue, key)
-        messages.after_removal(state, queue)
+        fresh.settle_gaps(state, queue)
         # Once more: what was given back may have set deadlines.
         _, next_ms = _due_deadlines(state, queue, due[-1], 0)
     if next_ms > now_ms:
@@ -136,12 +139,14 @@ def _due_deadlines(state: State, queue: Queue, low: bytes, limit: int) -> tuple[
 
 
 def _meet(state: State, queue: Queue, key: bytes) -> None:
-    _, kind, subject = keys.split_deadline(key)
+    due_ms, kind, subject = keys.split_deadline(key)
     if kind == LEASE:
         claims.end_lease(state, queue, keys.number(subject))
+    elif kind == DEDUP:
+        dedup.forget(state, queue, due_ms, subject)
     elif kind == DELAY:
         if messages.ripen(state, queue, subject):
-            state.wake(queue, 1)
+            state.wake(queue, queue.lane_of(subject), 1)
     else:
         assert kind == EXPIRY, key
         messages.expire(state, queue, subject)

@@ -9,9 +9,9 @@ import msgspec
 from api.problems import Problem
 from api.rest import answers, parameters, polling
 from api.rest.answers import Answer
-from api.rest.envelopes import Message, envelope, timestamp
+from api.rest.envelopes import Message, checked_text, envelope, timestamp
 from api.rest.operations import Operation, Says
-from api.rest.parameters import NoQuery
+from api.rest.parameters import NoQuery, ZoneMode
 from api.rest.reads import ReadQuery
 from api.rest.requests import Call, JsonBody
 from statemachine import queries
@@ -22,15 +22,22 @@ from statemachine.records import claim_from_text, claim_text, decode_message, me
 CLAIMS = "/v1/{account}/queues/{queue}/claims"
 CLAIM = CLAIMS + "/{claim}"
 ACK = CLAIM + "/ack"
+NACK = CLAIM + "/nack"
+REASON_LENGTH_MAX = 1_000
 
 
 class ClaimToMake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many messages, for how long, how long to wait for one, and for which zone."""
+    """How many messages, for how long, how long to wait for one, for which zone and how strictly.
+
+    ``locality_wait``: how old messages of other zones must be, where the own zone is preferred.
+    """
 
     limit: int = 1
     lease: float | None = None
     wait: float = 0
     zone: str | None = None
+    zone_mode: ZoneMode | None = None
+    locality_wait: float | None = None
 
 
 class ClaimView(msgspec.Struct, frozen=True):
@@ -63,7 +70,20 @@ class ReleaseQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Some of the claim's messages, comma-separated, and when they are ready again."""
 
     ids: str | None = None
-    delay: float = 0
+    delay: float | None = None
+    reason: str | None = None
+
+
+class Nack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Some of the claim's messages, or all; what is wrong, and when to try them again.
+
+    With ``dead`` they are not tried again: they become dead letters.
+    """
+
+    ids: list[str] | None = None
+    reason: str | None = None
+    delay: float | None = None
+    dead: bool = False
 
 
 class Acked(msgspec.Struct, frozen=True):
@@ -83,6 +103,7 @@ class Released(msgspec.Struct, frozen=True):
 CLAIM_BODY = JsonBody(ClaimToMake, optional=True)
 LEASE_BODY = JsonBody(Lease, optional=True)
 ACK_BODY = JsonBody(Ids, optional=True)
+NACK_BODY = JsonBody(Nack, optional=True)
 
 
 async def claim_messages(call: Call, query: NoQuery) -> Answer:
@@ -95,6 +116,10 @@ async def claim_messages(call: Call, query: NoQuery) -> Answer:
         parameters.in_range(asked.limit, 1, limits.claim_messages_max, "limit"),
         _lease_ms(call, asked.lease),
         parameters.zone(asked.zone, call.home),
+        asked.zone_mode,
+        parameters.optional_milliseconds(
+            asked.locality_wait, limits.duration_ms_max, "locality_wait"
+        ),
     )
     wait_ms = parameters.milliseconds(asked.wait, limits.wait_ms_max, "wait")
     if not wait_ms:
@@ -129,17 +154,16 @@ async def extend_claim(call: Call, query: NoQuery) -> Answer:
 
 async def release_claim(call: Call, query: ReleaseQuery) -> Answer:
     """DELETE a claim."""
-    limits = call.service.limits
     named = None if query.ids is None else query.ids.split(",")
-    command = Release(
-        call.account,
-        call.queue,
-        _claim(call),
-        _named(call, named),
-        parameters.milliseconds(query.delay, limits.duration_ms_max, "delay"),
-    )
-    settled = _some_held(await call.propose(command, Settled))
-    return answers.json(200, Released(settled.settled, _texts(settled)))
+    return await _give_back(call, Nack(named, query.reason, query.delay))
+
+
+async def nack_messages(call: Call, query: NoQuery) -> Answer:
+    """POST nack: the work has failed."""
+    asked = await NACK_BODY.read(call)
+    if asked.dead and asked.delay is not None:
+        raise Problem("invalid_request", "dead and delay exclude each other", field="delay")
+    return await _give_back(call, asked)
 
 
 async def ack_messages(call: Call, query: NoQuery) -> Answer:
@@ -148,6 +172,21 @@ async def ack_messages(call: Call, query: NoQuery) -> Answer:
     command = Ack(call.account, call.queue, _claim(call), _named(call, named))
     settled = _some_held(await call.propose(command, Settled))
     return answers.json(200, Acked(settled.settled, _texts(settled)))
+
+
+async def _give_back(call: Call, asked: Nack) -> Answer:
+    reason, most_ms = asked.reason, call.service.limits.duration_ms_max
+    command = Release(
+        call.account,
+        call.queue,
+        _claim(call),
+        _named(call, asked.ids),
+        parameters.optional_milliseconds(asked.delay, most_ms, "delay"),
+        "" if reason is None else checked_text(reason, REASON_LENGTH_MAX, "reason"),
+        asked.dead,
+    )
+    settled = _some_held(await call.propose(command, Settled))
+    return answers.json(200, Released(settled.settled, _texts(settled)))
 
 
 def _claim(call: Call) -> int:
@@ -178,7 +217,7 @@ def _claimed(command: Claim, claimed: Claimed) -> Answer:
 
 def _view(claimed: Claimed) -> ClaimView:
     messages = [
-        envelope(given.id, decode_message(given.record), "claimed", given.deliveries)
+        envelope(given.id, decode_message(given.record), "claimed", given.deliveries, given.error)
         for given in claimed.messages
     ]
     return ClaimView(claim_text(claimed.claim), timestamp(claimed.until_ms), messages)
@@ -204,7 +243,7 @@ OPERATIONS = (
         "POST",
         CLAIMS,
         claim_messages,
-        "Claim the oldest ready messages under one lease",
+        "Claim ready messages under one lease: the highest priority first, then the oldest",
         query=NoQuery,
         body=CLAIM_BODY,
         answers={
@@ -220,6 +259,16 @@ OPERATIONS = (
         query=NoQuery,
         body=ACK_BODY,
         answers={200: Says("What is gone, and what the claim did not hold", Acked)},
+        refusals=("no_claim", "stale_claim"),
+    ),
+    Operation(
+        "POST",
+        NACK,
+        nack_messages,
+        "Give messages back because their work failed, or make them dead letters",
+        query=NoQuery,
+        body=NACK_BODY,
+        answers={200: Says("What went back, and what the claim did not hold", Released)},
         refusals=("no_claim", "stale_claim"),
     ),
     Operation(

@@ -23,12 +23,24 @@ from statemachine.commands import NewMessage
 from statemachine.records import StoredMessage, message_id_text
 
 CONTENT_TYPE_LENGTH_MAX = 255
-State = Literal["ready", "delayed", "claimed"]
+DEDUP_ID_LENGTH_MAX = 255
+State = Literal["ready", "delayed", "claimed", "blocked"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _is_header_name = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+").fullmatch
 # What HTTP allows in a header value: no control character but the tab.
 _is_header_value = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*").fullmatch
+
+
+class Dead(msgspec.Struct, frozen=True, kw_only=True):
+    """Why and when a message became a dead letter, and what it was before."""
+
+    reason: str
+    error: str
+    queue: str
+    id: str
+    deliveries: int
+    at: datetime
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +57,12 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
     deliveries: int
     zone: str
+    priority: int
+    group: str | None
+    last_error: str | msgspec.UnsetType = msgspec.UNSET
+    """What was said when it was last given back with a reason."""
+    dead: Dead | msgspec.UnsetType = msgspec.UNSET
+    """Only a dead letter has this."""
 
 
 def timestamp(unix_ms: int) -> datetime:
@@ -57,7 +75,9 @@ def optional_timestamp(unix_ms: int | None) -> datetime | None:
     return None if unix_ms is None else timestamp(unix_ms)
 
 
-def envelope(message_id: bytes, stored: StoredMessage, state: State, deliveries: int) -> Message:
+def envelope(
+    message_id: bytes, stored: StoredMessage, state: State, deliveries: int, error: str
+) -> Message:
     """A stored message as it goes out."""
     body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     text: str | msgspec.UnsetType = msgspec.UNSET
@@ -80,6 +100,24 @@ def envelope(message_id: bytes, stored: StoredMessage, state: State, deliveries:
         expires_at=optional_timestamp(stored.expires_ms),
         deliveries=deliveries,
         zone=stored.zone,
+        priority=stored.priority,
+        group=stored.group or None,
+        last_error=error or msgspec.UNSET,
+        dead=_dead(stored),
+    )
+
+
+def _dead(stored: StoredMessage) -> Dead | msgspec.UnsetType:
+    dead = stored.dead
+    if dead is None:
+        return msgspec.UNSET
+    return Dead(
+        reason=dead.reason,
+        error=dead.error,
+        queue=dead.queue,
+        id=message_id_text(dead.id),
+        deliveries=dead.deliveries,
+        at=timestamp(stored.arrived_ms),
     )
 
 
@@ -90,7 +128,12 @@ def new_message(
     delay_s: float | None,
     headers: Mapping[str, str],
     zone: str,
+    priority: int,
+    group: str | None,
     limits: Limits,
+    *,
+    not_before_ms: int | None = None,
+    dedup_id: str | None = None,
 ) -> NewMessage:
     """A checked message for the state machine."""
     if len(body) > limits.body_bytes_max:
@@ -108,7 +151,39 @@ def new_message(
         None if ttl_s is None else parameters.milliseconds(ttl_s, most_ms, "ttl"),
         None if delay_s is None else parameters.milliseconds(delay_s, most_ms, "delay"),
         zone,
+        parameters.priority(priority) if priority else 0,
+        parameters.group(group),
+        dedup_id=""
+        if dedup_id is None
+        else checked_text(dedup_id, DEDUP_ID_LENGTH_MAX, "dedup_id"),
+        not_before_ms=not_before_ms,
     )
+
+
+def not_before(at: datetime, delay_s: float | None, now_ms: int, limits: Limits) -> int:
+    """From when on a message is ready, said in absolute time."""
+    if delay_s is not None:
+        detail = "not_before and delay exclude each other"
+        raise Problem("invalid_request", detail, field="not_before")
+    at_ms = -((_EPOCH - at) // timedelta(milliseconds=1))  # Rather later than before.
+    if at_ms > now_ms + limits.duration_ms_max:
+        most = limits.duration_ms_max / 1000
+        raise Problem(
+            "out_of_range",
+            f"not_before may be at most {most:.15g} seconds from now",
+            field="not_before",
+            limit=most,
+        )
+    return max(at_ms, 0)
+
+
+def checked_text(given: str, most: int, field: str) -> str:
+    """A text of at least one and at most so many characters."""
+    if not 1 <= len(given) <= most:
+        raise Problem(
+            "out_of_range", f"{field} must be 1 to {most} characters", field=field, limit=most
+        )
+    return given
 
 
 def checked_content_type(given: str) -> str:

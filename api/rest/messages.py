@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Annotated
+
 import msgspec
 
-from api.ports import Limits
 from api.problems import Problem
 from api.rest import answers, envelopes, pages, parameters
 from api.rest.answers import Answer
@@ -30,12 +32,19 @@ HEADER_PREFIX = b"raftq-header-"
 AT_ONCE = 100  # Messages read before their sizes are looked at.
 
 
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
 class PutQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a raw body is to be queued; in JSON these are fields."""
 
     ttl: float | None = None
     delay: float | None = None
     zone: str | None = None
+    priority: int = 0
+    group: str | None = None
+    not_before: Moment | None = None
+    dedup_id: str | None = None
 
 
 class MessageToPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +55,10 @@ class MessageToPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delay: float | None = None
     headers: dict[str, str] = {}
     zone: str | None = None
+    priority: int = 0
+    group: str | None = None
+    not_before: Moment | None = None
+    dedup_id: str | None = None
 
 
 class BatchToPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,9 +74,14 @@ class HasMessages(msgspec.Struct, frozen=True):
 
 
 class Put(msgspec.Struct, frozen=True):
-    """The new messages' ids, in the order in which they were given."""
+    """The messages' ids, in the order in which they were given.
+
+    ``duplicates`` has the positions, from 0, at which nothing was added; it is absent if
+    there are none.
+    """
 
     ids: list[str]
+    duplicates: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class BrowseQuery(ReadQuery, frozen=True, kw_only=True):
@@ -101,6 +119,7 @@ class DeletedMessages(msgspec.Struct, frozen=True):
 
 
 _NO_ATTRIBUTES = PutQuery()
+ATTRIBUTES = ", ".join(PutQuery.__struct_fields__)
 _decode_message = msgspec.json.Decoder(MessageToPut).decode
 _decode_batch = msgspec.json.Decoder(BatchToPut).decode
 _decode_has_messages = msgspec.json.Decoder(HasMessages).decode
@@ -110,17 +129,18 @@ async def put_messages(call: Call, query: PutQuery) -> Answer:
     """POST messages: a JSON message, a JSON batch, or one raw body of another type."""
     if is_json(call.content_type):
         if query != _NO_ATTRIBUTES:
-            raise Problem("invalid_request", "ttl, delay and zone are fields of a JSON message")
+            raise Problem("invalid_request", f"{ATTRIBUTES} are fields of a JSON message")
         messages = _from_json(call, await call.body())
     else:
         messages = (_from_raw(call, query, await call.body()),)
     account, queue = call.account, call.queue
     outcome = await call.propose(Enqueue(account, queue, messages), Enqueued)
     ids = [message_id_text(message_id) for message_id in outcome.ids]
+    duplicates = outcome.duplicates or msgspec.UNSET
     if len(ids) > 1:
-        return answers.json(201, Put(ids))
+        return answers.json(201, Put(ids, duplicates))
     location = f"/v1/{account}/queues/{queue}/messages/{ids[0]}".encode()
-    return answers.json(201, Put(ids), (b"location", location))
+    return answers.json(201, Put(ids, duplicates), (b"location", location))
 
 
 async def browse_messages(call: Call, query: BrowseQuery) -> Answer:
@@ -205,7 +225,9 @@ def _page(
 
 
 def _envelope(found: queries.MessageView) -> Message:
-    return envelope(found.id, decode_message(found.record), found.state, found.deliveries)
+    return envelope(
+        found.id, decode_message(found.record), found.state, found.deliveries, found.error
+    )
 
 
 def _bare(stored: StoredMessage) -> Answer:
@@ -229,7 +251,7 @@ def _no_message(text: str) -> Problem:
 
 
 def _from_json(call: Call, data: bytes) -> tuple[NewMessage, ...]:
-    limits, home = call.service.limits, call.home
+    limits = call.service.limits
     given = decode(_decode_put, data)
     if len(given) > limits.batch_messages_max:
         raise Problem(
@@ -241,11 +263,12 @@ def _from_json(call: Call, data: bytes) -> tuple[NewMessage, ...]:
     if not given:
         raise Problem("invalid_request", "messages must not be empty", field="messages")
     if len(given) == 1:
-        return (_checked(given[0], limits, home),)
-    return tuple([_checked(message, limits, home) for message in given])
+        return (_checked(call, given[0]),)
+    return tuple([_checked(call, message) for message in given])
 
 
-def _checked(message: MessageToPut, limits: Limits, home: str) -> NewMessage:
+def _checked(call: Call, message: MessageToPut) -> NewMessage:
+    limits, home = call.service.limits, call.home
     return new_message(
         bytes(message.body),
         JSON,
@@ -253,7 +276,11 @@ def _checked(message: MessageToPut, limits: Limits, home: str) -> NewMessage:
         message.delay,
         message.headers,
         home if message.zone is None else parameters.name(message.zone, "zone"),
+        message.priority,
+        message.group,
         limits,
+        not_before_ms=_not_before_ms(call, message),
+        dedup_id=message.dedup_id,
     )
 
 
@@ -283,6 +310,7 @@ def _looks_like_batch(data: bytes) -> bool:
 
 
 def _from_raw(call: Call, query: PutQuery, data: bytes) -> NewMessage:
+    limits = call.service.limits
     return new_message(
         data,
         envelopes.checked_content_type(call.content_type),
@@ -290,8 +318,19 @@ def _from_raw(call: Call, query: PutQuery, data: bytes) -> NewMessage:
         query.delay,
         _message_headers(call),
         parameters.zone(query.zone, call.home),
-        call.service.limits,
+        query.priority,
+        query.group,
+        limits,
+        not_before_ms=_not_before_ms(call, query),
+        dedup_id=query.dedup_id,
     )
+
+
+def _not_before_ms(call: Call, given: MessageToPut | PutQuery) -> int | None:
+    if given.not_before is None:
+        return None
+    service = call.service
+    return envelopes.not_before(given.not_before, given.delay, service.now_ms(), service.limits)
 
 
 def _message_headers(call: Call) -> dict[str, str]:
@@ -322,7 +361,7 @@ OPERATIONS = (
         browse_messages,
         "Look at messages without claiming them",
         query=BrowseQuery,
-        answers={200: Says("A page, in the order of ids", Page)},
+        answers={200: Says("A page, the oldest first", Page)},
     ),
     Operation(
         "DELETE",

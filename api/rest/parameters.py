@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TypeVar
+from typing import Literal, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from api.problems import Problem
+from statemachine.lanes import PRIORITY_MAX
 from statemachine.records import message_id_from_text
 
 NAME_PATTERN = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}"
 MESSAGE_ID_PATTERN = r"[0-9a-f]{20}"
 CLAIM_PATTERN = r"[0-9a-f]{16}"
 PARAMETERS_MAX = 32
+GROUP_BYTES_MAX = 128
+
+ZoneMode = Literal["any", "prefer", "only"]
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 
@@ -59,6 +63,25 @@ def name(value: str, field: str) -> str:
 def zone(value: str | None, home: str) -> str:
     """A zone's name; ``home`` when none is given."""
     return home if value is None else name(value, "zone")
+
+
+def priority(value: int) -> int:
+    """A message's priority."""
+    return in_range(value, 0, PRIORITY_MAX, "priority")
+
+
+def group(value: str | None) -> str:
+    """A group's name: any text, but not too long; empty when none is given."""
+    if value is None:
+        return ""
+    if not 0 < len(value.encode()) <= GROUP_BYTES_MAX:
+        raise Problem(
+            "out_of_range",
+            f"group must have from 1 to {GROUP_BYTES_MAX} bytes of UTF-8",
+            field="group",
+            limit=GROUP_BYTES_MAX,
+        )
+    return value
 
 
 def message_ids(texts: list[str], limit: int) -> tuple[bytes, ...]:

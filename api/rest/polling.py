@@ -19,6 +19,7 @@ from api.rest.requests import Call, Disconnected
 from statemachine import queries
 from statemachine.commands import Claim, Release
 from statemachine.outcomes import Claimed
+from statemachine.settings import ONLY, PREFER
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 1.0
@@ -92,27 +93,45 @@ async def _claim_while_present(
         left_s = deadline_s - clock()
         if left_s <= 0:
             return claimed
-        backoff_s = await _park(call, command, left_s, backoff_s, presence)
+        backoff_s = await _park(call, command, claimed.until_ms, left_s, backoff_s, presence)
 
 
 async def _park(
-    call: Call, command: Claim, left_s: float, backoff_s: float, presence: Presence
+    call: Call,
+    command: Claim,
+    due_ms: int,
+    left_s: float,
+    backoff_s: float,
+    presence: Presence,
 ) -> float:
     """Wait until another claim may find something; the backoff from now on.
+
+    ``due_ms`` is when the first message of another zone may be had here, or 0: then the
+    claim is made again. Without it whoever prefers its own zone wants to hear of others'
+    messages, to learn that time.
 
     Something may have become ready between the empty claim and now, unseen by a waiter
     that had not registered yet: then there is no wait. But the count of ready messages
     includes some that no claim can get (they have expired and are not swept yet), so
     that a second such round waits a little.
     """
-    if not queries.has_ready(call.service.reader(), command.account, command.queue):
-        backoff_s, timeout_s = 0.0, left_s
-    else:
+    seen = queries.prospects(call.service.reader(), command)
+    if seen.near or (seen.far and not due_ms):
         timeout_s = min(backoff_s, left_s)
         backoff_s = _next(backoff_s)
+    else:
+        backoff_s, timeout_s = 0.0, left_s
+        if due_ms:
+            timeout_s = min(max(due_ms - call.service.now_ms(), 1) / 1000, left_s)
     if timeout_s > 0:
         await presence.during(
-            lambda: call.service.wait_ready(command.account, command.queue, timeout_s)
+            lambda: call.service.wait_ready(
+                command.account,
+                command.queue,
+                timeout_s,
+                zone=command.zone if seen.mode in (ONLY, PREFER) else None,
+                others=seen.mode == PREFER and not due_ms,
+            )
         )
     return backoff_s
 
@@ -124,7 +143,7 @@ async def _give_back_if_gone(
         return
     # If this fails the lease runs out by itself; nobody is there to be told.
     with contextlib.suppress(Unavailable, OutcomeUnknown):
-        await call.service.propose(Release(command.account, command.queue, claimed.claim))
+        await call.service.propose(Release(command.account, command.queue, claimed.claim, None, 0))
     raise Disconnected
 
 

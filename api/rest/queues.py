@@ -32,11 +32,12 @@ class ListQuery(ReadQuery, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """Messages by state."""
+    """Messages by state; blocked ones are behind others of their groups."""
 
     ready: int
     delayed: int
     claimed: int
+    blocked: int
 
 
 class QueueItem(msgspec.Struct, frozen=True):
@@ -151,7 +152,7 @@ def _describe(call: Call) -> Queue:
     return Queue(
         name=found.name,
         settings=settings.from_store(found.settings),
-        effective=settings.in_force(found.effective),
+        effective=settings.in_force(found.name, found.effective),
         created_at=envelopes.timestamp(found.created_ms),
         messages=_counts(found),
         bytes=found.bytes,
@@ -159,7 +160,7 @@ def _describe(call: Call) -> Queue:
 
 
 def _counts(found: queries.QueueView | queries.Stats) -> Counts:
-    return Counts(found.ready, found.delayed, found.claimed)
+    return Counts(found.ready, found.delayed, found.claimed, found.blocked)
 
 
 OPERATIONS = (

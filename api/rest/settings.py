@@ -6,31 +6,60 @@ what is named: null puts that one back to the default.
 
 from __future__ import annotations
 
+from typing import TypeVar, get_args
+
 import msgspec
 
 from api.ports import Limits
 from api.problems import Problem
-from api.rest.parameters import optional_milliseconds, seconds
+from api.rest.parameters import ZoneMode, in_range, name, optional_milliseconds, seconds
 from statemachine.commands import QueueSettings
-from statemachine.settings import Effective
+from statemachine.settings import Effective, usual_dead_letter_queue
 
 METADATA_BYTES_MAX = 16_384
 
+MAX_DELIVERIES_MOST = 1_000_000
+
 # Members of ``QueueSettings`` and what clients call them.
-FIELDS = {"ttl_ms": "ttl", "delay_ms": "delay", "lease_ms": "lease", "metadata": "metadata"}
+FIELDS = {
+    "ttl_ms": "ttl",
+    "delay_ms": "delay",
+    "lease_ms": "lease",
+    "metadata": "metadata",
+    "max_deliveries": "max_deliveries",
+    "dead_letter_queue": "dead_letter_queue",
+    "retry_delay_ms": "retry_delay",
+    "retry_delay_max_ms": "retry_delay_max",
+    "dedup_window_ms": "dedup_window",
+    "zone_mode": "zone_mode",
+    "locality_wait_ms": "locality_wait",
+}
+
+_MODES: dict[str, ZoneMode] = {mode: mode for mode in get_args(ZoneMode)}
 
 UNSET = msgspec.UNSET
 Unset = msgspec.UnsetType
+T = TypeVar("T")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Times are seconds; null or absent means the default. A ``ttl`` of 0 means for ever."""
+    """Times are seconds; null or absent means the default.
+
+    A ``ttl`` of 0 means for ever, a ``max_deliveries`` of 0 any number.
+    """
 
     ttl: float | Unset | None = UNSET
     delay: float | Unset | None = UNSET
     lease: float | Unset | None = UNSET
     metadata: msgspec.Raw | Unset = UNSET
     """A JSON object, kept as it comes."""
+    max_deliveries: int | Unset | None = UNSET
+    dead_letter_queue: str | Unset | None = UNSET
+    retry_delay: float | Unset | None = UNSET
+    retry_delay_max: float | Unset | None = UNSET
+    dedup_window: float | Unset | None = UNSET
+    zone_mode: ZoneMode | Unset | None = UNSET
+    locality_wait: float | Unset | None = UNSET
 
 
 class SettingsView(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,16 +68,37 @@ class SettingsView(msgspec.Struct, frozen=True, kw_only=True):
     ttl: float
     delay: float
     lease: float
+    max_deliveries: int
+    dead_letter_queue: str
+    retry_delay: float
+    retry_delay_max: float
+    dedup_window: float
+    zone_mode: str
+    locality_wait: float
 
 
 def to_store(settings: Settings, limits: Limits) -> QueueSettings:
     """Checked settings for the state machine."""
-    most_ms = limits.duration_ms_max
+
+    def time(value: float | Unset | None, field: str, *, least_ms: int = 0) -> int | None:
+        most_ms = limits.duration_ms_max
+        return optional_milliseconds(_given(value), most_ms, field, least_ms=least_ms)
+
+    deliveries, queue = _given(settings.max_deliveries), _given(settings.dead_letter_queue)
+    if deliveries is not None:
+        in_range(deliveries, 0, MAX_DELIVERIES_MOST, "max_deliveries")
     return QueueSettings(
-        ttl_ms=optional_milliseconds(_given(settings.ttl), most_ms, "ttl"),
-        delay_ms=optional_milliseconds(_given(settings.delay), most_ms, "delay"),
-        lease_ms=optional_milliseconds(_given(settings.lease), most_ms, "lease", least_ms=1),
+        ttl_ms=time(settings.ttl, "ttl"),
+        delay_ms=time(settings.delay, "delay"),
+        lease_ms=time(settings.lease, "lease", least_ms=1),
         metadata=_metadata(settings.metadata),
+        max_deliveries=deliveries,
+        dead_letter_queue=None if queue is None else name(queue, "dead_letter_queue"),
+        retry_delay_ms=time(settings.retry_delay, "retry_delay"),
+        retry_delay_max_ms=time(settings.retry_delay_max, "retry_delay_max"),
+        dedup_window_ms=time(settings.dedup_window, "dedup_window"),
+        zone_mode=_given(settings.zone_mode),
+        locality_wait_ms=time(settings.locality_wait, "locality_wait"),
     )
 
 
@@ -62,22 +112,51 @@ def named(settings: Settings) -> tuple[str, ...]:
 def from_store(stored: QueueSettings) -> Settings:
     """What was set, and nothing else."""
     return Settings(
-        ttl=UNSET if stored.ttl_ms is None else seconds(stored.ttl_ms),
-        delay=UNSET if stored.delay_ms is None else seconds(stored.delay_ms),
-        lease=UNSET if stored.lease_ms is None else seconds(stored.lease_ms),
+        ttl=_seconds(stored.ttl_ms),
+        delay=_seconds(stored.delay_ms),
+        lease=_seconds(stored.lease_ms),
         metadata=UNSET if stored.metadata is None else msgspec.Raw(stored.metadata),
+        max_deliveries=_set(stored.max_deliveries),
+        dead_letter_queue=_set(stored.dead_letter_queue),
+        retry_delay=_seconds(stored.retry_delay_ms),
+        retry_delay_max=_seconds(stored.retry_delay_max_ms),
+        dedup_window=_seconds(stored.dedup_window_ms),
+        zone_mode=_zone_mode(stored.zone_mode),
+        locality_wait=_seconds(stored.locality_wait_ms),
     )
 
 
-def in_force(found: Effective) -> SettingsView:
-    """What holds."""
+def in_force(queue: str, found: Effective) -> SettingsView:
+    """What holds for the queue of this name."""
     return SettingsView(
-        ttl=seconds(found.ttl_ms), delay=seconds(found.delay_ms), lease=seconds(found.lease_ms)
+        ttl=seconds(found.ttl_ms),
+        delay=seconds(found.delay_ms),
+        lease=seconds(found.lease_ms),
+        max_deliveries=found.max_deliveries,
+        dead_letter_queue=found.dead_letter_queue or usual_dead_letter_queue(queue),
+        retry_delay=seconds(found.retry_delay_ms),
+        retry_delay_max=seconds(found.retry_delay_max_ms),
+        dedup_window=seconds(found.dedup_window_ms),
+        zone_mode=found.zone_mode,
+        locality_wait=seconds(found.locality_wait_ms),
     )
 
 
-def _given(value: float | Unset | None) -> float | None:
+def _given(value: T | Unset | None) -> T | None:
     return None if isinstance(value, Unset) else value
+
+
+def _zone_mode(stored: str | None) -> ZoneMode | Unset:
+    """What was set; nothing if it is of a later version."""
+    return UNSET if stored is None else _MODES.get(stored, UNSET)
+
+
+def _set(value: T | None) -> T | Unset:
+    return UNSET if value is None else value
+
+
+def _seconds(value_ms: int | None) -> float | Unset:
+    return UNSET if value_ms is None else seconds(value_ms)
 
 
 def _metadata(value: msgspec.Raw | Unset) -> bytes | None:

@@ -24,6 +24,7 @@ from statemachine import queries
 from statemachine.commands import Ack, Claim, DisableSubscription, Extend, QueueCommand, Release
 from statemachine.hooks import SubscriptionView
 from statemachine.outcomes import Claimed, Delivered, Outcome, Refused
+from statemachine.settings import ANY
 
 PARK_S = 3_600.0
 BACKOFF_FIRST_S = 0.05
@@ -109,10 +110,10 @@ class Courier:
         """Until the receiver may be asked again, and a claim may find something."""
         rest_s = self._rest_until - self._service.monotonic()
         await asyncio.sleep(max(0.0, rest_s, self._backoff_s))
-        account, queue, _ = self.view.names
-        while not queries.has_ready(self._service.reader(), account, queue):
+        command = self._claiming(1)
+        while not queries.prospects(self._service.reader(), command).near:
             self._backoff_s = 0.0
-            await self._service.wait_ready(account, queue, PARK_S)
+            await self._service.wait_ready(command.account, command.queue, PARK_S)
 
     async def _room(self) -> int:
         """How many messages may be claimed, of this subscription and of the node; 0: stopping."""
@@ -133,9 +134,7 @@ class Courier:
 
     async def _claim(self, limit: int) -> Claimed | None:
         """What was ready. An empty claim, or none for want of a leader, costs a little patience."""
-        account, queue, _ = self.view.names
-        zone = self._service.status().zone
-        command = Claim(account, queue, limit, self.view.settings.lease_ms, zone)
+        command = self._claiming(limit)
         with contextlib.suppress(Unavailable, OutcomeUnknown):
             claimed = await propose(self._service, command)
             assert isinstance(claimed, Claimed), claimed
@@ -144,6 +143,20 @@ class Courier:
                 return claimed
         self._backoff_s = min(max(self._backoff_s * 2, BACKOFF_FIRST_S), BACKOFF_MAX_S)
         return None
+
+    def _claiming(self, limit: int) -> Claim:
+        """From any zone: no other node would post what this one leaves behind."""
+        account, queue, name = self.view.names
+        status = self._service.status()
+        return Claim(
+            account,
+            queue,
+            limit,
+            self.view.settings.lease_ms,
+            status.zone,
+            zone_mode=ANY,
+            consumer=f"{name}@{status.node}",
+        )
 
     def _begin(self, claimed: Claimed) -> None:
         hold = _Hold(claimed.claim)
@@ -201,7 +214,7 @@ class Courier:
             self._node_slots.give(1)
 
     def _consequence(self, hold: _Hold, given: Delivered, ended: Ended) -> QueueCommand:
-        """What becomes of the message."""
+        """What becomes of the message; when its attempts are used up it is a dead letter."""
         account, queue, _ = self.view.names
         settings, ids = self.view.settings, (given.id,)
         match ended.how:
@@ -210,17 +223,13 @@ class Courier:
             case Delivery.LOST | Delivery.GONE:
                 return Release(account, queue, hold.claim, ids, delay_ms=0)
             case _ if given.deliveries >= settings.attempts:
-                return self._give_up(hold, given)
+                # One that is a dead letter already stays, and comes as seldom as it may.
+                delay_ms = settings.retry_max_ms
+                return Release(account, queue, hold.claim, ids, delay_ms, ended.error, dead=True)
             case _:
                 now_ms = self._service.now_ms()
                 delay_ms = attempts.delay_ms(settings, given.deliveries, ended, now_ms)
-                return Release(account, queue, hold.claim, ids, delay_ms)
-
-    def _give_up(self, hold: _Hold, given: Delivered) -> QueueCommand:
-        """The attempts are used up: the message comes again as seldom as it may."""
-        account, queue, _ = self.view.names
-        delay_ms = self.view.settings.retry_max_ms
-        return Release(account, queue, hold.claim, (given.id,), delay_ms)
+                return Release(account, queue, hold.claim, ids, delay_ms, ended.error)
 
     async def _settle(self, command: QueueCommand) -> Outcome | None:
         """Insist for as long as the lease would last; after that the message comes again."""

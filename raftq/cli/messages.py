@@ -25,6 +25,8 @@ class Attributes(NamedTuple):
     delay: float | None = None
     zone: str | None = None
     headers: Mapping[str, str] = {}
+    priority: int | None = None
+    group: str | None = None
 
 
 class Item(NamedTuple):
@@ -46,10 +48,12 @@ class Line(msgspec.Struct, frozen=True):
     delay: float | None = None
     zone: str | None = None
     headers: dict[str, str] = {}
+    priority: int | None = None
+    group: str | None = None
 
     def attributes(self) -> Attributes:
         """All but the body."""
-        return Attributes(self.ttl, self.delay, self.zone, self.headers)
+        return Attributes(self.ttl, self.delay, self.zone, self.headers, self.priority, self.group)
 
 
 _decode_line = msgspec.json.Decoder(Line).decode

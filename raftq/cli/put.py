@@ -45,6 +45,12 @@ def put(
     ttl: Annotated[float | None, typer.Option(help="Seconds until it expires.")] = None,
     delay: Annotated[float | None, typer.Option(help="Seconds until it is ready.")] = None,
     zone: Annotated[str | None, typer.Option(help="Instead of the replica's.")] = None,
+    priority: Annotated[
+        int | None, typer.Option(min=0, max=9, help="Higher ones are claimed first.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Messages of a group go one at a time, in order.")
+    ] = None,
     header: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; repeatable.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not print the ids.")] = False,
     url: Urls = None,
@@ -57,7 +63,7 @@ def put(
 
     Standard input without --lines or --ndjson is one message with exactly those bytes.
     """
-    attributes = Attributes(ttl, delay, zone, headers_from(header or []))
+    attributes = Attributes(ttl, delay, zone, headers_from(header or []), priority, group)
     if bodies:
         items = messages.texts(bodies, attributes, as_json=as_json)
     elif ndjson:
@@ -98,8 +104,9 @@ def _request(path: str, batch: list[Item]) -> tuple[str, bytes, dict[str, str]]:
     if first.content_type == messages.JSON:
         body = b'{"messages":[%b]}' % b",".join(item.content for item in batch)
         return path, body, {"content-type": messages.JSON}
-    fields = {"ttl": first.attributes.ttl, "delay": first.attributes.delay}
-    query = urlencode({k: v for k, v in {**fields, "zone": first.attributes.zone}.items() if v})
+    fields = first.attributes._asdict()
+    del fields["headers"]
+    query = urlencode({name: value for name, value in fields.items() if value})
     headers = {f"raftq-header-{name}": v for name, v in first.attributes.headers.items()}
     headers["content-type"] = first.content_type
     return f"{path}?{query}" if query else path, first.content, headers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 import uuid
 from collections.abc import Iterator
@@ -26,6 +27,15 @@ from raftq.cli.options import (
 
 if TYPE_CHECKING:
     from raftq.cli.http import Client
+
+
+class ZoneMode(enum.StrEnum):
+    """Whose messages a claim takes."""
+
+    ANY = "any"
+    PREFER = "prefer"
+    ONLY = "only"
+
 
 app = typer.Typer(help="Put, claim, ack; look at queues.", no_args_is_help=True)
 app.command("put")(put.put)
@@ -53,7 +63,7 @@ def list_queues(
     if as_json:
         output.print_json(queues)
         return
-    states = ("ready", "delayed", "claimed")
+    states = ("ready", "delayed", "claimed", "blocked")
     rows = [[q["name"], *(q["messages"][state] for state in states), q["bytes"]] for q in queues]
     output.print_table(("queue", *states, "bytes"), rows)
 
@@ -103,6 +113,12 @@ def claim(
     lease: Annotated[float | None, typer.Option(help="Seconds; else as the queue says.")] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a message.")] = 0.0,
     zone: Annotated[str | None, typer.Option(help="Where the work will be done.")] = None,
+    zone_mode: Annotated[
+        ZoneMode | None, typer.Option(help="Whose messages; else as the queue says.")
+    ] = None,
+    locality_wait: Annotated[
+        float | None, typer.Option(min=0, help="Seconds that other zones' messages have waited.")
+    ] = None,
     ack: Annotated[bool, typer.Option("--ack", help="Ack at once, after printing.")] = False,
     ndjson: Ndjson = False,
     url: Urls = None,
@@ -110,8 +126,15 @@ def claim(
     timeout: Timeout = 10.0,
 ) -> None:
     """Take messages under a lease. Exits 5 when there was none."""
-    asked = {"limit": limit, "lease": lease, "wait": wait, "zone": zone}
-    body = messages.encode({key: value for key, value in asked.items() if value})
+    asked = {
+        "limit": limit,
+        "lease": lease,
+        "wait": wait or None,
+        "zone": zone or None,
+        "zone_mode": zone_mode,
+        "locality_wait": locality_wait,
+    }
+    body = messages.encode({key: value for key, value in asked.items() if value is not None})
     with connect(url, timeout) as client:
         path = f"{queue_path(account, queue)}/claims"
         answer = client.request("POST", path, body=body, headers=JSON_HEADERS, wait_s=wait)

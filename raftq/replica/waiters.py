@@ -2,39 +2,81 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 
 Callback = Callable[[], object]
-TakesWake = Callable[[], bool]  # Whether it was still waiting: if not, the wake is for the next.
+# Told in which zone something is ready; whether it was still waiting: if not, the next one is told.
+TakesWake = Callable[[str], bool]
 QueueKey = tuple[str, str]  # (account, queue)
+Place = tuple[str, str, str]  # (account, queue, zone); without a zone it is for everybody.
+
+
+class _Waiting:
+    """Who waits for one queue: by number, in order."""
+
+    def __init__(self) -> None:
+        self.by_zone: dict[str | None, dict[int, TakesWake]] = {}
+        """By the zone that they take from; None: from any."""
+        self.told_of_others: dict[int, str | None] = {}
+        """Of these, who also hears of other zones' messages; to the zone they take from."""
+
+    def first(self, zone: str) -> tuple[int, str | None] | None:
+        """Who is to be told first of something in this zone."""
+        takers = [*self.by_zone] if zone == "" else [None, zone]
+        firsts = [(next(iter(self.by_zone[one])), one) for one in takers if self.by_zone.get(one)]
+        return min(firsts, key=lambda one: one[0], default=None)
+
+    def take(self, number: int, zone: str | None) -> TakesWake | None:
+        """Out of the list, if it is in it."""
+        self.told_of_others.pop(number, None)
+        waiting = self.by_zone.get(zone, {})
+        taken = waiting.pop(number, None)
+        if not waiting:
+            self.by_zone.pop(zone, None)
+        return taken
 
 
 class Waiters:
     """Costs nothing while nothing happens."""
 
     def __init__(self) -> None:
-        self._ready: dict[QueueKey, deque[TakesWake]] = {}
+        self._ready: dict[QueueKey, _Waiting] = {}
         self._reaching: dict[object, tuple[int, Callback]] = {}
         self._watching: dict[object, Callback] = {}
         self.subscription_changes = 0
         """How often subscriptions, or who runs them, have changed."""
+        self._numbers = 0
 
     @property
     def parked(self) -> int:
         """How many wait for something to become ready."""
-        return sum(len(waiters) for waiters in self._ready.values())
+        return sum(
+            len(waiting) for queue in self._ready.values() for waiting in queue.by_zone.values()
+        )
 
-    def when_ready(self, key: QueueKey, callback: TakesWake) -> Callable[[], None]:
-        """Call back when something becomes ready in a queue; answers how to stop waiting."""
-        waiters = self._ready.setdefault(key, deque())
-        waiters.append(callback)
+    def when_ready(
+        self,
+        key: QueueKey,
+        callback: TakesWake,
+        *,
+        zone: str | None = None,
+        others: bool = False,
+    ) -> Callable[[], None]:
+        """Call back when something becomes ready in a queue; answers how to stop waiting.
+
+        With a ``zone`` only for what is of it or of none. With ``others`` also for what is of
+        other zones and nobody else who waits can take now: to find out when one may have it.
+        """
+        self._numbers += 1
+        number = self._numbers
+        queue = self._ready.setdefault(key, _Waiting())
+        queue.by_zone.setdefault(zone, {})[number] = callback
+        if others:
+            queue.told_of_others[number] = zone
 
         def forget() -> None:
-            if callback in waiters:
-                waiters.remove(callback)
-            if not waiters and self._ready.get(key) is waiters:
-                del self._ready[key]
+            queue.take(number, zone)
+            self._drop_if_empty(key)
 
         return forget
 
@@ -65,14 +107,12 @@ class Waiters:
         for callback in watching.values():
             callback()
 
-    def wake(self, woken: Mapping[QueueKey, int], applied_index: int) -> None:
+    def wake(self, woken: Mapping[Place, int], applied_index: int) -> None:
         """A round was applied: so many messages became ready, and the state stands at the index."""
-        for key, count in woken.items():
-            waiters = self._ready.get(key)
-            while waiters and count > 0:
-                count -= waiters.popleft()()
-            if not waiters and self._ready.get(key) is waiters:
-                self._ready.pop(key, None)
+        for (account, queue, zone), count in woken.items():
+            if waiting := self._ready.get((account, queue)):
+                self._tell(waiting, zone, count)
+                self._drop_if_empty((account, queue))
         if self._reaching:
             reached = [one for one, (index, _) in self._reaching.items() if index <= applied_index]
             for ticket in reached:
@@ -81,4 +121,25 @@ class Waiters:
     def wake_everybody(self, applied_index: int) -> None:
         """What became ready inside a snapshot is not known: let everybody look."""
         self.subscriptions_changed()
-        self.wake({key: len(waiters) for key, waiters in self._ready.items()}, applied_index)
+        woken = {
+            (*key, ""): sum(len(waiting) for waiting in queue.by_zone.values())
+            for key, queue in self._ready.items()
+        }
+        self.wake(woken, applied_index)
+
+    def _tell(self, waiting: _Waiting, zone: str, count: int) -> None:
+        while count > 0 and (first := waiting.first(zone)):
+            callback = waiting.take(*first)
+            if callback is not None and callback(zone):
+                count -= 1
+        if count > 0:
+            # Each finds out for itself when its turn is, and needs no telling from then on.
+            for number, own in [*waiting.told_of_others.items()]:
+                callback = waiting.take(number, own)
+                if callback is not None:
+                    callback(zone)
+
+    def _drop_if_empty(self, key: QueueKey) -> None:
+        queue = self._ready.get(key)
+        if queue is not None and not queue.by_zone:
+            del self._ready[key]

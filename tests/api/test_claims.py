@@ -56,6 +56,31 @@ def test_a_claim_tells_the_machine_where_the_consumer_is(
     assert zones == ["south", "north"]
 
 
+def test_a_claim_says_whose_messages_it_takes(client: TestClient, service: LocalService) -> None:
+    for zone, priority in (("south", 0), ("north", 0), ("north", 5)):
+        client.post(f"{QUEUE}/messages", json={"body": 1, "zone": zone, "priority": priority})
+    asked = {"zone_mode": "only", "limit": 3}
+    [high, low] = client.post(f"{QUEUE}/claims", json=asked).json()["messages"]
+    assert [(one["zone"], one["priority"]) for one in (high, low)] == [("north", 5), ("north", 0)]
+    assert client.post(f"{QUEUE}/claims", json=asked).status_code == 204
+    asked = {"zone_mode": "prefer", "locality_wait": 5}
+    assert client.post(f"{QUEUE}/claims", json=asked).status_code == 204
+    service.advance(5)
+    assert client.post(f"{QUEUE}/claims", json=asked).status_code == 201
+
+
+def test_a_queue_says_whose_messages_its_claims_take(client: TestClient) -> None:
+    client.put(QUEUE, json={"zone_mode": "only", "locality_wait": 1.5})
+    described = client.get(QUEUE).json()
+    assert described["settings"] == {"zone_mode": "only", "locality_wait": 1.5}
+    client.post(f"{QUEUE}/messages", json={"body": 1, "zone": "south"})
+    assert client.post(f"{QUEUE}/claims").status_code == 204
+    assert client.post(f"{QUEUE}/claims", json={"zone_mode": "any"}).status_code == 201
+    patched = client.patch(QUEUE, json={"zone_mode": None}).json()
+    assert patched["settings"] == {"locality_wait": 1.5}
+    assert patched["effective"]["zone_mode"] == "any"
+
+
 def test_a_lease_that_ran_out_gives_the_message_back(
     client: TestClient, service: LocalService
 ) -> None:

@@ -136,7 +136,9 @@ def test_a_bare_body_can_not_run_in_our_origin(client: TestClient) -> None:
 
 
 def test_the_envelope_tells_everything_about_a_message(client: TestClient) -> None:
-    message_id = put(client, {"n": 1}, ttl=60, headers={"Trace": "t-1"}, zone="south")
+    message_id = put(
+        client, {"n": 1}, ttl=60, headers={"Trace": "t-1"}, zone="south", priority=9, group="g"
+    )
     assert client.get(f"{MESSAGES}/{message_id}").json() == {
         "id": message_id,
         "state": "ready",
@@ -147,7 +149,17 @@ def test_the_envelope_tells_everything_about_a_message(client: TestClient) -> No
         "expires_at": "2026-01-01T00:01:00Z",
         "deliveries": 0,
         "zone": "south",
+        "priority": 9,
+        "group": "g",
     }
+
+
+def test_those_behind_the_first_of_a_group_are_blocked(client: TestClient) -> None:
+    ids = [put(client, n, group="g") for n in range(2)]
+    shown = client.get(MESSAGES).json()["messages"]
+    assert [(one["id"], one["state"]) for one in shown] == [(ids[0], "ready"), (ids[1], "blocked")]
+    client.delete(f"{MESSAGES}/{ids[0]}")
+    assert client.get(f"{MESSAGES}/{ids[1]}").json()["state"] == "ready"
 
 
 def test_a_message_without_a_zone_belongs_to_the_node_that_took_it(client: TestClient) -> None:
@@ -157,7 +169,7 @@ def test_a_message_without_a_zone_belongs_to_the_node_that_took_it(client: TestC
 def test_a_raw_message_takes_its_attributes_from_query_and_headers(client: TestClient) -> None:
     answer = client.post(
         MESSAGES,
-        params={"ttl": "60.5", "delay": "2", "zone": "south"},
+        params={"ttl": "60.5", "delay": "2", "zone": "south", "priority": "4", "group": "g h"},
         content=b"x",
         headers={"Content-Type": "text/plain", "Raftq-Header-Trace": "t-1"},
     )
@@ -165,7 +177,7 @@ def test_a_raw_message_takes_its_attributes_from_query_and_headers(client: TestC
     assert envelope["state"] == "delayed"
     assert envelope["headers"] == {"trace": "t-1"}
     assert envelope["expires_at"] == "2026-01-01T00:01:00.500000Z"
-    assert envelope["zone"] == "south"
+    assert (envelope["zone"], envelope["priority"], envelope["group"]) == ("south", 4, "g h")
     bare = client.get(answer.headers["Location"], params={"raw": True})
     assert bare.headers["Raftq-Header-Trace"] == "t-1"
 

@@ -50,6 +50,12 @@ def a_claim(client: TestClient, service: LocalService) -> dict[str, str]:
     return found | {"claim": client.post(f"{QUEUE}/claims").json()["claim"]}
 
 
+def a_dead_letter(client: TestClient, service: LocalService) -> dict[str, str]:
+    claim = a_claim(client, service)["claim"]
+    client.post(f"{QUEUE}/claims/{claim}/nack", json={"reason": "broken", "dead": True})
+    return {"queue": "orders.dead"}
+
+
 def an_account(client: TestClient, service: LocalService) -> dict[str, str]:
     client.put(ACCOUNT, json={"defaults": {"ttl": 60}})
     return {}
@@ -90,7 +96,10 @@ class Case(NamedTuple):
 CASES = [
     Case("put_messages", 201, json={"body": None}),
     Case("put_messages", 201, json={"messages": [{"body": 1, "ttl": 5}, {"body": "x"}]}),
-    Case("put_messages", 201, content=b"raw", query="?delay=1"),
+    Case("put_messages", 201, content=b"raw", query="?delay=1&priority=3&group=g"),
+    Case("put_messages", 201, json={"body": 1, "priority": 9, "group": "g"}),
+    Case("put_messages", 201, json={"messages": [{"body": 1, "dedup_id": "x"}] * 2}),
+    Case("put_messages", 201, json={"body": 1, "not_before": "2026-01-01T00:00:00Z"}),
     Case("put_messages", 413, content=b"x" * 1_048_577),
     Case("put_messages", 431, json={"body": 1, "headers": {str(n): "" for n in range(65)}}),
     Case("put_messages", 400, json={"boddy": 1}),
@@ -109,6 +118,7 @@ CASES = [
     Case("delete_message", 404, a_queue),
     Case("claim_messages", 201, a_message, json={"limit": 5, "lease": 1.5, "zone": "south"}),
     Case("claim_messages", 201, a_text),
+    Case("claim_messages", 201, a_text, json={"zone_mode": "prefer", "locality_wait": 0.5}),
     Case("claim_messages", 204),
     Case("claim_messages", 400, json={"limit": 0}),
     Case("inspect_claim", 200, a_claim),
@@ -119,13 +129,19 @@ CASES = [
     Case("release_claim", 200, a_claim, query="?delay=5"),
     Case("release_claim", 404, a_message),
     Case("release_claim", 409, a_claim, query=f"?ids={ABSENT_ID}"),
+    Case("nack_messages", 200, a_claim, json={"reason": "broken", "delay": 5}),
+    Case("nack_messages", 200, a_claim, json={"dead": True}),
+    Case("nack_messages", 404, a_message),
+    Case("nack_messages", 409, a_claim, json={"ids": [ABSENT_ID]}),
+    Case("browse_messages", 200, a_dead_letter),
     Case("ack_messages", 200, a_claim),
     Case("ack_messages", 404, a_message),
     Case("ack_messages", 409, a_claim, json={"ids": [ABSENT_ID]}),
     Case("list_queues", 200, a_message, query="?limit=1&prefix=o"),
     Case("list_queues", 404),
-    Case("put_queue", 201, json={"ttl": 60}),
+    Case("put_queue", 201, json={"ttl": 60, "max_deliveries": 5, "dedup_window": 9}),
     Case("put_queue", 200, a_queue),
+    Case("put_queue", 200, a_queue, json={"zone_mode": "only", "locality_wait": 1}),
     Case("get_queue", 200, a_queue),
     Case("get_queue", 404),
     Case("patch_queue", 200, a_queue, json={"lease": 5, "metadata": None}),

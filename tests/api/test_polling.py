@@ -106,7 +106,7 @@ async def test_a_client_that_left_while_parked_claims_nothing(
     assert service.parked("shop", "orders") == 0
     await put(app)
     stats = await request(app, "GET", f"{QUEUE}/stats")
-    assert stats.json()["messages"] == {"ready": 1, "delayed": 0, "claimed": 0}
+    assert stats.json()["messages"] == {"ready": 1, "delayed": 0, "claimed": 0, "blocked": 0}
     assert service.observed[0][2] == 499
 
 
@@ -192,3 +192,55 @@ async def test_a_wait_and_an_idempotency_key_exclude_each_other(app: Application
         app, "POST", f"{QUEUE}/claims", body=PATIENT, headers={"Idempotency-Key": "k"}
     )
     assert (reply.status, reply.json()["field"]) == (400, "wait")
+
+
+async def put_in(app: Application, zone: str) -> None:
+    body = {"body": 1, "zone": zone}
+    assert (await request(app, "POST", f"{QUEUE}/messages", body=body)).status == 201
+
+
+async def test_who_can_not_take_a_message_does_not_swallow_its_wake(
+    app: Application, service: LocalService
+) -> None:
+    _, picky = poll(app, zone="south", zone_mode="only", wait=0.3)
+    await until(lambda: service.parked("shop", "orders") == 1)
+    _, open_to_all = poll(app, zone="south")
+    await until(lambda: service.parked("shop", "orders") == 2)
+    proposed = len(service.proposed)
+    await put_in(app, "dead")
+    assert (await done(open_to_all)).status == 201
+    assert len(service.proposed) == proposed + 2, "the message, and one more claim"
+    assert (await done(picky)).status == 204
+
+
+async def test_a_zone_in_which_nobody_works_does_not_starve(
+    app: Application, service: LocalService
+) -> None:
+    prefers = {"zone": "south", "zone_mode": "prefer", "locality_wait": 0.1}
+    tasks = []
+    for count in range(2):
+        tasks.append(poll(app, **prefers)[1])
+        await until(lambda want=count + 1: service.parked("shop", "orders") == want)  # type: ignore[misc]  # Bound now.
+    for _ in range(2):
+        await put_in(app, "dead")
+    # They have learned when, and are parked again until then.
+    await until(lambda: sum(isinstance(one, Claim) for one in service.proposed) == 4)
+    await until(lambda: service.parked("shop", "orders") == 2)
+    service.advance(0.1)
+    for task in tasks:
+        assert (await done(task)).status == 201
+
+
+async def test_who_prefers_its_zone_takes_what_comes_there_meanwhile(
+    app: Application, service: LocalService
+) -> None:
+    await put_in(app, "dead")
+    _, task = poll(app, zone="south", zone_mode="prefer", locality_wait=60)
+    await until(lambda: service.parked("shop", "orders") == 1)
+    proposed = len(service.proposed)
+    await put_in(app, "dead")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(service.proposed) == proposed + 1, "it knows its time, and need not be told"
+    await put_in(app, "south")
+    assert (await done(task)).json()["messages"][0]["zone"] == "south"

@@ -85,7 +85,7 @@ def test_stats_count_messages_by_state(client: TestClient, service: LocalService
     found = client.get(f"{QUEUE}/stats").json()
     assert found.pop("bytes") >= 5
     assert found == {
-        "messages": {"ready": 2, "delayed": 2, "claimed": 1},
+        "messages": {"ready": 2, "delayed": 2, "claimed": 1, "blocked": 0},
         "oldest_ready_at": "2026-01-01T00:00:00Z",
     }
 
@@ -93,7 +93,7 @@ def test_stats_count_messages_by_state(client: TestClient, service: LocalService
 def test_an_empty_queue_has_no_oldest_message(client: TestClient) -> None:
     client.put(QUEUE)
     assert client.get(f"{QUEUE}/stats").json() == {
-        "messages": {"ready": 0, "delayed": 0, "claimed": 0},
+        "messages": {"ready": 0, "delayed": 0, "claimed": 0, "blocked": 0},
         "bytes": 0,
         "oldest_ready_at": None,
     }
@@ -146,7 +146,7 @@ def test_a_prefix_narrows_the_list_and_survives_paging(client: TestClient) -> No
 def test_a_list_shows_counts(client: TestClient) -> None:
     put(client, "orders", 2)
     [queue] = client.get(QUEUES).json()["queues"]
-    assert queue["messages"] == {"ready": 2, "delayed": 0, "claimed": 0}
+    assert queue["messages"] == {"ready": 2, "delayed": 0, "claimed": 0, "blocked": 0}
     assert queue["bytes"] > 0
 
 

@@ -20,6 +20,7 @@ from local_service import START_MS, LocalService
 from receiver import Receiver, eventually, receiving, status
 from statemachine import commands as c
 from statemachine import hooks, queries
+from statemachine.records import decode_message
 
 pytestmark = pytest.mark.anyio
 
@@ -158,6 +159,41 @@ async def test_after_a_failure_it_comes_again_later_each_time_under_the_same_id(
             Delivery.REJECTED,
             Delivery.DELIVERED,
         ]
+
+
+async def test_when_its_attempts_are_used_up_it_is_a_dead_letter() -> None:
+    async with bench() as b:
+        await b.subscribe(attempts=2)
+        b.receiver.answers.extend([status(500), status(503)])
+        await b.put(b"x")
+        b.service.advance(await b.delayed_ms() / 1000)
+        await b.settled(0, 0, 0)
+        page = queries.browse(b.service.reader(), "a", "q.dead", limit=9)
+        assert page is not None
+        (letter,) = page.items
+        stored = decode_message(letter.record)
+        assert stored.body == b"x"
+        assert stored.dead is not None
+        assert (stored.dead.reason, stored.dead.deliveries) == ("rejected", 2)
+        assert stored.dead.error == "the receiver answered 503"
+
+
+async def test_a_dead_letter_that_fails_too_stays_and_comes_seldom() -> None:
+    dead = c.DeadLetter("rejected", "why", "p", bytes(10), 1, START_MS)
+    async with bench() as b:
+        await b.subscribe(attempts=1)
+        b.receiver.answers.append(status(500))
+        await b.put(b"x", dead=dead)
+        assert await b.delayed_ms() == 60_000
+
+
+async def test_messages_of_all_zones_are_posted_whatever_the_queue_says() -> None:
+    async with bench() as b:
+        await b.service.propose(c.PutQueue(*QUEUE, c.QueueSettings(zone_mode="only")))
+        await b.subscribe()
+        await b.put(b"x", zone="south")
+        await b.settled(0, 0, 0)
+        assert b.receiver.bodies == [b"x"]
 
 
 @pytest.mark.parametrize(

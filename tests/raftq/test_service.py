@@ -194,9 +194,9 @@ def test_who_waits_for_a_message_is_woken_by_it() -> None:
     async def test(bench: Bench) -> None:
         waiting = asyncio.ensure_future(bench.service.wait_ready("a", "q", 60))
         await asyncio.sleep(0)
-        bench.replica.waiters.wake({("a", "other"): 1}, 0)
+        bench.replica.waiters.wake({("a", "other", ""): 1}, 0)
         assert bench.replica.waiters.parked == 1
-        bench.replica.waiters.wake({("a", "q"): 1}, 0)
+        bench.replica.waiters.wake({("a", "q", ""): 1}, 0)
         assert await waiting is True
         assert bench.replica.waiters.parked == 0
 
@@ -228,7 +228,7 @@ def test_a_wake_of_one_who_leaves_in_the_same_turn_is_for_the_next() -> None:
             asyncio.ensure_future(bench.service.wait_ready("a", "q", 60)) for _ in range(2)
         )
         await asyncio.sleep(0)
-        bench.replica.waiters.wake({("a", "q"): 1}, 0)
+        bench.replica.waiters.wake({("a", "q", ""): 1}, 0)
         first.cancel()
         assert await second is True
         await asyncio.wait([first])
@@ -383,7 +383,7 @@ def test_a_peer_is_shown_as_it_last_said_and_as_the_log_knows_better(
 def test_a_scrape_shows_the_node_as_it_is_now() -> None:
     async def test(bench: Bench) -> None:
         bench.peer("n2", GREETED, None)
-        bench.replica.waiters.when_ready(("a", "q"), lambda: None)
+        bench.replica.waiters.when_ready(("a", "q"), lambda _: True)
         bench.replica.consensus.is_leader = True
         bench.service.observe_request("/x", "GET", 200, 0.1)
         lines = bench.service.metrics().decode().splitlines()

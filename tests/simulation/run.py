@@ -249,7 +249,7 @@ class Story:
         woken: list[str] = []
         replica = node.running
         replica.waiters.when_ready(
-            (ACCOUNT, f"wake {node.name}"), lambda: not woken.append("ready")
+            (ACCOUNT, f"wake {node.name}"), lambda _: not woken.append("ready")
         )
         reached = self.world.leader()
         assert reached is not None

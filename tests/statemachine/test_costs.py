@@ -7,13 +7,15 @@ may read some messages ahead (``fresh``): a bound, but the same for any backlog.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from memory_kv import CountingKV
 from statemachine import commands as c
-from statemachine import fresh, hooks, queries
+from statemachine import fresh, hooks, keys, lanes, queries
 from statemachine.commands import Batch, Command, Entry, NewMessage
+from statemachine.digest import digest
 from statemachine.machine import Machine
 from statemachine.outcomes import Claimed, Enqueued, Outcome, Swept
 
@@ -40,17 +42,20 @@ class Bench:
         self.cost = self.kv.calls - before
         return result.outcomes[0]
 
-    def put(self, count: int, ttl_ms: int | None = None) -> list[bytes]:
+    def put(self, count: int, ttl_ms: int | None = None, **kind: Any) -> list[bytes]:
         ids: list[bytes] = []
+        message = NewMessage(b"x", "text/plain", ttl_ms=ttl_ms, **kind)
         for start in range(0, count, 1_000):
-            messages = (NewMessage(b"x", "text/plain", ttl_ms=ttl_ms),) * min(1_000, count - start)
+            messages = (message,) * min(1_000, count - start)
             outcome = self.do(c.Enqueue("a", "q", messages))
             assert isinstance(outcome, Enqueued)
             ids.extend(outcome.ids)
         return ids
 
-    def claim(self, limit: int = 1, *, restart: bool = False, lease_ms: int = 100) -> Claimed:
-        outcome = self.do(c.Claim("a", "q", limit, lease_ms), restart=restart)
+    def claim(
+        self, limit: int = 1, *, restart: bool = False, lease_ms: int = 100, **where: Any
+    ) -> Claimed:
+        outcome = self.do(c.Claim("a", "q", limit, lease_ms, **where), restart=restart)
         assert isinstance(outcome, Claimed)
         return outcome
 
@@ -194,8 +199,8 @@ def test_purging_is_cheap_and_purging_nothing_costs_nothing() -> None:
     bench.put(5_000)
     bench.claim(100)
     bench.do(c.Purge("a", "q"))
-    assert bench.cost["delete_range"] == 6
-    assert bench.cost.total() < 15, bench.cost
+    assert bench.cost["delete_range"] == len(keys.OF_QUEUE)
+    assert bench.cost.total() < 20, bench.cost
     bench.do(c.Purge("a", "q"))
     assert bench.cost["delete_range"] == 0
     bench.put(1)
@@ -222,6 +227,140 @@ def test_a_whole_claim_is_settled_without_looking_at_its_messages() -> None:
     bench.do(c.Ack("a", "q", claimed.claim))
     assert bench.cost["get"] + bench.cost["scan"] == 0, bench.cost
     assert bench.cost["delete"] <= 1_001 + 1
+
+
+def test_replicas_stop_at_the_same_expired_message_whatever_they_have_at_hand() -> None:
+    """One claims what it has at hand, another begins with nothing and reads ahead."""
+    digests = []
+    for restart in (False, True):
+        bench = Bench()
+        bench.put(2_000, ttl_ms=10)
+        bench.now_ms += 10
+        assert not bench.claim(1_000, restart=restart).messages
+        digests.append(digest(bench.kv))
+    assert digests[0] == digests[1]
+
+
+# Priorities, zones and groups. Each lane that a claim looks at may be read ahead once.
+
+LOW = {"priority": 1, "zone": "y"}
+SKEWED: list[dict[str, Any]] = [
+    {"priority": 9, "zone": "y"},
+    {"priority": 9, "zone": "z"},
+    {"priority": 5},
+    LOW,
+]
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["warm", "restarted"])
+@pytest.mark.parametrize("mode", ["any", "only", "prefer"])
+@pytest.mark.parametrize("crowded", range(len(SKEWED)))
+def test_a_claim_costs_the_same_wherever_the_backlog_is(
+    crowded: int, mode: str, restart: bool
+) -> None:
+    bench = Bench()
+    for number, kind in enumerate(SKEWED):
+        bench.put(20_000 if number == crowded else 1, **kind)
+    where = {"zone": "z", "zone_mode": mode}
+    assert len(bench.claim(restart=restart, **where).messages) == 1
+    lanes_read = len(SKEWED)
+    assert bench.cost["scan"] <= lanes_read + 1, bench.cost
+    assert bench.cost["step"] <= lanes_read * STEPS_MAX, bench.cost
+    assert len(bench.claim(**where).messages) == 1
+    assert bench.cost["scan"] <= 1, bench.cost
+    assert bench.cost.total() <= STEPS_MAX + 30, bench.cost
+
+
+def test_a_claim_that_must_wait_for_others_messages_looks_at_one_of_each_zone() -> None:
+    bench = Bench()
+    for zone in range(40):
+        bench.put(300, zone=f"z{zone}")
+    claimed = bench.claim(zone="elsewhere", zone_mode="prefer", restart=True)
+    assert len(claimed.messages) == 1, "what came from one zone too many is of none"
+    while bench.claim(1_000, zone="elsewhere", zone_mode="prefer").messages:
+        pass
+    bench.claim(zone="elsewhere", zone_mode="prefer", restart=True)
+    assert bench.cost["scan"] == lanes.ZONES_MAX + 1, bench.cost
+    bench.claim(zone="elsewhere", zone_mode="prefer")
+    assert bench.cost["scan"] == 0, bench.cost
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["warm", "restarted"])
+def test_a_claim_costs_the_same_however_much_of_a_higher_priority_is_gone(restart: bool) -> None:
+    bench = Bench()
+    bench.put(20_000, priority=9, zone="z")
+    bench.drain()
+    ids = bench.put(3_000, priority=9, zone="z")
+    for start in range(0, 3_000, 500):
+        bench.do(c.DeleteMessages("a", "q", tuple(ids[start : start + 500])))
+    bench.put(2, **LOW)
+    claimed = bench.claim(restart=restart)
+    assert cheap(bench), bench.cost
+    bench.do(c.Release("a", "q", claimed.claim), restart=restart)
+    assert cheap(bench), bench.cost
+    assert len(bench.claim(2, restart=restart).messages) == 2
+    assert bench.cost["step"] <= 2 * STEPS_MAX, bench.cost
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["warm", "restarted"])
+def test_one_of_many_groups_costs_what_one_of_few_does(restart: bool) -> None:
+    bench = Bench()
+    for start in range(0, MANY, 1_000):
+        messages = tuple(
+            NewMessage(b"x", "text/plain", group=f"g{one}") for one in range(start, start + 1_000)
+        )
+        bench.do(c.Enqueue("a", "q", messages))
+    bench.put(1, group="g0")
+    assert bench.cost["scan"] == 0, bench.cost
+    claimed = bench.claim(restart=restart)
+    assert cheap(bench), bench.cost
+    bench.do(c.Ack("a", "q", claimed.claim), restart=restart)
+    assert bench.cost["step"] <= 1, bench.cost
+    assert bench.cost.total() < 30, bench.cost
+    claimed = bench.claim(1_000)
+    assert len({one.id for one in claimed.messages}) == 1_000
+    bench.do(c.Release("a", "q", claimed.claim))
+    assert bench.cost["scan"] == 0, bench.cost
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["warm", "restarted"])
+def test_a_groups_next_message_is_found_however_many_are_gone(restart: bool) -> None:
+    bench = Bench()
+    bench.put(3_000, group="g")
+    for _ in range(2_000):
+        claimed = bench.claim(5)
+        assert len(claimed.messages) == 1
+        bench.do(c.Ack("a", "q", claimed.claim))
+        assert bench.cost["step"] <= 1, bench.cost
+    claimed = bench.claim(restart=restart)
+    assert cheap(bench), bench.cost
+    bench.do(c.Ack("a", "q", claimed.claim), restart=restart)
+    assert cheap(bench), bench.cost
+
+
+def test_a_queue_of_many_lanes_writes_only_those_that_changed() -> None:
+    bench = Bench()
+    for priority in range(10):
+        for zone in range(20):
+            bench.put(1, priority=priority, zone=f"z{zone}")
+    bench.put(1, priority=3, zone="z3")
+    assert bench.cost["put"] <= 5, bench.cost
+    bench.claim(zone="z7", zone_mode="only")
+    assert bench.cost["put"] <= 6, bench.cost
+
+
+def test_a_duplicate_costs_one_look_and_a_new_id_two_writes_more() -> None:
+    bench = Bench()
+    new = NewMessage(b"x", "t")
+    bench.do(c.Enqueue("a", "q", (new,)))
+    bench.do(c.Enqueue("a", "q", (new,)))
+    plain = bench.cost
+    for number in range(2_000):
+        bench.do(c.Enqueue("a", "q", (NewMessage(b"x", "t", dedup_id=str(number)),)))
+    assert bench.cost - plain == {"get": 1, "put": 2}
+    bench.do(c.Enqueue("a", "q", (NewMessage(b"x", "t", dedup_id="7"),)), restart=True)
+    assert bench.cost["put"] <= 2, bench.cost  # The queue's record and the position.
+    assert bench.cost["scan"] == 0, bench.cost
 
 
 def test_a_runner_goes_on_at_the_same_cost_however_much_it_runs() -> None:

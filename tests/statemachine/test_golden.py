@@ -21,30 +21,49 @@ from statemachine.digest import digest
 from statemachine.machine import BatchResult, Machine
 
 ID = bytes(9) + b"\x07"
-SETTINGS = QueueSettings(ttl_ms=1, delay_ms=2, lease_ms=3, metadata=b"{}")
+SETTINGS = QueueSettings(1, 2, 3, b"{}", 4, "dlq", 5, 6, 7, "only", 8)
+DEAD = c.DeadLetter("rejected", "why", "q", ID, 2, 3)
+MESSAGE = NewMessage(b"body", "t/p", (("k", "v"),), 1, 2, "z", 3, "g", "d", 4, DEAD)
+PLACED = QueueSettings(zone_mode="only", locality_wait_ms=4)
+LANE = r.LaneRecord(1, "z", *range(2, 10))
 HOOK = c.SubscriptionSettings("http://x", (("k", "v"),), 1, 2, 3, 4, 5, 6)
-MESSAGE = NewMessage(b"body", "t/p", (("k", "v"),), 1, 2, "z")
 
 COMMANDS: list[tuple[str, c.Command]] = [
     (
-        "9301079194050302919401a161a1719296c404626f6479a3742f709192a16ba1760102a17a96c400a17490c0c0a0",
+        "9301079194050302919401a161a171929bc404626f6479a3742f709192a16ba1760102a17a03a167a1640496a872656a6563746564a3776879a171c40a0000000000000000000702039bc400a17490c0c0a000a0a0c0c0",
         c.Enqueue("a", "q", (MESSAGE, NewMessage(b"", "t"))),
     ),
-    ("9301079194050302919602a161a1710506a17a", c.Claim("a", "q", 5, 6, "z")),
+    (
+        "9301079194050302919902a161a1710506a17aa670726566657207a177",
+        c.Claim("a", "q", 5, 6, "z", "prefer", 7, "w"),
+    ),
+    (
+        "9301079194050302919408a161a1719bc0c0c0c0c0c0c0c0c0a46f6e6c7904",
+        c.PutQueue("a", "q", PLACED),
+    ),
     ("9301079194050302919503a161a1710506", c.Extend("a", "q", 5, 6)),
     ("9301079194050302919504a161a1710591c40a00000000000000000007", c.Ack("a", "q", 5, (ID,))),
-    ("9301079194050302919605a161a17105c006", c.Release("a", "q", 5, None, 6)),
+    (
+        "9301079194050302919805a161a17105c006a3776879c3",
+        c.Release("a", "q", 5, None, 6, "why", True),
+    ),
     ("9301079194050302919406a161a17191c40a00000000000000000007", c.DeleteMessages("a", "q", (ID,))),
     ("9301079194050302919307a161a171", c.Purge("a", "q")),
-    ("9301079194050302919408a161a17194010203c4027b7d", c.PutQueue("a", "q", SETTINGS)),
     (
-        "9301079194050302919509a161a17194010203c4027b7d91a674746c5f6d73",
+        "9301079194050302919408a161a1719b010203c4027b7d04a3646c71050607a46f6e6c7908",
+        c.PutQueue("a", "q", SETTINGS),
+    ),
+    (
+        "9301079194050302919509a161a1719b010203c4027b7d04a3646c71050607a46f6e6c790891a674746c5f6d73",
         c.PatchQueue("a", "q", SETTINGS, ("ttl_ms",)),
     ),
     ("930107919405030291930aa161a171", c.DeleteQueue("a", "q")),
-    ("930107919405030291930ba16194010203c4027b7d", c.PutAccount("a", SETTINGS)),
     (
-        "930107919405030291940ca16194010203c4027b7d91a674746c5f6d73",
+        "930107919405030291930ba1619b010203c4027b7d04a3646c71050607a46f6e6c7908",
+        c.PutAccount("a", SETTINGS),
+    ),
+    (
+        "930107919405030291940ca1619b010203c4027b7d04a3646c71050607a46f6e6c790891a674746c5f6d73",
         c.PatchAccount("a", SETTINGS, ("ttl_ms",)),
     ),
     ("930107919405030291920da161", c.DeleteAccount("a")),
@@ -74,8 +93,11 @@ COMMANDS: list[tuple[str, c.Command]] = [
 
 OUTCOMES: list[tuple[str, o.Outcome]] = [
     ("9300a86e6f5f7175657565a3776879", o.Refused(o.Reason.NO_QUEUE, "why")),
-    ("920191c40a00000000000000000007", o.Enqueued((ID,))),
-    ("940205069193c40a0000000000000000000701c40172", o.Claimed(5, 6, (o.Delivered(ID, 1, b"r"),))),
+    ("930191c40a000000000000000000079100", o.Enqueued((ID,), (0,))),
+    (
+        "940205069194c40a0000000000000000000701c40172a3776879",
+        o.Claimed(5, 6, (o.Delivered(ID, 1, b"r", "why"),)),
+    ),
     ("920306", o.Extended(6)),
     ("93040191c40a00000000000000000007", o.Settled(1, (ID,))),
     ("920503", o.Deleted(3)),
@@ -88,17 +110,22 @@ OUTCOMES: list[tuple[str, o.Outcome]] = [
 ]
 
 RECORDS: list[tuple[str, msgspec.Struct]] = [
-    ("9b0102030405060708090a0b", r.MachineRecord(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)),
-    ("9394010203c4027b7d0102", r.AccountRecord(SETTINGS, 1, 2)),
+    ("9c0102030405060708090a0b0c", r.MachineRecord(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)),
+    ("939b010203c4027b7d04a3646c71050607a46f6e6c79080102", r.AccountRecord(SETTINGS, 1, 2)),
     (
-        "dc00150194010203c4027b7d02030405060708090a0b0c0d0e0f1011121314",
-        r.QueueRecord(1, SETTINGS, 2, *range(3, 21)),
+        "dc0013019b010203c4027b7d04a3646c71050607a46f6e6c7908020304050607089a01a17a0203040506070809090a0b0c0d0e0f1011",
+        r.QueueRecord(1, SETTINGS, 2, *range(3, 9), LANE, *range(9, 18)),
     ),
     (
-        "dc00150194c0c0c0c0020000000000000000000000000000000000cfffffffffffffffff",
+        "dc0013019bc0c0c0c0c0c0c0c0c0c0c002000000000000c000000000000000cfffffffffffffffff00",
         r.QueueRecord(1, QueueSettings(), 2),
     ),
-    ("940102c39193c40a000000000000000000070304", r.ClaimRecord(1, 2, True, [r.Held(ID, 3, 4)])),
+    (
+        "940102c39194c40a000000000000000000070304a3776879",
+        r.ClaimRecord(1, 2, True, [r.Held(ID, 3, 4, "why")]),
+    ),
+    ("9a01a17a0203040506070809", LANE),
+    ("92c40a0000000000000000000702", r.GroupRecord(ID, 2)),
     ("93a26e310102", r.SessionRecord("n1", 1, 2)),
     ("93c40166019109", r.OnceRecord(b"f", 1, o.Done())),
     (
@@ -108,10 +135,15 @@ RECORDS: list[tuple[str, msgspec.Struct]] = [
     ("920102", r.RunnerRecord(1, 2)),
 ]
 
-MESSAGE_HEX = "01000000000000000500000000000000060000000d93a3742f709192a16ba176a17a626f6479"
-PLAIN_HEX = "00ffffffffffffffff00000000000000060000000593a17490a078"
+MESSAGE_HEX = (
+    "03000000000000000500000000000000060000002e96a3742f709192a16ba176a17a03a16796a872"
+    "656a6563746564a3776879a171c40a000000000000000000070203626f6479"
+)
+PLAIN_HEX = "00ffffffffffffffff00000000000000060000000896a17490a000a0c078"
 
-STATE_DIGEST = "8a8a805ec4916a4d8e7d25afb91021b8"
+NEAR = [("y", "only", None), ("z", "prefer", 40), ("", "prefer", None)]
+
+STATE_DIGEST = "c514efeaef382d5c306c295267b83827"
 
 REASONS = {
     "no_account",
@@ -167,10 +199,12 @@ def test_every_command_outcome_and_record_has_a_line() -> None:
 def test_messages_are_frozen() -> None:
     record = r.encode_message(MESSAGE, r.TIMED, 5, 6)
     assert record.hex() == MESSAGE_HEX
-    assert r.decode_message(record) == r.StoredMessage(b"body", "t/p", (("k", "v"),), "z", 6, 5)
+    stored = r.StoredMessage(b"body", "t/p", (("k", "v"),), "z", 3, 5, 3, "g", 6, DEAD)
+    assert r.decode_message(record) == stored
+    assert r.group_of(record) == "g"
     plain = r.encode_message(NewMessage(b"x", "t"), 0, r.FOR_EVER, 6)
     assert plain.hex() == PLAIN_HEX
-    assert r.decode_message(plain) == r.StoredMessage(b"x", "t", (), "", 6, None)
+    assert r.decode_message(plain) == r.StoredMessage(b"x", "t", (), "", 6, None, 0, "", 6)
 
 
 def test_a_log_leads_to_the_state_it_always_did() -> None:
@@ -190,7 +224,7 @@ def test_a_log_leads_to_the_state_it_always_did() -> None:
         machine.end_round()
         spaces |= {key[:1] for key in kv.rows()}
         digests[b"%d" % index] = digest(kv)
-    assert b"".join(sorted(spaces)) == b"acdkmopqrstxyz", "every space was in use"
+    assert b"".join(sorted(spaces)) == b"acdgiklmopqrstwxyz", "every space was in use"
     assert digest(MemoryKV(digests)).hex() == STATE_DIGEST
 
 
@@ -229,7 +263,7 @@ class History:
         draw = self._random
         queue, claim = draw.choice(self._claims)
         ids = tuple(draw.sample(self._ids, min(2, len(self._ids))))
-        lease_ms, delay_ms = draw.choice([None, 20, 90]), draw.choice([0, 0, 40])
+        lease_ms, delay_ms = draw.choice([None, 20, 90]), draw.choice([None, 0, 40])
         new = tuple(
             NewMessage(
                 bytes(draw.randrange(3)),
@@ -237,6 +271,11 @@ class History:
                 (("k", "v"),) * draw.randrange(2),
                 draw.choice([None, 0, 50, 500]),
                 draw.choice([None, None, 0, 25]),
+                draw.choice(["", "y", "z"]),
+                draw.choice([0, 0, 9]),
+                draw.choice(["", "", "g", "h"]),
+                dedup_id=draw.choice(["", "", "", "x", "y"]),
+                not_before_ms=draw.choice([None, None, None, self.now_ms + 10]),
             )
             for _ in range(draw.randrange(1, 4))
         )
@@ -244,10 +283,18 @@ class History:
             c.Enqueue("a", queue, new),
             c.Enqueue("a", queue, new),
             c.Claim("a", queue, draw.randrange(1, 4), lease_ms),
-            c.Claim("a", queue, draw.randrange(1, 4), lease_ms),
+            c.Claim("a", queue, draw.randrange(1, 4), lease_ms, *draw.choice(NEAR)),
             c.Extend("a", queue, claim, lease_ms),
             c.Ack("a", queue, claim, draw.choice([None, ids])),
-            c.Release("a", queue, claim, draw.choice([None, ids]), delay_ms),
+            c.Release(
+                "a",
+                queue,
+                claim,
+                draw.choice([None, ids]),
+                delay_ms,
+                draw.choice(["", "why"]),
+                draw.choice([False, True]),
+            ),
             c.DeleteMessages("a", queue, ids[:1]),
         ]
         command = draw.choice(common)

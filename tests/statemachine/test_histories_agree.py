@@ -12,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from memory_kv import MemoryKV
-from queue_model import HookNames, Message, Model
+from queue_model import HookNames, Message, Model, Place
 from statemachine import commands as c
-from statemachine import fresh, hooks, queries, records, state
+from statemachine import fresh, hooks, keys, lanes, queries, records, returned, state
 from statemachine.commands import Batch, Command, Entry
 from statemachine.digest import digest
 from statemachine.machine import BatchResult, Machine
@@ -30,7 +31,9 @@ from statemachine.sessions import IDLE_MAX_MS
 Names = tuple[str, str]
 ACCOUNTS = st.sampled_from(["a", "b\x00"])
 NAMES = st.sampled_from([("a", "q")] * 5 + [("a", "q\x00"), ("a", "p"), ("b\x00", "q")])
-STATES = st.sampled_from(["ready", "delayed", "claimed"])
+STATES = st.sampled_from(["ready", "delayed", "claimed", "blocked"])
+ZONES = st.sampled_from(["", "z1", "z1", "z2", "z3"])
+MODES = st.sampled_from([None, None, "any", "only", "prefer", "prefer"])
 DURATIONS = st.sampled_from([1, 5, 20, 60, 500])
 OPTIONAL = st.none() | DURATIONS
 INDEX = st.integers(0, 10**6)
@@ -40,10 +43,15 @@ SETTINGS = st.builds(
     delay_ms=st.none() | st.just(0) | DURATIONS,
     lease_ms=OPTIONAL,
     metadata=st.none() | st.just(b"{}"),
+    max_deliveries=st.none() | st.integers(0, 3),
+    dead_letter_queue=st.sampled_from([None, "", "p", "q"]),
+    retry_delay_ms=OPTIONAL,
+    retry_delay_max_ms=OPTIONAL,
+    dedup_window_ms=st.none() | st.just(0) | DURATIONS,
+    zone_mode=MODES,
+    locality_wait_ms=OPTIONAL,
 )
-FIELDS = st.lists(st.sampled_from(["ttl_ms", "delay_ms", "lease_ms", "metadata", "later"])).map(
-    tuple
-)
+FIELDS = st.lists(st.sampled_from([*c.QueueSettings.__struct_fields__, "later"])).map(tuple)
 BYTES = st.binary(max_size=3)
 MESSAGES = st.builds(
     c.NewMessage,
@@ -52,7 +60,11 @@ MESSAGES = st.builds(
     headers=st.just(()) | st.just((("k", "v"),)),
     ttl_ms=st.none() | st.just(0) | DURATIONS,
     delay_ms=st.sampled_from([None, None, 0, 0, 5, 60]),
-    zone=st.sampled_from(["", "z1"]),
+    zone=ZONES,
+    priority=st.sampled_from([0, 0, 0, 4, 9]),
+    group=st.sampled_from(["", "", "", "g", "h", "g\x00"]),
+    dedup_id=st.sampled_from(["", "", "", "x", "y", "\x00"]),
+    not_before_ms=st.sampled_from([None] * 7 + [0, 30, 100]),
 )
 CONFIGURING = st.one_of(
     st.builds(lambda names, *rest: c.PutQueue(*names, *rest), NAMES, SETTINGS),
@@ -67,6 +79,11 @@ HOOK_SETTINGS = st.builds(
     st.sampled_from(["http://x", "http://y"]),
 )
 NODES = st.sampled_from(["n1", "n2"])
+BACK = st.none() | st.tuples(
+    st.sampled_from([None, None, 0, 0, 5, 60]), st.sampled_from(["", "why"]), st.booleans()
+)
+"""How messages of a claim are given back, if they are."""
+
 HOW = st.sampled_from(["plain"] * 4 + ["batch"] * 4 + ["once"])
 
 STEPS: list[tuple[str, dict[str, st.SearchStrategy[Any]]]] = []
@@ -142,6 +159,7 @@ class Histories(RuleBasedStateMachine):
         else:
             outcome = self.in_session(command)
         self.model.check(command, outcome)
+        self.learn()
         self.check_woken()
 
     def in_session(self, command: Command) -> Outcome:
@@ -179,41 +197,52 @@ class Histories(RuleBasedStateMachine):
 
     @step(12, how=HOW, names=NAMES, new=st.lists(MESSAGES, min_size=1, max_size=5))
     def enqueue(self, how: str, names: Names, new: list[c.NewMessage]) -> None:
-        self.do(how, c.Enqueue(*names, tuple(new)))
+        self.do(how, c.Enqueue(*names, tuple(map(self.from_now_on, new))))
 
-    @step(12, how=HOW, names=NAMES, limit=st.integers(1, 6), lease=OPTIONAL)
-    def claim(self, how: str, names: Names, limit: int, lease: int | None) -> None:
-        self.do(how, c.Claim(*names, limit, lease))
+    def from_now_on(self, new: c.NewMessage) -> c.NewMessage:
+        """Drawn are times that begin a moment ago."""
+        if new.not_before_ms is None:
+            return new
+        at_ms = max(self.now_ms + new.not_before_ms - 20, 0)
+        return msgspec.structs.replace(new, not_before_ms=at_ms)
+
+    @step(12, how=HOW, names=NAMES, limit=st.integers(1, 6), lease=OPTIONAL, zone=ZONES, mode=MODES)
+    def claim(
+        self,
+        how: str,
+        names: Names,
+        limit: int,
+        lease: int | None,
+        zone: str,
+        mode: str | None,
+    ) -> None:
+        self.do(how, c.Claim(*names, limit, lease, zone, mode))
 
     @step(2, how=HOW, which=INDEX, lease=OPTIONAL)
     def extend(self, how: str, which: int, lease: int | None) -> None:
         names, claim = self.a_claim(which)
         self.do(how, c.Extend(*names, claim, lease))
 
-    @step(5, how=HOW, which=INDEX, delay=st.sampled_from([None, None, 0, 0, 5, 60]))
-    def settle(self, how: str, which: int, delay: int | None) -> None:
+    @step(5, how=HOW, which=INDEX, back=BACK)
+    def settle(self, how: str, which: int, back: tuple[Any, ...] | None) -> None:
         names, claim = self.a_claim(which)
-        if delay is None:
+        if back is None:
             self.do(how, c.Ack(*names, claim))
         else:
-            self.do(how, c.Release(*names, claim, None, delay))
+            self.do(how, c.Release(*names, claim, None, *back))
 
-    @step(
-        4,
-        how=HOW,
-        which=INDEX,
-        picked=st.lists(INDEX, max_size=3),
-        delay=st.sampled_from([None, 0, 20]),
-    )
-    def settle_some(self, how: str, which: int, picked: list[int], delay: int | None) -> None:
+    @step(4, how=HOW, which=INDEX, picked=st.lists(INDEX, max_size=3), back=BACK)
+    def settle_some(
+        self, how: str, which: int, picked: list[int], back: tuple[Any, ...] | None
+    ) -> None:
         names, claim = self.a_claim(which)
         held = [one.id for one in self.model_messages(names) if one.claim == claim]
         held.append(b"none")
         ids = tuple(held[one % len(held)] for one in picked)
-        if delay is None:
+        if back is None:
             self.do(how, c.Ack(*names, claim, ids))
         else:
-            self.do(how, c.Release(*names, claim, ids, delay))
+            self.do(how, c.Release(*names, claim, ids, *back))
 
     @step(1, which=INDEX, names=NAMES)
     def settle_where_it_is_not(self, which: int, names: Names) -> None:
@@ -292,16 +321,17 @@ class Histories(RuleBasedStateMachine):
     def sweep(self, limit: int) -> None:
         note(f"{self.now_ms}: sweep {limit}")
         more = True
-        woken = dict[Names, int]()
+        woken = dict[Place, int]()
         while more:
             (swept,) = self.entry(0, 0, c.Sweep(limit))
             assert isinstance(swept, Swept)
             assert swept.count <= limit
             assert swept.count == limit or not swept.more
             more = swept.more
-            for names, count in self.twin.take_woken().items():
-                woken[names] = woken.get(names, 0) + count
+            for place, count in self.twin.take_woken().items():
+                woken[place] = woken.get(place, 0) + count
         self.model.sweep()
+        self.learn()
         assert woken == +self.model.woken
         self.model.woken.clear()
         for session, used_ms in list(self.sessions.items()):
@@ -391,6 +421,9 @@ class Histories(RuleBasedStateMachine):
             self.patch.setattr(fresh, "WINDOW_MESSAGES_MAX", 3)
             self.patch.setattr(fresh, "FILL_MESSAGES", 1)
             self.patch.setattr(fresh, "FILL_BYTES", 60)
+            self.patch.setattr(returned, "AT_HAND_MAX", 2)
+            self.patch.setattr(returned, "FILL_MESSAGES", 1)
+            self.patch.setattr(lanes, "ZONES_MAX", 2)
             self.patch.setattr(records, "PLAIN_META_MAX", 1)
             self.patch.setattr(queries, "SCANNED_MAX", 4)
         self.entry(0, 0, c.Barrier())
@@ -411,26 +444,51 @@ class Histories(RuleBasedStateMachine):
         ]
         totals = queries.totals(kv)
         assert (totals.accounts, totals.queues) == (len(model.accounts), len(model.queues))
-        sums = [0, 0, 0, 0]
+        sums = [0, 0, 0, 0, 0]
         for (account, name), queue in model.queues.items():
-            counts = [len(queue.of(state)) for state in ("ready", "delayed", "claimed")]
+            states = ("ready", "delayed", "claimed", "blocked")
+            counts = [len(queue.of(state)) for state in states]
             counts.append(sum(len(one.new.body) for one in queue.messages.values()))
             sums = [before + more for before, more in zip(sums, counts, strict=True)]
             view = queries.queue(kv, account, name)
             assert view is not None
-            assert [view.ready, view.delayed, view.claimed, view.bytes] == counts
-            in_force = view.effective.ttl_ms, view.effective.delay_ms, view.effective.lease_ms
-            assert in_force == model.in_force((account, name))
+            shown = [view.ready, view.delayed, view.claimed, view.blocked, view.bytes]
+            assert shown == counts
+            in_force = model.in_force((account, name))
+            for member, value in in_force._asdict().items():
+                assert getattr(view.effective, member) == value
             stats = queries.stats(kv, account, name)
             assert stats is not None
             assert stats.claims == len(queue.claims)
             oldest = queue.of("ready")
-            assert stats.oldest_ready_ms == (oldest[0].enqueued_ms if oldest else None)
-            assert queries.has_ready(kv, account, name) == bool(counts[0])
+            assert stats.oldest_ready_ms == (oldest[0].arrived_ms if oldest else None)
+            self.prospects_agree((account, name))
             self.browse_agrees((account, name), applied_ms)
             for claim in queue.claims:
                 self.claim_agrees((account, name), claim, applied_ms)
-        assert [totals.ready, totals.delayed, totals.claimed, totals.bytes] == sums
+        shown = [totals.ready, totals.delayed, totals.claimed, totals.blocked, totals.bytes]
+        assert shown == sums
+
+    def prospects_agree(self, names: Names) -> None:
+        ready = self.model.queues[names].of("ready")
+        is_near = [one.zone in ("", "z1") for one in ready]
+        for mode, far in (("only", False), ("prefer", not all(is_near)), ("any", False)):
+            claim = c.Claim(*names, 1, zone="z1", zone_mode=mode)
+            near = bool(ready) if mode == "any" else any(is_near)
+            assert queries.prospects(self.twin_kv, claim) == queries.Prospects(mode, near, far)
+
+    def learn(self) -> None:
+        """Show the model the ids that it could not know."""
+        for names, queue in self.model.queues.items():
+            if all(one.is_known for one in queue.messages.values()):
+                continue
+            data = self.twin_kv.get(keys.queue(*names))
+            assert data is not None
+            number = records.decode_queue(data).number
+            low, high = keys.of_queue(b"m", number), keys.of_queue(b"m", number + 1)
+            rows = sorted(self.twin_kv.scan(low, high), key=lambda row: row[0][-8:])
+            for key, record in rows:
+                self.model.learn(names, key[-keys.ID_BYTES :], record)
 
     @invariant()
     def subscriptions_agree(self) -> None:
@@ -461,7 +519,7 @@ class Histories(RuleBasedStateMachine):
             assert [*first.items, *rest.items] == of_queue
 
     def browse_agrees(self, names: Names, now_ms: int) -> None:
-        stored = sorted(self.model.queues[names].messages.values(), key=lambda one: one.id)
+        stored = sorted(self.model.queues[names].messages.values(), key=Message.age)
         shown = [one for one in stored if one.state == "claimed" or not one.expired(now_ms)]
         for include_claimed, zone in ((True, None), (False, None), (True, "z1")):
             wanted = [
@@ -491,6 +549,7 @@ class Histories(RuleBasedStateMachine):
                 # Of a claimed message it may not be known, in a queue with many.
                 unknown = one.state == "claimed" and queries.SCANNED_MAX < 5
                 assert view.deliveries in ({one.deliveries, 0} if unknown else {one.deliveries})
+                assert view.error in ({one.error, ""} if unknown else {one.error})
             for view, one in zip(found, wanted, strict=True):
                 self.model.same(one, view.record)
         for one in stored:
@@ -505,8 +564,8 @@ class Histories(RuleBasedStateMachine):
             return
         assert view is not None
         assert view.until_ms == queue.claims[claim]
-        assert sorted((one.id, one.deliveries) for one in view.messages) == sorted(
-            (one.id, one.deliveries) for one in queue.held(claim)
+        assert sorted((one.id, one.deliveries, one.error) for one in view.messages) == sorted(
+            (one.id, one.deliveries, one.error) for one in queue.held(claim)
         )
 
     def teardown(self) -> None:
@@ -530,7 +589,7 @@ class Histories(RuleBasedStateMachine):
         for names, queue in self.model.queues.items():
             assert not queue.messages, names
         self.a_round_ends()
-        assert {key[:1] for key in self.kv.rows()} <= {b"a", b"p", b"q"}
+        assert {key[:1] for key in self.kv.rows()} <= {b"a", b"l", b"p", b"q"}
         assert self.machine.next_due_ms() is None
 
 

@@ -11,9 +11,9 @@ from statemachine import keys
 NUMBERS = st.integers(0, keys.U64_MAX)
 # Names that are close to the escapes and to the end marks.
 NAMES = st.text(alphabet="\x00\x01a\xff", max_size=4) | st.text(max_size=4)
-IDS = st.builds(keys.message_id, NUMBERS, st.sampled_from([0, keys.PARKED]))
+IDS = st.builds(keys.message_id, NUMBERS, st.sampled_from([0, 5, keys.PARKED, 5 | keys.GROUPED]))
 
-PARKED = keys.message_id(7, keys.PARKED)
+PARKED = keys.message_id(7, 5 | keys.PARKED)
 
 TABLE = [
     (keys.account("a"), "61 61 00 01"),
@@ -23,12 +23,17 @@ TABLE = [
     (keys.outcomes(1, 2), "6f 0000000000000001 0000000000000002"),
     (keys.of_queue(b"m", 3), "6d 0000000000000003"),
     (keys.claim(3, 4), "63 0000000000000003 0000000000000004"),
-    (keys.returned(3, PARKED), "72 0000000000000003 0000000000000007 8000"),
-    (keys.delayed(3, PARKED), "7a 0000000000000003 8000 0000000000000007"),
+    (keys.returned(3, PARKED), "72 0000000000000003 0005 0000000000000007 8005"),
+    (keys.returned_from(3, 5, 7), "72 0000000000000003 0005 0000000000000007"),
+    (keys.lane(3, 5), "6c 0000000000000003 0005"),
+    (keys.group(3, "a"), "77 0000000000000003 61 00 01"),
+    (keys.member(3, "a", PARKED[2:]), "67 0000000000000003 61 00 01 0000000000000007"),
+    (keys.delayed(3, PARKED), "7a 0000000000000003 8005 0000000000000007"),
     (keys.delayed(3, keys.message_id(7)), "7a 0000000000000003 0000 0000000000000007"),
     (keys.deleted(3, keys.message_id(7)), "78 0000000000000003 0000 0000000000000007"),
     (keys.deadline(3, 5, 2, b"x"), "64 0000000000000003 0000000000000005 02 78"),
     (keys.timer(5, 2, b"x"), "74 0000000000000005 02 78"),
+    (keys.dedup(3, b"id"), "69 0000000000000003 6964"),
     (keys.POSITION, "70"),
 ]
 
@@ -63,11 +68,12 @@ def test_numbers_sort_as_bytes(left: int, right: int) -> None:
 
 
 @given(NUMBERS, IDS, IDS)
-def test_returned_messages_sort_by_age(queue: int, left: bytes, right: bytes) -> None:
+def test_returned_messages_sort_by_lane_and_age(queue: int, left: bytes, right: bytes) -> None:
     first, second = keys.returned(queue, left), keys.returned(queue, right)
     assert keys.returned_id(first) == left
-    if left[2:] != right[2:]:
-        assert (first < second) == (left[2:] < right[2:])
+    order = [(keys.lane_number(one), one[2:]) for one in (left, right)]
+    if order[0] != order[1]:
+        assert (first < second) == (order[0] < order[1])
 
 
 @given(NUMBERS, NUMBERS, st.integers(0, 255), st.binary(max_size=10))
@@ -80,7 +86,8 @@ def test_times_can_be_split_from_what_is_due(
     assert keys.timer(due_ms) <= keys.timer(due_ms, kind, subject)
 
 
-@given(IDS)
-def test_lanes_do_not_mix(message_id: bytes) -> None:
+@given(NUMBERS, st.integers(0, keys.LANE_MASK), st.sampled_from([0, keys.PARKED, keys.GROUPED]))
+def test_flags_do_not_change_the_lane(seq: int, number: int, flag: int) -> None:
+    message_id = keys.message_id(seq, number | flag)
     assert len(message_id) == keys.ID_BYTES
-    assert (message_id < keys.LANE_END) == (message_id[:2] == b"\x00\x00")
+    assert keys.lane_number(message_id) == number

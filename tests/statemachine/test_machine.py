@@ -109,7 +109,7 @@ def test_commands_of_one_batch_take_effect_in_order() -> None:
     assert isinstance(claimed, Claimed)
     assert len(claimed.messages) == 1
     assert outcomes[3] == Done()
-    assert machine.take_woken() == {("a", "q"): 1}
+    assert machine.take_woken() == {("a", "q", ""): 1}
     assert machine.take_woken() == {}
 
 

@@ -17,14 +17,26 @@ INTEGERS = st.sampled_from([-(2**63), -1, 0, 1, 2, 100, 2**63, 2**64 - 1])
 TEXTS = st.sampled_from(["", "a", "\x00", "\x00\x01", "\uffff"])
 NAMES = st.just("a") | st.just("a") | st.just("a") | TEXTS
 BYTES = st.sampled_from([b"", b"\xff" * 10, bytes(10), b"x" * 11])
+MODES = st.sampled_from([None, "any", "only", "prefer", ""])
 SETTINGS = st.builds(
-    c.QueueSettings, st.none() | INTEGERS, st.none() | INTEGERS, st.none() | INTEGERS
+    c.QueueSettings,
+    *[st.none() | INTEGERS] * 3,
+    max_deliveries=st.none() | INTEGERS,
+    dead_letter_queue=st.none() | TEXTS,
+    retry_delay_ms=st.none() | INTEGERS,
+    retry_delay_max_ms=st.none() | INTEGERS,
+    dedup_window_ms=st.none() | INTEGERS,
+    zone_mode=MODES,
+    locality_wait_ms=st.none() | INTEGERS,
 )
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "account": NAMES,
     "queue": NAMES,
     "key": NAMES,
     "zone": TEXTS,
+    "zone_mode": MODES,
+    "locality_wait_ms": st.none() | INTEGERS,
+    "consumer": TEXTS,
     "node": TEXTS,
     "name": NAMES,
     "secret": BYTES,
@@ -44,6 +56,10 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
             st.none() | INTEGERS,
             st.none() | INTEGERS,
             TEXTS,
+            INTEGERS,
+            TEXTS,
+            dedup_id=TEXTS,
+            not_before_ms=st.none() | INTEGERS,
         ),
         max_size=3,
     ).map(tuple),
@@ -59,6 +75,8 @@ def any_command(kind: type, ids: st.SearchStrategy[Any]) -> st.SearchStrategy[An
         "ids": ids if kind is c.DeleteMessages else st.none() | ids,
         "lease_ms": INTEGERS if kind is c.TakeSubscriptions else st.none() | INTEGERS,
         "settings": HOOK if kind is c.PutSubscription else SETTINGS,
+        "delay_ms": st.none() | INTEGERS,
+        "dead": st.booleans(),
         "command": st.deferred(
             lambda: st.one_of([any_command(one, ids) for one in get_args(c.QueueCommand)])
         ),

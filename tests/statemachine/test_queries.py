@@ -87,14 +87,15 @@ def test_what_is_not_there_is_none(store: Store) -> None:
     assert queries.browse(kv, "a", "q", limit=10) is None
     assert queries.message(kv, "a", "q", b"") is None
     assert queries.claim(kv, "a", "q", 1) is None
-    assert not queries.has_ready(kv, "a", "q")
+    nothing = queries.Prospects("any", near=False, far=False)
+    assert queries.prospects(kv, c.Claim("a", "q", 1)) == nothing
     store.do(c.PutQueue("a", "q", c.QueueSettings()))
     assert queries.message(kv, "a", "q", b"\x00" * 10) is None
     for claim in (-1, 0, 1, 2**64):
         assert queries.claim(kv, "a", "q", claim) is None
-    assert not queries.has_ready(kv, "a", "q")
+    assert queries.prospects(kv, c.Claim("a", "q", 1)) == nothing
     assert queries.stats(kv, "a", "q") == queries.Stats(
-        ready=0, delayed=0, claimed=0, bytes=0, claims=0, oldest_ready_ms=None
+        ready=0, delayed=0, claimed=0, blocked=0, bytes=0, claims=0, oldest_ready_ms=None
     )
 
 

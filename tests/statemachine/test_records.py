@@ -17,6 +17,8 @@ MESSAGES = st.builds(
     content_type=TEXT,
     headers=st.lists(st.tuples(TEXT, TEXT), max_size=3).map(tuple),
     zone=TEXT,
+    priority=st.integers(0, 9),
+    group=TEXT,
 )
 TIMES = st.integers(0, FOR_EVER)
 
@@ -31,6 +33,8 @@ def test_messages_come_back(new: NewMessage, expires: int, enqueued: int, flags:
         new.headers,
         new.zone,
     )
+    assert (stored.priority, stored.group) == (new.priority, new.group)
+    assert records.group_of(record) == new.group
     assert stored.enqueued_ms == enqueued
     assert stored.expires_ms == (None if expires == FOR_EVER else expires)
     header = records.times(record)
@@ -60,8 +64,9 @@ def test_other_texts_are_no_ids(text: str) -> None:
     assert records.claim_from_text(text[:16]) is None or text[:16] == "0" * 16
 
 
-@given(st.integers(0, 2**32 - 1), TIMES)
-def test_small_values_come_back(deliveries: int, due_ms: int) -> None:
-    assert records.decode_deliveries(records.encode_deliveries(deliveries)) == deliveries
-    delayed = records.encode_delayed(due_ms, deliveries)
-    assert records.decode_delayed(delayed) == (due_ms, deliveries)
+@given(st.integers(0, 2**32 - 1), TIMES, TEXT)
+def test_small_values_come_back(deliveries: int, due_ms: int, error: str) -> None:
+    returned = records.encode_returned(deliveries, error)
+    assert records.decode_returned(returned) == (deliveries, error)
+    delayed = records.encode_delayed(due_ms, deliveries, error)
+    assert records.decode_delayed(delayed) == (due_ms, deliveries, error)

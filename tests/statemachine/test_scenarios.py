@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,8 +63,8 @@ class Scenario:
         self.machine.end_round()
         due = self.machine.next_due_ms()
         woken = "".join(
-            f" woken={'/'.join(names)}:{count}"
-            for names, count in self.machine.take_woken().items()
+            f" woken={'/'.join(filter(None, place))}:{count}"
+            for place, count in self.machine.take_woken().items()
         )
         return f"{self.shown(result.outcomes[0])}; due={due}{woken}"
 
@@ -75,6 +76,8 @@ class Scenario:
             return "no queue"
         shown = [f"{self.name('m', one.id)}:{one.state}({one.deliveries})" for one in page.items]
         counts = f"ready={stats.ready} delayed={stats.delayed} claimed={stats.claimed}"
+        if stats.blocked:
+            counts += f" blocked={stats.blocked}"
         return " ".join([counts, f"bytes={stats.bytes} oldest={stats.oldest_ready_ms}", *shown])
 
     def hooks(self) -> str:
@@ -91,14 +94,25 @@ class Scenario:
             self.things[self.names[thing]] = thing
         return self.names[thing]
 
+    def told(self, given: o.Delivered) -> str:
+        """What is said of a message that has failed."""
+        error = f"[{given.error}]" if given.error else ""
+        dead = decode_message(given.record).dead
+        if dead is None:
+            return error
+        source = f"{dead.queue}/{self.name('m', dead.id)}({dead.deliveries})"
+        return f"{error}[{dead.reason}:{dead.error} of {source} @{dead.enqueued_ms}]"
+
     def shown(self, outcome: Outcome) -> str:
         match outcome:
-            case o.Enqueued(ids):
-                return " ".join(["Enqueued", *(self.name("m", one) for one in ids)])
+            case o.Enqueued(ids, duplicates):
+                names = [self.name("m", one) for one in ids]
+                again = [f"duplicate={at}" for at in duplicates]
+                return " ".join(["Enqueued", *names, *again])
             case o.Claimed(claim, until_ms, messages) if messages:
                 shown = [
                     f"{self.name('m', one.id)}({one.deliveries})="
-                    f"{decode_message(one.record).body.decode()}"
+                    f"{decode_message(one.record).body.decode()}{self.told(one)}"
                     for one in messages
                 ]
                 return " ".join(["Claimed", self.name("c", claim), f"until={until_ms}", *shown])
@@ -139,18 +153,51 @@ def number(words: Words, key: str) -> int | None:
     return int(words[key][0]) if key in words else None
 
 
+SETTINGS = {
+    "ttl": "ttl_ms",
+    "delay": "delay_ms",
+    "lease": "lease_ms",
+    "max": "max_deliveries",
+    "dlq": "dead_letter_queue",
+    "retry": "retry_delay_ms",
+    "retry-max": "retry_delay_max_ms",
+    "window": "dedup_window_ms",
+    "mode": "zone_mode",
+    "wait": "locality_wait_ms",
+}
+
+
+def word(words: Words, key: str) -> str | None:
+    return words[key][0] if key in words else None
+
+
 def settings_of(words: Words) -> c.QueueSettings:
-    return c.QueueSettings(number(words, "ttl"), number(words, "delay"), number(words, "lease"))
+    given: dict[str, Any] = {
+        member: words[key][0] if key in ("dlq", "mode") else int(words[key][0])
+        for key, member in SETTINGS.items()
+        if key in words
+    }
+    return c.QueueSettings(**given)
 
 
 def fields_of(words: Words) -> tuple[str, ...]:
-    return tuple(f"{name}_ms" for name in words.get("field", []))
+    return tuple(SETTINGS.get(name, name) for name in words.get("field", []))
 
 
 def put(_: Scenario, words: Words) -> Command:
     ttl, delay = number(words, "ttl"), number(words, "delay")
     new = tuple(
-        c.NewMessage(body.encode(), "text/plain", ttl_ms=ttl, delay_ms=delay)
+        c.NewMessage(
+            body.encode(),
+            "text/plain",
+            ttl_ms=ttl,
+            delay_ms=delay,
+            zone=word(words, "zone") or "",
+            priority=number(words, "priority") or 0,
+            group=word(words, "group") or "",
+            dedup_id=word(words, "dedup") or "",
+            not_before_ms=number(words, "not-before"),
+        )
         for body in words["body"]
     )
     return c.Enqueue(*names_of(words), new)
@@ -178,12 +225,30 @@ def take(_: Scenario, words: Words) -> Command:
     return c.TakeSubscriptions(words["node"][0], number(words, "lease") or 0, taken, dropped)
 
 
+def claim(_: Scenario, words: Words) -> Command:
+    return c.Claim(
+        *names_of(words),
+        number(words, "limit") or 1,
+        number(words, "lease"),
+        word(words, "zone") or "",
+        word(words, "mode"),
+        number(words, "wait"),
+    )
+
+
 COMMANDS: dict[str, Callable[[Scenario, Words], Command]] = {
     "put": put,
-    "claim": lambda _, w: c.Claim(*names_of(w), int(w.get("limit", ["1"])[0]), number(w, "lease")),
+    "claim": claim,
     "extend": lambda s, w: c.Extend(*names_of(w), s.claim(w), number(w, "lease")),
     "ack": lambda s, w: c.Ack(*names_of(w), s.claim(w), s.ids(w)),
-    "release": lambda s, w: c.Release(*names_of(w), s.claim(w), s.ids(w), number(w, "delay") or 0),
+    "release": lambda s, w: c.Release(
+        *names_of(w),
+        s.claim(w),
+        s.ids(w),
+        number(w, "delay"),
+        w.get("reason", [""])[0],
+        "dead" in w,
+    ),
     "delete": lambda s, w: c.DeleteMessages(*names_of(w), s.ids(w) or ()),
     "purge": lambda _, w: c.Purge(*names_of(w)),
     "put-queue": lambda _, w: c.PutQueue(*names_of(w), settings_of(w)),

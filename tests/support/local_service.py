@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict, deque
+from collections import Counter, deque
 
 from api.ports import (
     Activity,
@@ -21,6 +21,7 @@ from api.ports import (
     WebhookPolicy,
 )
 from memory_kv import MemoryKV
+from raftq.replica.waiters import Waiters
 from statemachine.commands import (
     Barrier,
     Batch,
@@ -54,11 +55,10 @@ class LocalService:
         self.staleness_ms = 0
         self.proposed: list[Command] = []
         self.observed: list[tuple[str, str, int]] = []
-        self._changes = 0
-        self._watching: list[asyncio.Future[None]] = []
         self._kv = MemoryKV()
         self._machine = Machine(self._kv)
-        self._waiting: dict[tuple[str, str], deque[asyncio.Future[None]]] = defaultdict(deque)
+        self._waiters = Waiters()
+        self._parked: Counter[tuple[str, str]] = Counter()
 
     # The test's side.
 
@@ -69,7 +69,7 @@ class LocalService:
 
     def parked(self, account: str, queue: str) -> int:
         """How many callers wait for the queue."""
-        return len(self._waiting[account, queue])
+        return self._parked[account, queue]
 
     # The port.
 
@@ -106,29 +106,47 @@ class LocalService:
         if index > self._machine.applied_index:
             raise Unavailable("behind", f"this replica has not applied {index} yet")
 
-    async def wait_ready(self, account: str, queue: str, timeout_s: float) -> bool:
+    async def wait_ready(
+        self,
+        account: str,
+        queue: str,
+        timeout_s: float,
+        *,
+        zone: str | None = None,
+        others: bool = False,
+    ) -> bool:
         """See ``Service``."""
-        waiting = self._waiting[account, queue]
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting.append(woken)
+        woken = asyncio.Event()
+
+        def wake(_: str) -> bool:
+            woken.set()
+            return True
+
+        self._parked[account, queue] += 1
+        forget = self._waiters.when_ready((account, queue), wake, zone=zone, others=others)
         try:
             async with asyncio.timeout(timeout_s):
-                await woken
+                await woken.wait()
         except TimeoutError:
             return False
         finally:
-            if woken in waiting:
-                waiting.remove(woken)
+            self._parked[account, queue] -= 1
+            forget()
         return True
 
     async def subscriptions_changed(self, seen: int, timeout_s: float) -> int:
         """See ``Service``."""
-        deadline_s = time.monotonic() + timeout_s
-        while self._changes == seen and (left_s := deadline_s - time.monotonic()) > 0:
-            changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._watching.append(changed)
-            await asyncio.wait([changed], timeout=left_s)
-        return self._changes
+        if self._waiters.subscription_changes == seen:
+            changed = asyncio.Event()
+            forget = self._waiters.when_subscriptions_change(changed.set)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await changed.wait()
+            except TimeoutError:
+                pass
+            finally:
+                forget()
+        return self._waiters.subscription_changes
 
     def observe_delivery(self, how: Delivery, seconds: float) -> None:
         """See ``Service``."""
@@ -187,19 +205,6 @@ class LocalService:
         [result] = self._machine.apply(index, 1, entry)
         self._machine.end_round()
         if self._machine.take_subscriptions_moved():
-            self._changes += 1
-            while self._watching:
-                watching = self._watching.pop()
-                if not watching.done():
-                    watching.set_result(None)
-        for (account, queue), count in self._machine.take_woken().items():
-            self._wake(account, queue, count)
+            self._waiters.subscriptions_changed()
+        self._waiters.wake(self._machine.take_woken(), index)
         return result.outcomes[0]
-
-    def _wake(self, account: str, queue: str, count: int) -> None:
-        waiting = self._waiting[account, queue]
-        while count > 0 and waiting:
-            woken = waiting.popleft()
-            if not woken.done():
-                woken.set_result(None)
-                count -= 1

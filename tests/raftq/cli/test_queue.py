@@ -41,13 +41,15 @@ def shell(run: CommandLine) -> Iterator[Shell]:
 
 
 def test_arguments_become_messages_in_their_order(shell: Shell) -> None:
-    result = shell.queue("put", "jobs", "one", "two", "--header", "k=v", "--zone", "z")
+    result = shell.queue("put", "jobs", "one", "two", "--zone", "z", "--group", "g")
     assert result.code == Exit.DONE
     found = shell.bodies("jobs")
     assert [m["id"] for m in found] == result.out.split()
     assert [m["body"] for m in found] == ["one", "two"]
-    assert found[0]["headers"] == {"k": "v"}
-    assert found[0]["zone"] == "z"
+    assert (found[0]["zone"], found[0]["group"]) == ("z", "g")
+    shell.queue("put", "jobs", "three", "--header", "k=v", "--priority", 3)
+    last = shell.bodies("jobs")[-1]
+    assert (last["headers"], last["priority"]) == ({"k": "v"}, 3)
 
 
 def test_lines_become_messages_in_batches(shell: Shell) -> None:
@@ -67,11 +69,20 @@ def test_standard_input_is_one_message_byte_for_byte(shell: Shell) -> None:
 def test_a_queue_can_be_copied_through_lines(shell: Shell) -> None:
     shell.queue("put", "jobs", '{"a": [1.0, null]}', "--json", "--header", "k=v")
     shell.queue("put", "jobs", "text", "--zone", "b")
-    shell.queue("put", "jobs", stdin=b"raw text")
+    shell.queue("put", "jobs", "--priority", 9, "--group", "g", stdin=b"raw text")
     shell.queue("put", "jobs", "--content-type", "x/y", "--header", "n=w", stdin=b"\x00\x01")
     lines = shell.queue("peek", "jobs", "--ndjson").out
     assert shell.queue("put", "copy", "--ndjson", stdin=lines.encode()).code == Exit.DONE
-    kept = ("body", "body_text", "body_base64", "content_type", "headers", "zone")
+    kept = (
+        "body",
+        "body_text",
+        "body_base64",
+        "content_type",
+        "headers",
+        "zone",
+        "priority",
+        "group",
+    )
     there, copied = (
         [{key: message.get(key) for key in kept} for message in shell.bodies(name)]
         for name in ("jobs", "copy")
@@ -94,6 +105,17 @@ def test_a_worker_claims_and_acks(shell: Shell) -> None:
     assert gone.code == Exit.FAILED
     assert "(no_claim)" in gone.err
     assert len(gone.err.splitlines()) == 1
+
+
+def test_a_worker_says_whose_messages_it_takes(shell: Shell) -> None:
+    shell.queue("put", "jobs", "far", "--zone", "b")
+    shell.queue("put", "jobs", "near", "--zone", "a", "--priority", 1)
+    near = ("claim", "jobs", "--zone", "a", "--zone-mode")
+    assert shell.queue(*near, "only").code == Exit.DONE
+    assert shell.queue(*near, "only").code == Exit.EMPTY
+    assert shell.queue(*near, "prefer").code == Exit.EMPTY
+    assert shell.queue(*near, "prefer", "--locality-wait", 0).code == Exit.DONE
+    assert shell.queue(*near, "nearest").code == Exit.USAGE
 
 
 def test_a_claim_can_be_given_back(shell: Shell) -> None:

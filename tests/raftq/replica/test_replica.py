@@ -226,7 +226,7 @@ def test_a_waiter_is_woken_by_what_its_own_node_applies() -> None:
     world = settled_world(12)
     woken: list[str] = []
 
-    def wake() -> bool:
+    def wake(_: str) -> bool:
         woken.append("n3")
         return True
 
@@ -293,7 +293,7 @@ def test_a_node_that_stops_lets_go_of_who_waits() -> None:
     node = world.nodes["n2"]
     woken: list[bool] = []
 
-    def wake() -> bool:
+    def wake(_: str) -> bool:
         woken.append(True)
         return True
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from raftq.replica.waiters import QueueKey, Waiters
+from raftq.replica.waiters import Place, QueueKey, Waiters
 
 Q, R = ("a", "q"), ("a", "r")
+IN_Q, IN_R = ("a", "q", ""), ("a", "r", "")
 
 
 class Room:
@@ -27,8 +28,8 @@ class Room:
     def reach(self, index: int, number: int) -> None:
         self.forget[number] = self.waiters.when_applied(index, self.waker(number))
 
-    def waker(self, number: int) -> Callable[[], bool]:
-        def wake() -> bool:
+    def waker(self, number: int) -> Callable[..., bool]:
+        def wake(_: str = "") -> bool:
             if number not in self.gone:
                 self.woken.append(number)
             return number not in self.gone
@@ -39,19 +40,19 @@ class Room:
 WAKES = [
     # (what became ready, who of 1, 2, 3 at Q and 4 at R is woken)
     ("nothing", {}, []),
-    ("one message", {Q: 1}, [1]),
-    ("two messages", {Q: 2}, [1, 2]),
-    ("more messages than waiters", {Q: 9}, [1, 2, 3]),
-    ("another queue", {R: 1}, [4]),
-    ("both", {R: 1, Q: 1}, [4, 1]),
-    ("a queue where nobody waits", {("b", "q"): 5}, []),
-    ("no message after all", {Q: 0}, []),
+    ("one message", {IN_Q: 1}, [1]),
+    ("two messages", {IN_Q: 2}, [1, 2]),
+    ("more messages than waiters", {IN_Q: 9}, [1, 2, 3]),
+    ("another queue", {IN_R: 1}, [4]),
+    ("both", {IN_R: 1, IN_Q: 1}, [4, 1]),
+    ("a queue where nobody waits", {("b", "q", ""): 5}, []),
+    ("no message after all", {IN_Q: 0}, []),
 ]
 
 
 @pytest.mark.parametrize(("ready", "woken"), [w[1:] for w in WAKES], ids=[w[0] for w in WAKES])
 def test_each_message_wakes_one_who_waits_in_order(
-    ready: dict[QueueKey, int], woken: list[int]
+    ready: dict[Place, int], woken: list[int]
 ) -> None:
     room = Room()
     room.wait(Q, 1, 2, 3)
@@ -59,7 +60,7 @@ def test_each_message_wakes_one_who_waits_in_order(
     room.waiters.wake(ready, 0)
     assert room.woken == woken
     assert room.waiters.parked == 4 - len(woken)
-    room.waiters.wake({Q: 9, R: 9}, 0)
+    room.waiters.wake({IN_Q: 9, IN_R: 9}, 0)
     assert sorted(room.woken) == [1, 2, 3, 4]
     assert room.waiters.parked == 0
 
@@ -70,7 +71,7 @@ def test_who_was_forgotten_is_passed_over() -> None:
     room.forget[1]()
     room.forget[2]()
     assert room.waiters.parked == 1
-    room.waiters.wake({Q: 1}, 0)
+    room.waiters.wake({IN_Q: 1}, 0)
     assert room.woken == [3]
 
 
@@ -78,7 +79,7 @@ def test_a_wake_that_nobody_took_is_for_the_next() -> None:
     room = Room()
     room.wait(Q, 1, 2, 3)
     room.gone = {1}
-    room.waiters.wake({Q: 1}, 0)
+    room.waiters.wake({IN_Q: 1}, 0)
     assert room.woken == [2]
     assert room.waiters.parked == 1
 
@@ -86,12 +87,12 @@ def test_a_wake_that_nobody_took_is_for_the_next() -> None:
 def test_the_last_waiter_may_forget_itself_when_it_is_woken() -> None:
     waiters = Waiters()
 
-    def wake() -> bool:
+    def wake(_: str) -> bool:
         forget()
         return True
 
     forget = waiters.when_ready(Q, wake)
-    waiters.wake({Q: 1}, 0)
+    waiters.wake({IN_Q: 1}, 0)
     assert waiters.parked == 0
 
 
@@ -107,12 +108,12 @@ def test_who_no_longer_waits_for_an_index_is_forgotten() -> None:
 def test_forgetting_does_no_harm_twice_or_after_the_wake() -> None:
     room = Room()
     room.wait(Q, 1)
-    room.waiters.wake({Q: 1}, 0)
+    room.waiters.wake({IN_Q: 1}, 0)
     room.wait(Q, 2)
     room.forget[1]()
     room.forget[1]()
     assert room.waiters.parked == 1
-    room.waiters.wake({Q: 1}, 0)
+    room.waiters.wake({IN_Q: 1}, 0)
     assert room.woken == [1, 2]
 
 
@@ -123,7 +124,7 @@ def test_a_late_forget_does_not_touch_who_waits_in_the_same_place_now() -> None:
     room.forget[2]()
     room.wait(Q, 3)
     room.forget[1]()
-    room.waiters.wake({Q: 1}, 0)
+    room.waiters.wake({IN_Q: 1}, 0)
     assert room.woken == [3]
 
 
@@ -157,14 +158,14 @@ def test_a_snapshot_lets_everybody_look() -> None:
 def test_who_waits_again_when_woken_is_woken_by_the_next_message() -> None:
     room = Room()
 
-    def wait_again() -> bool:
+    def wait_again(_: str) -> bool:
         room.wait(Q, 2)
         return True
 
     room.waiters.when_ready(Q, wait_again)
     room.waiters.wake_everybody(0)
     assert room.woken == []
-    room.waiters.wake({Q: 1}, 0)
+    room.waiters.wake({IN_Q: 1}, 0)
     assert room.woken == [2]
 
 
@@ -184,3 +185,31 @@ def test_a_snapshot_may_have_changed_subscriptions() -> None:
     waiters.when_subscriptions_change(lambda: heard.append("changed"))
     waiters.wake_everybody(1)
     assert heard == ["changed"]
+
+
+ZONES = [
+    # (what became ready where, who is woken)
+    # 1 takes from any zone, 2 and 3 from y, 4 from z; 3 also hears of others.
+    ("for any and its own", {"y": 2}, [1, 2]),
+    ("its own alone", {"z": 9}, [1, 4, 3]),
+    ("of no zone: for all, in order", {"": 3}, [1, 2, 3]),
+    ("of a zone that nobody is in", {"x": 1}, [1]),
+    ("more than whoever takes any can have", {"x": 2}, [1, 3]),
+    ("of several", {"z": 1, "x": 1}, [1, 3]),
+]
+
+
+@pytest.mark.parametrize(("ready", "woken"), [z[1:] for z in ZONES], ids=[z[0] for z in ZONES])
+def test_who_can_not_take_it_is_not_woken_by_it(ready: dict[str, int], woken: list[int]) -> None:
+    room = Room()
+    waiting = [(1, None, False), (2, "y", False), (3, "y", True), (4, "z", False)]
+    for number, zone, others in waiting:
+        room.forget[number] = room.waiters.when_ready(
+            Q, room.waker(number), zone=zone, others=others
+        )
+    room.waiters.wake({(*Q, zone): count for zone, count in ready.items()}, 0)
+    assert room.woken == woken
+    assert room.waiters.parked == 4 - len(woken)
+    room.waiters.wake_everybody(0)
+    assert sorted(room.woken) == [1, 2, 3, 4]
+    assert room.waiters.parked == 0
