@@ -202,16 +202,17 @@ class Courier:
         finally:
             activity.in_flight -= 1
             hold.posting.discard(asyncio.current_task())
-        try:
-            service.observe_delivery(ended.how, service.monotonic() - started_s)
-            self._note(ended)
-            if not hold.lost:
-                await self._settle(self._consequence(hold, given, ended))
-            if ended.how is Delivery.GONE:
-                await self._disable(ended.error)
-        finally:
+            # Before it is settled, so that the next claim goes into the log with that.
             self._slots.give(1)
             self._node_slots.give(1)
+        service.observe_delivery(ended.how, service.monotonic() - started_s)
+        self._note(ended)
+        if ended.how is Delivery.GONE:
+            self.stop()
+        if not hold.lost:
+            await self._settle(self._consequence(hold, given, ended))
+        if ended.how is Delivery.GONE:
+            await self._disable(ended.error)
 
     def _consequence(self, hold: _Hold, given: Delivered, ended: Ended) -> QueueCommand:
         """What becomes of the message; when its attempts are used up it is a dead letter."""
@@ -246,7 +247,6 @@ class Courier:
 
     async def _disable(self, reason: str) -> None:
         """The receiver wants no more; another one under the same name may."""
-        self.stop()
         await self._settle(DisableSubscription(*self.view.names, self.view.revision, reason))
 
     def _note(self, ended: Ended) -> None:
