@@ -6,12 +6,13 @@ end may reach past this port, the native REST API included.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
-from statemachine.commands import Barrier, Once, QueueCommand, Timing
+from statemachine.commands import Barrier, Once, QueueCommand, SubscriptionName, Timing
 from statemachine.kv import Reader
 from statemachine.outcomes import Outcome
 from statemachine.settings import Effective
@@ -51,6 +52,39 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms_max: int = 315_360_000_000  # Ten years.
     page_max: int = 1_000
     idempotency_window_ms: int = 86_400_000
+
+
+class WebhookPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Where this node posts messages of subscriptions, and how much at once."""
+
+    enabled: bool = True
+    allow: tuple[str, ...] = ()  # Networks beside the public ones.
+    http: bool = False  # Without TLS too.
+    ports: tuple[int, ...] = ()  # Beside 80, 443 and those from 1024 on.
+    requests_max: int = 128
+
+
+class Delivery(enum.StrEnum):
+    """How an attempt to post a message can end."""
+
+    DELIVERED = "delivered"  # 2xx.
+    REJECTED = "rejected"  # Any other status below 500.
+    FAILED = "failed"  # 5xx.
+    BUSY = "busy"  # 429 or 503.
+    GONE = "gone"  # 410.
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    FORBIDDEN = "forbidden"  # An address or URL that this node does not connect to.
+    LOST = "lost"  # The claim or the subscription ended meanwhile.
+
+
+class Activity(msgspec.Struct, kw_only=True):
+    """What the node that runs a subscription has seen since it took it over."""
+
+    in_flight: int = 0
+    last_success_ms: int | None = None
+    last_error_ms: int | None = None
+    last_error: str = ""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +172,9 @@ class Service(Protocol):
     """One node's queue service."""
 
     limits: Limits
+    webhooks: WebhookPolicy
+    activity: dict[SubscriptionName, Activity]
+    """Of the subscriptions that this node runs: kept by what runs them, for others to read."""
 
     async def propose(self, command: QueueCommand | Once | Barrier) -> Outcome:
         """Commit the command and answer its outcome, which this replica has applied by then.
@@ -210,6 +247,18 @@ class Service(Protocol):
 
     def is_stopping(self) -> bool:
         """Whether this node is about to stop; watches are told when it begins to."""
+        ...
+
+    async def subscriptions_changed(self, seen: int, timeout_s: float) -> int:
+        """Wait until this replica sees a change of subscriptions, or of who runs them.
+
+        Answers a number that grows with each change: at once if it is not ``seen``, and
+        else when it no longer is, or at the timeout.
+        """
+        ...
+
+    def observe_delivery(self, how: Delivery, seconds: float) -> None:
+        """Count one attempt to post a message."""
         ...
 
     def status(self) -> Status:

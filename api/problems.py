@@ -44,6 +44,8 @@ KINDS: dict[str, Kind] = {
     Reason.FAN_OUT_TOO_LARGE: Kind(413, "The bindings would make too many copies"),
     Reason.FAN_OUT_BUSY: Kind(503, "Too many copies are being made"),
     Reason.STALE_TICK: Kind(409, "The schedule does not wait for this tick"),
+    Reason.NO_SUBSCRIPTION: Kind(404, "No such subscription"),
+    Reason.TOO_MANY_SUBSCRIPTIONS: Kind(409, "The queue has too many subscriptions"),
     # Refused at the door.
     "invalid_schedule": Kind(400, "The schedule can not be followed"),
     "no_route": Kind(404, "No such resource"),
@@ -64,6 +66,8 @@ KINDS: dict[str, Kind] = {
     "request_too_large": Kind(413, "The request is too large"),
     "headers_too_large": Kind(431, "Too many or too large message headers"),
     "unsupported_media_type": Kind(415, "Unsupported media type"),
+    "url_forbidden": Kind(400, "Nothing may be posted to this URL"),
+    "webhooks_disabled": Kind(403, "The node does not post messages"),
     # Not served.
     "no_leader": Kind(503, "No leader"),
     "overloaded": Kind(503, "Overloaded"),

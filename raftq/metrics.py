@@ -86,6 +86,8 @@ GAUGES = {
     "parked_polls": "Claims waiting for a message",
     "event_readers": "Open streams of events",
     "pending_requests": "Requests waiting for their commit",
+    "webhook_subscriptions": "Subscriptions that this node runs",
+    "webhook_requests": "Messages that this node is posting",
 }
 DISTRIBUTIONS = {
     "entry_commands": ("Commands per entry made here as the leader", COUNTS),
@@ -105,6 +107,11 @@ TRAFFIC = {
 
 class Metrics(Collector):
     """One node's numbers. Attributes named as in the tables above are there to be changed."""
+
+    webhook_subscriptions = 0
+    webhook_requests = 0
+    _requests: dict[tuple[str, str, int], Distribution]
+    _deliveries: dict[str, Distribution]
 
     def __init__(
         self, *, node: str = "", zone: str = "", peers: Mapping[str, str] | None = None
@@ -149,7 +156,7 @@ class Metrics(Collector):
         self.crossings = Crossings(zone, peers or {})
         self._node = (node, zone)
         self._interventions: Counter[str] = Counter()
-        self._requests: dict[tuple[str, str, int], Distribution] = {}
+        self._requests, self._deliveries = {}, {}
         self._before_render: list[Callable[[], None]] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -164,6 +171,13 @@ class Metrics(Collector):
         child = self._requests.get((route, method, status))
         if child is None:
             child = self._requests[route, method, status] = Distribution(SECONDS)
+        child.observe(seconds)
+
+    def observe_delivery(self, how: enum.StrEnum, seconds: float) -> None:
+        """Count one attempt to post a message; the enumeration keeps the labels few."""
+        child = self._deliveries.get(how.value)
+        if child is None:
+            child = self._deliveries[how.value] = Distribution(SECONDS)
         child.observe(seconds)
 
     def appended(self, commands: int, size_bytes: int) -> None:
@@ -240,6 +254,12 @@ class Metrics(Collector):
         for (route, method, status), child in self._requests.items():
             child.add_to(requests, [route, method, str(status)])
         yield requests
+        deliveries = HistogramMetricFamily(
+            "raftq_webhook_seconds", "Time of an attempt to post a message", labels=["outcome"]
+        )
+        for outcome, child in self._deliveries.items():
+            child.add_to(deliveries, [outcome])
+        yield deliveries
 
     def _crossing(self) -> Iterator[Metric]:
         for name, help_text in TRAFFIC.items():

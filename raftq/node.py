@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 import api.app
 from api.problems import Problem
 from api.rest.requests import ABORT
+from api.webhooks.runner import Runner
 from raftq import logs
 from raftq.clock import AsyncioRuntime
 from raftq.config import Config, split_address
@@ -35,6 +36,7 @@ from raftq.workers import Workers
 EXIT_FATAL = 70  # EX_SOFTWARE
 EXIT_START = 78  # EX_CONFIG: it never ran
 GRACE_S = 5.0
+POSTING_GRACE_S = 3.0
 GC_ALLOCATIONS = 50_000
 HEAD_BYTES_MAX = 65_536
 _HEAD_PROBLEM = Problem(
@@ -84,6 +86,24 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
 
 
+class Posting:
+    """Posting messages, beside everything else: if it breaks, other nodes take it over."""
+
+    def __init__(self, service: NodeService) -> None:
+        self._runner = Runner(service)
+        self._task = asyncio.get_running_loop().create_task(self._runner.run())
+        self._task.add_done_callback(self._ended)
+
+    async def stop(self) -> None:
+        """Finish what is being posted, or give it back."""
+        await self._runner.stop(POSTING_GRACE_S)
+        self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logs.logger("webhooks").error("posting has ended", exc_info=error)
+
+
 def run(config: Config, *, bootstrap: bool = False) -> int:
     """Serve until SIGTERM or SIGINT; the exit status."""
     logs.configure(config.log.level, config.log.format, config.node.name)
@@ -126,13 +146,13 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
         log.debug("cannot start", exc_info=error)
         return EXIT_START
     serving = loop.create_task(server.serve(sockets=[listener]))
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    posting = Posting(service) if config.webhooks.enabled else None
     _settle_garbage_collector()
     log.info("serving", api=config.node.api_url, peers=config.node.peer_listen)
-    await stop.wait()
+    await _told_to_stop(loop)
     log.info("stopping")
+    if posting is not None:
+        await posting.stop()
     stopped = asyncio.Event()
     replica.stop(stopped.set)
     await stopped.wait()
@@ -145,6 +165,13 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
     replica.close()
     log.info("stopped")
     return 0
+
+
+async def _told_to_stop(loop: asyncio.AbstractEventLoop) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
 
 
 def _settle_garbage_collector() -> None:

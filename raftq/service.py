@@ -8,13 +8,16 @@ from dataclasses import asdict
 from typing import TypeVar
 
 from api.ports import (
+    Activity,
     Cluster,
+    Delivery,
     InvalidTiming,
     Limits,
     Member,
     OutcomeUnknown,
     Status,
     Unavailable,
+    WebhookPolicy,
     ZoneMessages,
     Zones,
     ZoneTraffic,
@@ -27,7 +30,15 @@ from raftq.replica.replica import Replica
 from raftq.replica.submitter import Accepted, Answer, NotSubmitted, Unknown
 from raftq.runtime import Runtime
 from statemachine import queries
-from statemachine.commands import Barrier, Enqueue, Once, PutSchedule, QueueCommand, Timing
+from statemachine.commands import (
+    Barrier,
+    Enqueue,
+    Once,
+    PutSchedule,
+    QueueCommand,
+    SubscriptionName,
+    Timing,
+)
 from statemachine.kv import Reader
 from statemachine.outcomes import Outcome
 from statemachine.settings import Effective
@@ -52,6 +63,8 @@ class NodeService:
         self, replica: Replica, config: Config, metrics: Metrics, runtime: Runtime
     ) -> None:
         self.limits: Limits = config.limits
+        self.webhooks: WebhookPolicy = config.webhooks
+        self.activity: dict[SubscriptionName, Activity] = {}
         self._replica = replica
         self._config = config
         self._metrics = metrics
@@ -168,6 +181,24 @@ class NodeService:
     def is_stopping(self) -> bool:
         """See ``api.ports.Service``."""
         return self._replica.stopping
+
+    async def subscriptions_changed(self, seen: int, timeout_s: float) -> int:
+        """See ``api.ports.Service``."""
+        waiters = self._replica.waiters
+        if waiters.subscription_changes == seen:
+            changed: asyncio.Future[bool] = self._loop.create_future()
+            forget = waiters.when_subscriptions_change(lambda: _set(changed, True))
+            timer = self._loop.call_later(timeout_s, _set, changed, False)
+            try:
+                await changed
+            finally:
+                timer.cancel()
+                forget()
+        return waiters.subscription_changes
+
+    def observe_delivery(self, how: Delivery, seconds: float) -> None:
+        """See ``api.ports.Service``."""
+        self._metrics.observe_delivery(how, seconds)
 
     def status(self) -> Status:
         """See ``api.ports.Service``. One look per turn of the loop serves all its requests."""
@@ -316,6 +347,8 @@ class NodeService:
         metrics.parked_polls = replica.waiters.parked
         metrics.event_readers = replica.waiters.watching
         metrics.pending_requests = replica.submitter.pending
+        metrics.webhook_subscriptions = len(self.activity)
+        metrics.webhook_requests = sum(one.in_flight for one in self.activity.values())
         totals = queries.totals(replica.reader())
         metrics.accounts, metrics.queues = totals.accounts, totals.queues
         metrics.message_bytes = totals.bytes

@@ -11,67 +11,26 @@ Times are whole milliseconds; ``None`` means "as the queue says".
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
+
+from statemachine.parts import DeadLetter as DeadLetter
+from statemachine.parts import HeaderMatch as HeaderMatch
+from statemachine.parts import MessageId as MessageId
+from statemachine.parts import Missed as Missed
+from statemachine.parts import NewMessage as NewMessage
+from statemachine.parts import PartAck as PartAck
+from statemachine.parts import PartPut as PartPut
+from statemachine.parts import PartRelease as PartRelease
+from statemachine.parts import QueueSettings as QueueSettings
+from statemachine.parts import SubscriptionName as SubscriptionName
+from statemachine.parts import SubscriptionSettings as SubscriptionSettings
+from statemachine.parts import Timing as Timing
 
 T = TypeVar("T")
 
 ENTRY_VERSION = 1
-MessageId = bytes
-"""Ten bytes: u16 lane, u64 sequence, big-endian; the end of the message's key."""
-
-
-class DeadLetter(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a dead letter was before, and why it is one."""
-
-    reason: str  # "max_deliveries" or "rejected".
-    error: str  # What was last said to be wrong with it, if anything was.
-    queue: str
-    id: MessageId
-    deliveries: int
-    enqueued_ms: int
-
-
-class NewMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A message as its producer sent it. ``body`` is opaque."""
-
-    body: bytes
-    content_type: str
-    headers: tuple[tuple[str, str], ...] = ()
-    ttl_ms: int | None = None
-    delay_ms: int | None = None
-    zone: str = ""
-    priority: int = 0  # Up to 9, which goes first.
-    group: str = ""  # Messages of one group go one at a time, in order; empty: of none.
-    dedup_id: str = ""  # Empty: any number of them.
-    not_before_ms: int | None = None  # Instead of a delay.
-    dead: DeadLetter | None = None
-    content_encoding: str = ""  # Of the body, which is not looked into.
-
-
-class QueueSettings(msgspec.Struct, frozen=True, array_like=True):
-    """What an operator may set on a queue, or on an account as its queues' defaults.
-
-    ``None`` in a queue means the account's default; ``None`` in an account means
-    the built-in one (``statemachine.settings``). A ``ttl_ms`` of 0 means for ever,
-    a ``max_deliveries`` of 0 any number, and a ``dead_letter_queue`` of "" the usual one.
-    """
-
-    ttl_ms: int | None = None
-    delay_ms: int | None = None
-    lease_ms: int | None = None
-    metadata: bytes | None = None  # A JSON object, opaque to the state machine.
-    max_deliveries: int | None = None
-    dead_letter_queue: str | None = None
-    retry_delay_ms: int | None = None
-    retry_delay_max_ms: int | None = None
-    dedup_window_ms: int | None = None
-    zone_mode: str | None = None  # What claims do that do not say.
-    locality_wait_ms: int | None = None
-    history_ms: int | None = None  # For how long events are kept, at least; 0: none are.
-    history_bytes: int | None = None  # How much is kept of them, at most; 0: nothing.
-    persistent: bool | None = None  # Of messages that do not say; the nodes go by it, not the log.
 
 
 class Enqueue(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -241,32 +200,6 @@ class TakeDigest(msgspec.Struct, frozen=True, array_like=True, tag=19):
     """Ask every node to take a digest of its state right after this entry."""
 
 
-class PartAck(msgspec.Struct, frozen=True, array_like=True):
-    """See ``Ack``."""
-
-    queue: str
-    claim: int
-    ids: tuple[MessageId, ...] | None = None
-
-
-class PartPut(msgspec.Struct, frozen=True, array_like=True):
-    """See ``Enqueue``."""
-
-    queue: str
-    messages: tuple[NewMessage, ...]
-
-
-class PartRelease(msgspec.Struct, frozen=True, array_like=True):
-    """See ``Release``."""
-
-    queue: str
-    claim: int
-    ids: tuple[MessageId, ...] | None = None
-    delay_ms: int | None = None
-    reason: str = ""
-    dead: bool = False
-
-
 class Transact(msgspec.Struct, frozen=True, array_like=True, tag=20):
     """Do all of it, or nothing if one of the claims does not hold what is named."""
 
@@ -305,17 +238,6 @@ class CancelRedrive(msgspec.Struct, frozen=True, array_like=True, tag=23):
     queue: str
 
 
-class HeaderMatch(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A header that has one of the values, or begins with one of the prefixes.
-
-    Names are compared without regard to the case of ASCII letters.
-    """
-
-    header: str
-    values: tuple[str, ...] = ()
-    prefixes: tuple[str, ...] = ()
-
-
 class PutBinding(msgspec.Struct, frozen=True, array_like=True, tag=30):
     """Send messages put to ``queue`` that match to ``target`` instead; see ``bindings``.
 
@@ -335,24 +257,6 @@ class DeleteBinding(msgspec.Struct, frozen=True, array_like=True, tag=31):
     account: str
     queue: str
     target: str
-
-
-Missed = Literal["once", "skip", "all"]
-"""What becomes of ticks for which no leader was there."""
-
-
-class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """When a schedule ticks: by ``cron`` in ``timezone``, or every so often.
-
-    The state machine only keeps it: it can not tell what a calendar says.
-    """
-
-    cron: str = ""
-    every_ms: int = 0
-    timezone: str = "UTC"
-    start_ms: int | None = None
-    end_ms: int | None = None
-    missed: Missed = "once"
 
 
 class PutSchedule(msgspec.Struct, frozen=True, array_like=True, tag=32):
@@ -391,6 +295,55 @@ class Tick(msgspec.Struct, frozen=True, array_like=True, tag=34):
     skip: bool = False
 
 
+class PutSubscription(msgspec.Struct, frozen=True, array_like=True, tag=40):
+    """Create a subscription, or replace an existing one and let it run again.
+
+    ``made``: the secret was made up for it, and an existing one keeps its own.
+    """
+
+    account: str
+    queue: str
+    name: str
+    settings: SubscriptionSettings
+    secret: bytes
+    made: bool
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"PutSubscription({self.account!r}, {self.queue!r}, {self.name!r}, {self.settings})"
+
+
+class DeleteSubscription(msgspec.Struct, frozen=True, array_like=True, tag=41):
+    """Delete a subscription."""
+
+    account: str
+    queue: str
+    name: str
+
+
+class DisableSubscription(msgspec.Struct, frozen=True, array_like=True, tag=42):
+    """Let a subscription rest until it is put again, unless that has happened: see ``revision``."""
+
+    account: str
+    queue: str
+    name: str
+    revision: int
+    reason: str
+
+
+class TakeSubscriptions(msgspec.Struct, frozen=True, array_like=True, tag=43):
+    """A node that runs subscriptions says that it still does; it is believed for ``lease_ms``.
+
+    It gives back those in ``drop``, and gets those in ``take`` that no other such node has.
+    A lease of nothing gives all back.
+    """
+
+    node: str
+    lease_ms: int
+    take: tuple[SubscriptionName, ...] = ()
+    drop: tuple[SubscriptionName, ...] = ()
+
+
 QueueCommand = (
     Enqueue
     | Claim
@@ -413,6 +366,10 @@ QueueCommand = (
     | DeleteBinding
     | PutSchedule
     | DeleteSchedule
+    | PutSubscription
+    | DeleteSubscription
+    | DisableSubscription
+    | TakeSubscriptions
 )
 """What a front end may propose."""
 

@@ -23,6 +23,8 @@
     t timer      t u64(due_ms) u8(kind) rest               see ``timers``
     w whole      w u64(queue) name(group)                  GroupRecord
     x deleted    x u64(queue) u16(lane) u64(seq)           (empty): deleted while claimed
+    y runner     y 00 name(node)                           RunnerRecord
+    y hook       y 01 name(account) name(queue) name       SubscriptionRecord
     z delayed    z u64(queue) u16(lane) u64(seq)           u64 due_ms, u32 deliveries
 
 Keys compare as bytes exactly as their parts compare as values. Integers are
@@ -217,6 +219,29 @@ def deadline(queue_number: int, due_ms: int, kind: int = 0, subject: bytes = b""
 def split_deadline(key: bytes) -> tuple[int, int, bytes]:
     """The (due_ms, kind, subject) of a ``deadline`` key."""
     return number(key[9:17]), key[17], key[18:]
+
+
+def runner(node: str) -> bytes:
+    """The record of a node that runs subscriptions."""
+    return b"y\x00" + name(node)
+
+
+RUNNERS = b"y\x00"
+SUBSCRIPTIONS = b"y\x01"
+"""Where the subscriptions of all queues begin, and the runners end."""
+
+SUBSCRIPTIONS_END = b"y\x02"
+
+
+def subscriptions(account_name: str, queue_name: str) -> tuple[bytes, bytes]:
+    """Between which keys the subscriptions of a queue lie."""
+    low = SUBSCRIPTIONS + name(account_name) + name(queue_name)
+    return low, low + b"\xff"  # Above every name: none contains this byte.
+
+
+def subscription(account_name: str, queue_name: str, subscription_name: str) -> bytes:
+    """A subscription's record. It goes by names, since a purge gives the queue a new number."""
+    return subscriptions(account_name, queue_name)[0] + name(subscription_name)
 
 
 def timer(due_ms: int, kind: int = 0, subject: bytes = b"") -> bytes:

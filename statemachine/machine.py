@@ -22,6 +22,7 @@ from statemachine import (
     redrive,
     schedules,
     sessions,
+    subscriptions,
     sweeps,
     transactions,
 )
@@ -38,6 +39,8 @@ from statemachine.commands import (
     DeleteMessages,
     DeleteQueue,
     DeleteSchedule,
+    DeleteSubscription,
+    DisableSubscription,
     Enqueue,
     Entry,
     Extend,
@@ -51,12 +54,14 @@ from statemachine.commands import (
     PutBinding,
     PutQueue,
     PutSchedule,
+    PutSubscription,
     QueueSettings,
     Redrive,
     Release,
     ReportDigest,
     Sweep,
     TakeDigest,
+    TakeSubscriptions,
     Tick,
     Transact,
 )
@@ -140,6 +145,11 @@ class Machine:
             return found.in_force()
         owner = self._state.find_account(account)
         return BUILT_IN if owner is None else effective(QueueSettings(), owner.record.defaults)
+
+    def take_subscriptions_moved(self) -> bool:
+        """Whether a subscription or a runner has come, gone, or changed since last asked."""
+        moved, self._state.subscriptions_moved = self._state.subscriptions_moved, False
+        return moved
 
     def next_due_ms(self) -> int | None:
         """The log time at which a sweep is wanted next; None if nothing will be due."""
@@ -238,7 +248,10 @@ def _run_rare(
             return _run_settings(state, command)
 
 
-_StandingCommand = PutBinding | DeleteBinding | PutSchedule | DeleteSchedule
+_SubscriptionCommand = (
+    PutSubscription | DeleteSubscription | DisableSubscription | TakeSubscriptions
+)
+_StandingCommand = PutBinding | DeleteBinding | PutSchedule | DeleteSchedule | _SubscriptionCommand
 _SettingsCommand = (
     PutQueue
     | PatchQueue
@@ -279,5 +292,19 @@ def _run_standing(state: State, command: _StandingCommand) -> Outcome:
             return schedules.put_schedule(state, command)
         case DeleteSchedule():
             return schedules.delete_schedule(state, command)
+        case _:
+            return _run_subscription(state, command)
+
+
+def _run_subscription(state: State, command: _SubscriptionCommand) -> Outcome:
+    match command:
+        case PutSubscription():
+            return subscriptions.put(state, command)
+        case DeleteSubscription():
+            return subscriptions.delete(state, command)
+        case DisableSubscription():
+            return subscriptions.disable(state, command)
+        case TakeSubscriptions():
+            return subscriptions.take(state, command)
         case _ as unreachable:
             assert_never(unreachable)

@@ -33,6 +33,8 @@ class Reason(enum.StrEnum):
     FAN_OUT_TOO_LARGE = "fan_out_too_large"  # By itself: it can never be done.
     FAN_OUT_BUSY = "fan_out_busy"  # Together with others that came at the same time.
     STALE_TICK = "stale_tick"
+    NO_SUBSCRIPTION = "no_subscription"
+    TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions"
 
 
 class Why(enum.StrEnum):
@@ -175,6 +177,24 @@ class Transacted(msgspec.Struct, frozen=True, array_like=True, tag=11):
     stale: tuple[StalePart, ...] = ()
 
 
+class SubscriptionStored(msgspec.Struct, frozen=True, array_like=True, tag=25):
+    """The subscription is in force; ``secret`` is there if it was made for this command."""
+
+    created: bool
+    secret: bytes
+
+    def __repr__(self) -> str:
+        """Without the secret: representations end up in logs."""
+        return f"SubscriptionStored(created={self.created})"
+
+
+class SubscriptionsTaken(msgspec.Struct, frozen=True, array_like=True, tag=26):
+    """The node runs subscriptions until ``until_ms``, as this ``runner``; 0 if it gave all back."""
+
+    runner: int
+    until_ms: int
+
+
 Outcome = (
     Refused
     | Enqueued
@@ -188,4 +208,6 @@ Outcome = (
     | Done
     | ManyExtended
     | Transacted
+    | SubscriptionStored
+    | SubscriptionsTaken
 )

@@ -57,6 +57,7 @@ def delete_queue(state: State, command: DeleteQueue) -> Outcome:
     _empty(state, queue)
     if queue.record.bindings:
         state.kv.delete(keys.bindings(*queue.names))
+    _drop_subscriptions(state, command.account, command.queue)
     state.drop_queue(queue)
     state.machine.queues -= 1
     queue.account.record.queues -= 1
@@ -181,6 +182,12 @@ def _set(state: State, queue: Queue, settings: QueueSettings) -> Outcome:
 def _has_more(record: QueueRecord) -> bool:
     """Whether there is something to a queue besides its messages."""
     return bool(record.claims or record.dedup_ids) or record.redrive_ms != FOR_EVER
+
+
+def _drop_subscriptions(state: State, account: str, name: str) -> None:
+    for key, _ in list(state.kv.scan(*keys.subscriptions(account, name))):
+        state.kv.delete(key)
+        state.subscriptions_moved = True
 
 
 def _empty(state: State, queue: Queue) -> None:

@@ -20,6 +20,7 @@ from statemachine.commands import (
     MessageId,
     NewMessage,
     QueueSettings,
+    SubscriptionSettings,
     Timing,
 )
 from statemachine.outcomes import Outcome
@@ -249,6 +250,30 @@ class ScheduleRecord(msgspec.Struct, array_like=True):
     behind: int = 0  # How many ticks in a row came after the time of the one that follows.
 
 
+class SubscriptionRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A subscription, and which runner has it, dead or alive."""
+
+    revision: int  # Another one each time it is put.
+    settings: SubscriptionSettings
+    secret: bytes
+    created_ms: int
+    node: str = ""
+    runner: int = 0
+    disabled_ms: int = 0
+    disabled_reason: str = ""  # Empty: it is not disabled.
+
+    def __repr__(self) -> str:
+        """Without the secret: representations end up in logs."""
+        return f"SubscriptionRecord({self.revision}, {self.settings}, node={self.node!r})"
+
+
+class RunnerRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A node that runs subscriptions; a new number each time it begins anew."""
+
+    number: int
+    until_ms: int
+
+
 class _Meta(msgspec.Struct, frozen=True, array_like=True):
     content_type: str
     headers: tuple[tuple[str, str], ...]
@@ -302,6 +327,8 @@ decode_bindings = msgspec.msgpack.Decoder(BindingsRecord).decode
 decode_schedule = msgspec.msgpack.Decoder(ScheduleRecord).decode
 decode_session = msgspec.msgpack.Decoder(SessionRecord).decode
 decode_redrive = msgspec.msgpack.Decoder(RedriveRecord).decode
+decode_subscription = msgspec.msgpack.Decoder(SubscriptionRecord).decode
+decode_runner = msgspec.msgpack.Decoder(RunnerRecord).decode
 decode_once = msgspec.msgpack.Decoder(OnceRecord).decode
 decode_event = msgspec.msgpack.Decoder(EventRecord).decode
 decode_outcomes = msgspec.msgpack.Decoder(tuple[Outcome, ...]).decode

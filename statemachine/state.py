@@ -232,6 +232,8 @@ class State:
         """Messages with events that are not in the history yet, see ``events``."""
         self.noted: dict[tuple[str, str], None] = {}
         """Queues with new events; an account's own have no queue's name."""
+        self.subscriptions_moved = False
+        """Whether a subscription or a runner has come, gone, or changed."""
         self._dirty_lanes: list[Lane] = []
         self._dirty: list[Account | Session] = []
         self._dirty_queues: list[Queue] = []

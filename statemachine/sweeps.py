@@ -1,7 +1,7 @@
 """What happens because time has passed: always by command, and bounded.
 
-An act is one lease ended, one delay over, one message expired, one idempotency key
-or session forgotten, or one look that found nothing to do any more.
+An act is one lease ended, one delay over, one message expired, one idempotency key,
+session or runner of subscriptions forgotten, or one look that found nothing to do any more.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from statemachine import (
     records,
     redrive,
     sessions,
+    subscriptions,
 )
 from statemachine.commands import Sweep
 from statemachine.deadlines import DEDUP, DELAY, EXPIRY, LEASE
 from statemachine.outcomes import Outcome, Swept
 from statemachine.records import FOR_EVER
 from statemachine.state import Queue, State
-from statemachine.timers import HISTORY, ONCE, QUEUE, Timer
+from statemachine.timers import HISTORY, ONCE, QUEUE, RUNNER, Timer
 
 
 def sweep(state: State, command: Sweep) -> Outcome:
@@ -54,6 +55,8 @@ def _go_off(state: State, timer: Timer, limit: int) -> int:
         once.forget(state, timer)
     elif timer.kind == HISTORY:
         events.forget_aged_of_account(state, timer)
+    elif timer.kind == RUNNER:
+        subscriptions.forget_runner(state, timer)
     else:
         sessions.expire(state, timer)
     return 1

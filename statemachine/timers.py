@@ -6,6 +6,7 @@
     ONCE       names of the key                (empty)             the end of its window
     SESSION    u64(session)                    (empty)             when it may be idle
     HISTORY    name(account)                   (empty)             when its own may be too old
+    RUNNER     name(node)                      (empty)             the end of its lease
 
 A queue has one timer at most: what is due in it is its own affair (``deadlines``).
 Timers are put in at or after log time, and swept in order; so no scan need start
@@ -24,6 +25,7 @@ QUEUE = 1
 ONCE = 2
 SESSION = 3
 HISTORY = 4
+RUNNER = 6
 
 
 class Timer(NamedTuple):

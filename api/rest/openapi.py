@@ -19,13 +19,14 @@ TAGS = ("messages", "claims", "queues", "bindings", "schedules")
 REF = "#/components/schemas/{name}"
 RAW = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 
-NOUNS = ("messages", "claims", "queues", "transactions", "events")
+NOUNS = ("messages", "claims", "queues", "transactions", "events", "subscriptions")
 PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "account": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "queue": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "target": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "schedule": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "message": {"type": "string", "pattern": f"^{parameters.MESSAGE_ID_PATTERN}$"},
+    "subscription": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "claim": {"type": "string", "pattern": f"^{parameters.CLAIM_PATTERN}$"},
 }
 

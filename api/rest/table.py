@@ -16,6 +16,7 @@ from api.rest import (
     queues,
     redrive,
     schedules,
+    subscriptions,
     transactions,
 )
 from api.rest.operations import Operation
@@ -28,6 +29,7 @@ _OPERATIONS: tuple[Operation[Any], ...] = (
     *redrive.OPERATIONS,
     *bindings.OPERATIONS,
     *schedules.OPERATIONS,
+    *subscriptions.OPERATIONS,
     *accounts.OPERATIONS,
     *events.OPERATIONS,
     *cluster.OPERATIONS,

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from raftq.cli import cluster, config, dev, offline, queue, schedule, serve, zones
+from raftq.cli import (
+    cluster,
+    config,
+    dev,
+    offline,
+    queue,
+    schedule,
+    serve,
+    subscription,
+    zones,
+)
 from raftq.cli.failure import Exit, Failure
 
 EPILOG = (
@@ -28,6 +38,7 @@ app.command("dev")(dev.dev)
 app.command("zones")(zones.zones)
 app.add_typer(queue.app, name="queue")
 app.add_typer(schedule.app, name="schedule")
+app.add_typer(subscription.app, name="subscription")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(config.app, name="config")
 app.add_typer(offline.journal_app, name="journal")

@@ -22,8 +22,7 @@ from raftq.cli.options import (
     connect,
     queue_path,
 )
-from raftq.cli.requests import pages as _pages
-from raftq.cli.requests import write as _write
+from raftq.cli.requests import pages, write
 
 
 class ZoneMode(enum.StrEnum):
@@ -59,7 +58,7 @@ def list_queues(
     """List the queues of an account with their counts."""
     with connect(url, timeout) as client:
         query = {"prefix": prefix} if prefix else {}
-        queues = list(_pages(client, f"{account_path(account)}/queues", "queues", query))
+        queues = list(pages(client, f"{account_path(account)}/queues", "queues", query))
     if as_json:
         output.print_json(queues)
         return
@@ -102,7 +101,7 @@ def peek(
     with connect(url, timeout) as client:
         query = {"include_claimed": "true"} if include_claimed else {}
         path = f"{queue_path(account, queue)}/messages"
-        found = list(islice(_pages(client, path, "messages", query, limit), limit))
+        found = list(islice(pages(client, path, "messages", query, limit), limit))
     _print_messages(found, ndjson)
     _exit_if_empty(found)
 
@@ -151,7 +150,7 @@ def claim(
         if ack:
             # What was printed must have reached its reader before it is gone from the queue.
             sys.stdout.flush()
-            _write(client, "POST", f"{path}/{claimed['claim']}/ack")
+            write(client, "POST", f"{path}/{claimed['claim']}/ack")
 
 
 @app.command()
@@ -167,7 +166,7 @@ def ack(
     body = messages.encode({"ids": ids}) if ids else None
     with connect(url, timeout) as client:
         path = f"{queue_path(account, queue)}/claims/{claim}/ack"
-        settled = _write(client, "POST", path, body=body)
+        settled = write(client, "POST", path, body=body)
     _report(settled["acked"], "acked", settled["stale"])
 
 
@@ -192,7 +191,7 @@ def release(
         query["reason"] = reason
     with connect(url, timeout) as client:
         path = f"{queue_path(account, queue)}/claims/{claim}"
-        settled = _write(client, "DELETE", path, query=query)
+        settled = write(client, "DELETE", path, query=query)
     _report(settled["released"], "released", settled["stale"])
 
 
@@ -215,7 +214,7 @@ def nack(
     body = messages.encode({key: value for key, value in asked.items() if value is not None})
     with connect(url, timeout) as client:
         path = f"{queue_path(account, queue)}/claims/{claim}/nack"
-        settled = _write(client, "POST", path, body=body)
+        settled = write(client, "POST", path, body=body)
     _report(settled["released"], "nacked", settled["stale"])
 
 
@@ -240,9 +239,9 @@ def redrive(
         if status:
             job = client.request("GET", path, repeatable=True).json()
         elif cancel:
-            job = _write(client, "DELETE", path)
+            job = write(client, "DELETE", path)
         else:
-            job = _write(client, "POST", path, body=body)
+            job = write(client, "POST", path, body=body)
     if as_json:
         output.print_json(job)
     else:
@@ -258,9 +257,9 @@ def purge(
     timeout: Timeout = 10.0,
 ) -> None:
     """Delete all messages of a queue, claimed ones too."""
-    _confirm(f"Delete all messages of {account}/{queue}?", yes)
+    confirm(f"Delete all messages of {account}/{queue}?", yes)
     with connect(url, timeout) as client:
-        deleted = _write(client, "DELETE", f"{queue_path(account, queue)}/messages")
+        deleted = write(client, "DELETE", f"{queue_path(account, queue)}/messages")
     typer.echo(f"{deleted['deleted']:,} deleted")
 
 
@@ -273,9 +272,9 @@ def remove(
     timeout: Timeout = 10.0,
 ) -> None:
     """Delete a queue with everything in it."""
-    _confirm(f"Delete the queue {account}/{queue} with all its messages?", yes)
+    confirm(f"Delete the queue {account}/{queue} with all its messages?", yes)
     with connect(url, timeout) as client:
-        _write(client, "DELETE", queue_path(account, queue))
+        write(client, "DELETE", queue_path(account, queue))
     typer.echo(f"{queue} deleted")
 
 
@@ -293,7 +292,8 @@ def _report(count: int, done: str, stale: list[str]) -> None:
         raise Failure(f"not held by this claim: {', '.join(stale)}")
 
 
-def _confirm(question: str, yes: bool) -> None:
+def confirm(question: str, yes: bool) -> None:
+    """Go on only if the answer is yes."""
     if yes:
         return
     if not sys.stdin.isatty():

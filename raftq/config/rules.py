@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from api.webhooks import targets
 from raftq.config.schema import Config, MemberConfig, split_address
 
 SECRET_BYTES_MIN = 16
@@ -34,6 +35,7 @@ def problems(config: Config) -> Iterator[Problem]:
     yield from _secret(config)
     yield from _raft(config)
     yield from _limits(config)
+    yield from _webhooks(config)
     if not config.api.frontends:
         yield Problem(("api.frontends",), "name at least one, or the node serves nobody")
 
@@ -144,6 +146,19 @@ def _limits(config: Config) -> Iterator[Problem]:
     if 2 * limits.request_bytes_max > raft.entry_bytes_max:
         reason = f"must not be above half of raft.entry_bytes_max ({raft.entry_bytes_max // 2})"
         yield Problem(("limits.request_bytes_max", "raft.entry_bytes_max"), reason)
+
+
+def _webhooks(config: Config) -> Iterator[Problem]:
+    webhooks = config.webhooks
+    for text in webhooks.allow:
+        try:
+            targets.network(text)
+        except ValueError as error:
+            yield Problem(("webhooks.allow",), f"{error}; write networks as 10.0.0.0/8")
+    if any(not 0 < port < 65_536 for port in webhooks.ports):
+        yield Problem(("webhooks.ports",), "ports are from 1 to 65535")
+    if webhooks.requests_max < 1:
+        yield Problem(("webhooks.requests_max",), "must be at least 1")
 
 
 def _address(key: str, text: str) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from api.ports import Limits
+from api.ports import Limits, WebhookPolicy
 
 MIB = 1 << 20
 
@@ -109,6 +109,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     storage: StorageConfig = StorageConfig()
     limits: Limits = Limits()
     api: ApiConfig = ApiConfig()
+    webhooks: WebhookPolicy = WebhookPolicy()
     log: LogConfig = LogConfig()
 
     def fingerprint(self) -> str:

@@ -348,15 +348,16 @@ class Replica:
         change = membership_change(entry.payload)
         assert change is not None
         self._membership.applied(entry)
-        self._log.info(
-            "membership changed", add=change.add, member=change.member, index=entry.index
-        )
+        at, member = entry.index, change.member
+        self._log.info("membership changed", add=change.add, member=member, index=at)
 
     def digest_wanted(self, index: int) -> None:
         """See ``applier.Listener``."""
         self._digests.take(index, self._applier.store)
 
     def _wake_waiters(self) -> None:
+        if self.machine.take_subscriptions_moved():
+            self.waiters.subscriptions_changed()
         self.waiters.wake(self.machine.take_woken(), self.machine.applied_index)
         self.waiters.noted(self.machine.take_noted())
 

@@ -56,6 +56,9 @@ class Waiters:
         self._ready: dict[QueueKey, _Waiting] = {}
         self._reaching: dict[object, tuple[int, Callback]] = {}
         self._watchers: dict[tuple[str, str | None], dict[Watcher, None]] = {}
+        self._watching: dict[object, Callback] = {}
+        self.subscription_changes = 0
+        """How often subscriptions, or who runs them, have changed."""
         self._numbers = 0
 
     @property
@@ -128,6 +131,23 @@ class Waiters:
                 for watcher in self._watchers.get(key, ()):
                     watcher.tell(queue)
 
+    def when_subscriptions_change(self, callback: Callback) -> Callable[[], None]:
+        """Call back at the next change; answers how to stop waiting."""
+        ticket = object()
+        self._watching[ticket] = callback
+
+        def forget() -> None:
+            self._watching.pop(ticket, None)
+
+        return forget
+
+    def subscriptions_changed(self) -> None:
+        """A round was applied that changed subscriptions, or who runs them."""
+        self.subscription_changes += 1
+        watching, self._watching = self._watching, {}
+        for callback in watching.values():
+            callback()
+
     def wake(self, woken: Mapping[Place, int], applied_index: int) -> None:
         """A round was applied: so many messages became ready, and the state stands at the index."""
         for (account, queue, zone), count in woken.items():
@@ -141,6 +161,7 @@ class Waiters:
 
     def wake_everybody(self, applied_index: int) -> None:
         """What became ready inside a snapshot is not known: let everybody look."""
+        self.subscriptions_changed()
         woken = {
             (*key, ""): sum(len(waiting) for waiting in queue.by_zone.values())
             for key, queue in self._ready.items()

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from api import problems
 from api.app import Application
+from api.ports import WebhookPolicy
 from api.rest.table import TABLE
 from local_service import LocalService
 from statemachine.commands import NewMessage, PutSchedule, Timing
@@ -31,6 +32,7 @@ HOURLY = {
     "missed": "all",
 }
 ABSENT_CLAIM = "0" * 16
+HOOK = {"url": "https://hook.example/x", "headers": {"a": "b"}, "retry": {"attempts": 3}}
 
 Prepare = Callable[[TestClient, LocalService], dict[str, str]]
 
@@ -118,6 +120,22 @@ def many_schedules(client: TestClient, service: LocalService) -> dict[str, str]:
             await service.propose(PutSchedule("shop", f"s{number}", "q", new, timing, first_ms))
 
     asyncio.run(put_all())
+    return {}
+
+
+def a_subscription(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.put(f"{QUEUE}/subscriptions/hook", json=HOOK)
+    return {}
+
+
+def many_subscriptions(client: TestClient, service: LocalService) -> dict[str, str]:
+    for number in range(16):
+        client.put(f"{QUEUE}/subscriptions/{number}", json=HOOK)
+    return {}
+
+
+def no_webhooks(client: TestClient, service: LocalService) -> dict[str, str]:
+    service.webhooks = WebhookPolicy(enabled=False)
     return {}
 
 
@@ -246,6 +264,17 @@ CASES = [
     Case("get_schedule", 404),
     Case("delete_schedule", 204, a_schedule),
     Case("delete_schedule", 404),
+    Case("list_subscriptions", 200, a_subscription, query="?limit=1&prefix=h"),
+    Case("list_subscriptions", 404),
+    Case("put_subscription", 201, json=HOOK),
+    Case("put_subscription", 200, a_subscription, json=HOOK),
+    Case("put_subscription", 400, json={"url": "http://127.0.0.1/"}),
+    Case("put_subscription", 403, no_webhooks, json=HOOK),
+    Case("put_subscription", 409, many_subscriptions, json=HOOK),
+    Case("get_subscription", 200, a_subscription),
+    Case("get_subscription", 404, a_queue),
+    Case("delete_subscription", 204, a_subscription),
+    Case("delete_subscription", 404, a_queue),
     Case("list_accounts", 200, an_account),
     Case("put_account", 201, json={"defaults": {"lease": 5}}),
     Case("put_account", 200, an_account),
@@ -322,6 +351,7 @@ def test_an_operation_answers_as_it_says(
     ids = case.prepare(client, service)
     values = {"account": "shop", "queue": "orders", "message": ABSENT_ID, "claim": ABSENT_CLAIM}
     values |= {"target": "europe", "schedule": "nightly"}
+    values["subscription"] = "hook"
     target = re.sub(r"{(\w+)}", lambda name: (values | ids)[name.group(1)], path)
     _check_request(document, operation, case)
     more = {key: value for key, value in [("json", case.json), ("content", case.content)] if value}

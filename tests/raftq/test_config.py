@@ -96,6 +96,7 @@ def test_file_environment_and_flag_override_each_other_in_this_order(tmp_path: P
         ("node.name=007", "node", "name", "007"),
         ("log.format=json", "log", "format", "json"),
         ("limits.page_max=7", "limits", "page_max", 7),
+        ('webhooks.allow=["10.0.0.0/8"]', "webhooks", "allow", ("10.0.0.0/8",)),
         ("node.zone=a=b", "node", "zone", None),
     ],
 )
@@ -317,3 +318,18 @@ def test_rubbish_is_a_readable_fault(text: str, tmp_path: Path) -> None:
 
 def test_a_missing_file_is_a_readable_fault(tmp_path: Path) -> None:
     assert faults(tmp_path / "none.toml") == [f"{tmp_path / 'none.toml'}: no such file"]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('webhooks.allow=["10.0.0.1/8"]', "webhooks.allow"),
+        ('webhooks.allow=["localhost"]', "webhooks.allow"),
+        ("webhooks.ports=[0]", "webhooks.ports"),
+        ("webhooks.ports=[65536]", "webhooks.ports"),
+        ("webhooks.requests_max=0", "webhooks.requests_max"),
+    ],
+)
+def test_where_webhooks_may_go_is_checked(text: str, key: str) -> None:
+    (fault,) = faults(None, None, text)
+    assert fault.startswith(f"{key}: ")

@@ -75,6 +75,14 @@ def test_requests_are_told_apart_by_route_method_and_status() -> None:
     assert set(counts.values()) == {2}
 
 
+def test_deliveries_are_told_apart_by_how_they_ended() -> None:
+    metrics = Metrics()
+    metrics.observe_delivery(Kind.ODD, 0.1)
+    metrics.observe_delivery(Kind.ODD, 0.2)
+    found = samples(metrics)
+    assert found[("raftq_webhook_seconds_count", "outcome=odd")] == 2
+
+
 def test_interventions_are_counted_by_kind() -> None:
     metrics = Metrics()
     metrics.intervened(Kind.ODD)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.ports import OutcomeUnknown, Unavailable
+from api.ports import Activity, Delivery, OutcomeUnknown, Unavailable
 from fake_runtime import FakeRuntime
 from memory_kv import MemoryKV
 from raftq import service as service_module
@@ -453,5 +453,33 @@ def test_a_scrape_shows_the_node_as_it_is_now() -> None:
             assert line in lines
         bench.replica.machine.applied_index = 91
         assert "raftq_applied_index 91.0" in bench.service.metrics().decode().splitlines()
+
+    run(test)
+
+
+# Subscriptions.
+
+
+def test_a_change_of_subscriptions_is_waited_for() -> None:
+    async def test(bench: Bench) -> None:
+        waiters = bench.replica.waiters
+        assert await bench.service.subscriptions_changed(-1, 60) == 0
+        assert await bench.service.subscriptions_changed(0, 0.001) == 0
+        waiting = asyncio.create_task(bench.service.subscriptions_changed(0, 60))
+        await asyncio.sleep(0)
+        waiters.subscriptions_changed()
+        assert await waiting == 1
+
+    run(test)
+
+
+def test_what_is_posted_is_measured() -> None:
+    async def test(bench: Bench) -> None:
+        bench.service.observe_delivery(Delivery.GONE, 0.1)
+        bench.service.activity["a", "q", "s"] = Activity(in_flight=3)
+        text = bench.service.metrics().decode()
+        assert 'raftq_webhook_seconds_count{outcome="gone"} 1.0' in text
+        assert "raftq_webhook_subscriptions 1.0" in text
+        assert "raftq_webhook_requests 3.0" in text
 
     run(test)

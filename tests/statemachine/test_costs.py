@@ -13,7 +13,7 @@ import pytest
 
 from memory_kv import CountingKV
 from statemachine import commands as c
-from statemachine import fresh, keys, lanes, queries
+from statemachine import fresh, hooks, keys, lanes, queries
 from statemachine.commands import Batch, Command, Entry, NewMessage
 from statemachine.digest import digest
 from statemachine.machine import Machine
@@ -395,3 +395,19 @@ def test_a_redrive_does_not_walk_over_what_it_has_moved() -> None:
         # Once for moving them, and once for the head to follow.
         assert bench.cost["step"] < 2 * 500 + 2 * STEPS_MAX, bench.cost
     assert len(bench.claim(1_000).messages) == 1_000
+
+
+def test_a_runner_goes_on_at_the_same_cost_however_much_it_runs() -> None:
+    bench = Bench()
+    settings = c.SubscriptionSettings("https://x", (), 1, 1, 1, 1, 1, 1)
+    names = [("a", f"q{number}", "s") for number in range(2_000)]
+    for one in names:
+        bench.do(c.PutSubscription(*one, settings, b"", made=True))
+    bench.do(c.TakeSubscriptions("n1", 100, tuple(names)))
+    bench.now_ms += 50
+    bench.do(c.TakeSubscriptions("n1", 100), restart=True)
+    assert bench.cost.total() <= 8, bench.cost
+    bench.now_ms += 200
+    bench.do(c.Sweep(1_000))
+    assert bench.cost.total() <= 13, bench.cost
+    assert next(hooks.all_subscriptions(bench.kv)).node == ""

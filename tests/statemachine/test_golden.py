@@ -28,6 +28,7 @@ TIMING = c.Timing("* * * * *", 6, "UTC", 1, 2, "skip")
 MESSAGE = NewMessage(b"body", "t/p", (("k", "v"),), 1, 2, "z", 3, "g", "d", 4, DEAD)
 PLACED = QueueSettings(zone_mode="only", locality_wait_ms=4)
 LANE = r.LaneRecord(1, "z", *range(2, 10))
+HOOK = c.SubscriptionSettings("http://x", (("k", "v"),), 1, 2, 3, 4, 5, 6)
 
 COMMANDS: list[tuple[str, c.Command]] = [
     (
@@ -103,6 +104,19 @@ COMMANDS: list[tuple[str, c.Command]] = [
     ),
     ("9301079194050302919321a161a173", c.DeleteSchedule("a", "s")),
     ("9301079194050302919722a161a173010203c3", c.Tick("a", "s", 1, 2, 3, skip=True)),
+    (
+        "9301079194050302919728a161a171a17398a8687474703a2f2f789192a16ba176010203040506c4036b6579c3",
+        c.PutSubscription("a", "q", "s", HOOK, b"key", True),
+    ),
+    ("9301079194050302919429a161a171a173", c.DeleteSubscription("a", "q", "s")),
+    (
+        "930107919405030291962aa161a171a17309a3776879",
+        c.DisableSubscription("a", "q", "s", 9, "why"),
+    ),
+    (
+        "930107919405030291952ba26e31099193a161a171a1739193a161a171a174",
+        c.TakeSubscriptions("n1", 9, (("a", "q", "s"),), (("a", "q", "t"),)),
+    ),
 ]
 
 OUTCOMES: list[tuple[str, o.Outcome]] = [
@@ -135,6 +149,8 @@ OUTCOMES: list[tuple[str, o.Outcome]] = [
             (1,), (2,), (o.Enqueued((ID,)),), (o.StalePart(1, True, (ID,), (o.Why.GONE,)),)
         ),
     ),
+    ("9319c3c4036b6579", o.SubscriptionStored(True, b"key")),
+    ("931a0506", o.SubscriptionsTaken(5, 6)),
 ]
 
 RECORDS: list[tuple[str, msgspec.Struct]] = [
@@ -174,6 +190,11 @@ RECORDS: list[tuple[str, msgspec.Struct]] = [
         r.ScheduleRecord(1, "q", MESSAGE, TIMING, 2, 3, 4, 5, 6),
     ),
     ("93c40166019109", r.OnceRecord(b"f", 1, o.Done())),
+    (
+        "980198a8687474703a2f2f789192a16ba176010203040506c4036b657902a26e310304a3776879",
+        r.SubscriptionRecord(1, HOOK, b"key", 2, "n1", 3, 4, "why"),
+    ),
+    ("920102", r.RunnerRecord(1, 2)),
 ]
 
 MESSAGE_HEX = (
@@ -184,7 +205,7 @@ PLAIN_HEX = "00ffffffffffffffff00000000000000060000000997a17490a000a0c0a078"
 
 NEAR = [("y", "only", None), ("z", "prefer", 40), ("", "prefer", None)]
 
-STATE_DIGEST = "b81b51cd518d361da03e2dba4cbbc901"
+STATE_DIGEST = "30e9d4019cf7628d93f2ac0b39090bc4"
 
 REASONS = {
     "no_account",
@@ -203,6 +224,8 @@ REASONS = {
     "fan_out_too_large",
     "fan_out_busy",
     "stale_tick",
+    "no_subscription",
+    "too_many_subscriptions",
 }
 
 
@@ -272,7 +295,7 @@ def test_a_log_leads_to_the_state_it_always_did() -> None:
         machine.end_round()
         spaces |= {key[:1] for key in kv.rows()}
         digests[b"%d" % index] = digest(kv)
-    assert b"".join(sorted(spaces)) == b"abcdefghijklmopqrstwxz", "every space was in use"
+    assert b"".join(sorted(spaces)) == b"abcdefghijklmopqrstwxyz", "every space was in use"
     assert digest(MemoryKV(digests)).hex() == STATE_DIGEST
 
 

@@ -20,9 +20,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from memory_kv import MemoryKV
-from queue_model import Event, Message, Model, Place, Queue
+from queue_model import Event, HookNames, Message, Model, Place, Queue
 from statemachine import commands as c
-from statemachine import events, fresh, histories, keys, lanes, queries, records, returned, state
+from statemachine import (
+    events,
+    fresh,
+    histories,
+    hooks,
+    keys,
+    lanes,
+    queries,
+    records,
+    returned,
+    state,
+)
 from statemachine.commands import Batch, Command, Entry
 from statemachine.digest import digest
 from statemachine.machine import BatchResult, Machine
@@ -55,9 +66,10 @@ SETTINGS = st.builds(
     history_bytes=st.sampled_from([None, None, 0, 300, 2000]),
 )
 FIELDS = st.lists(st.sampled_from([*c.QueueSettings.__struct_fields__, "later"])).map(tuple)
+BYTES = st.binary(max_size=3)
 MESSAGES = st.builds(
     c.NewMessage,
-    body=st.binary(max_size=3),
+    body=BYTES,
     content_type=st.sampled_from(["text/plain", "x/y"]),
     headers=st.sampled_from([(), (), (("k", "v"),), (("K", "vw"), ("l", "v"))]),
     ttl_ms=st.none() | st.just(0) | DURATIONS,
@@ -87,6 +99,12 @@ CONFIGURING = st.one_of(
     st.builds(c.PatchAccount, ACCOUNTS, SETTINGS, FIELDS),
     st.builds(c.DeleteAccount, ACCOUNTS),
 )
+HOOKS = st.sampled_from([("a", "q", "h"), ("a", "q", "i\x00"), ("b\x00", "q", "h")])
+HOOK_SETTINGS = st.builds(
+    lambda url: c.SubscriptionSettings(url, (("k", "v"),), 1, 2, 3, 4, 5, 6),
+    st.sampled_from(["http://x", "http://y"]),
+)
+NODES = st.sampled_from(["n1", "n2"])
 BACK = st.none() | st.tuples(
     st.sampled_from([None, None, 0, 0, 5, 60]), st.sampled_from(["", "why"]), st.booleans()
 )
@@ -394,6 +412,37 @@ class Histories(RuleBasedStateMachine):
     def empty_a_queue(self, how: str, names: Names, delete: bool) -> None:
         self.do(how, c.DeleteQueue(*names) if delete else c.Purge(*names))
 
+    @step(2, how=HOW, names=HOOKS, new=HOOK_SETTINGS, secret=BYTES, made=st.booleans())
+    def put_subscription(
+        self, how: str, names: HookNames, new: c.SubscriptionSettings, secret: bytes, made: bool
+    ) -> None:
+        self.do(how, c.PutSubscription(*names, new, secret, made))
+        view = hooks.subscription(self.twin_kv, *names)
+        if view is not None:  # A request that came again changes nothing.
+            self.model.revisions.setdefault(names, []).append(view.revision)
+
+    @step(1, how=HOW, names=HOOKS)
+    def delete_subscription(self, how: str, names: HookNames) -> None:
+        self.do(how, c.DeleteSubscription(*names))
+
+    @step(1, how=HOW, names=HOOKS, which=st.integers(0, 2), reason=st.sampled_from(["", "why"]))
+    def disable_subscription(self, how: str, names: HookNames, which: int, reason: str) -> None:
+        known = [0, *self.model.revisions.get(names, [])]
+        self.do(how, c.DisableSubscription(*names, known[-1 - which % len(known)], reason))
+
+    @step(
+        3,
+        how=HOW,
+        node=NODES,
+        lease=st.sampled_from([0, 1, 20, 60]),
+        take=st.lists(HOOKS, max_size=3),
+        drop=st.lists(HOOKS, max_size=2),
+    )
+    def take_subscriptions(
+        self, how: str, node: str, lease: int, take: list[HookNames], drop: list[HookNames]
+    ) -> None:
+        self.do(how, c.TakeSubscriptions(node, lease, tuple(take), tuple(drop)))
+
     @step(6, by=st.sampled_from([0, 1, 4, 5, 15, 20, 60, 1000]))
     def time_passes(self, by: int) -> None:
         self.now_ms += by
@@ -649,6 +698,34 @@ class Histories(RuleBasedStateMachine):
         elif shown:
             assert shown == expected[len(expected) - len(shown) :]
 
+    @invariant()
+    def subscriptions_agree(self) -> None:
+        if not self.index:
+            return
+        kv, model = self.twin_kv, self.model
+        model_ms, model.now_ms = model.now_ms, self.twin.stamp_ms
+        running = {node: one.number for node, one in model.running().items()}
+        expected = {
+            names: (hook.settings, hook.secret, hook.disabled, model.node_of(hook))
+            for names, hook in model.hooks.items()
+        }
+        model.now_ms = model_ms
+        assert hooks.runners(kv) == running
+        found = list(hooks.all_subscriptions(kv))
+        assert {
+            view.names: (view.settings, view.secret, view.disabled_reason, view.node)
+            for view in found
+        } == expected
+        for view in found:
+            assert hooks.subscription(kv, *view.names) == view
+        for account, queue in model.queues:
+            of_queue = [view for view in found if view.names[:2] == (account, queue)]
+            first = hooks.subscriptions(kv, account, queue, limit=1)
+            assert first is not None
+            rest = hooks.subscriptions(kv, account, queue, limit=9, marker=first.marker or "~")
+            assert rest is not None
+            assert [*first.items, *rest.items] == of_queue
+
     def browse_agrees(self, names: Names, now_ms: int) -> None:
         stored = sorted(self.model.queues[names].messages.values(), key=Message.age)
         shown = [one for one in stored if one.state == "claimed" or not one.expired(now_ms)]
@@ -719,6 +796,8 @@ class Histories(RuleBasedStateMachine):
                 self.do("plain", c.Ack(account, name, claim))
             ids = tuple(queue.messages)
             self.do("plain", c.DeleteMessages(account, name, ids))
+        for hook in list(self.model.hooks):
+            self.do("plain", c.DeleteSubscription(*hook))
         for _ in range(2):  # What jobs have done can be seen for a while longer.
             self.time_passes(10**9)
             self.sweep(1000)

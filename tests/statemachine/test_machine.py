@@ -234,6 +234,12 @@ def test_every_command_is_answered() -> None:
         c.PutSchedule("a", "s", "q", NewMessage(b"", ""), c.Timing(), 5),
         c.DeleteSchedule("a", "s"),
         c.Tick("a", "s", 1, 5, None),
+        c.PutSubscription(
+            "a", "q", "s", c.SubscriptionSettings("u", (), 1, 1, 1, 1, 1, 1), b"", made=False
+        ),
+        c.DeleteSubscription("a", "q", "s"),
+        c.DisableSubscription("a", "q", "s", 1, "why"),
+        c.TakeSubscriptions("n", 1),
     ]
     assert {type(one) for one in samples} == set(get_args(c.Command))
     with pytest.raises(AssertionError):

@@ -54,6 +54,10 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "locality_wait_ms": st.none() | INTEGERS,
     "consumer": TEXTS,
     "node": TEXTS,
+    "name": NAMES,
+    "secret": BYTES,
+    "made": st.booleans(),
+    "reason": TEXTS,
     "fingerprint": BYTES,
     "digest": BYTES,
     "settings": SETTINGS,
@@ -75,6 +79,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
         max_size=3,
     ).map(tuple),
 }
+FIELDS["take"] = FIELDS["drop"] = st.lists(st.tuples(NAMES, NAMES, NAMES), max_size=2).map(tuple)
+HOOK = st.builds(c.SubscriptionSettings, TEXTS, st.just(()), *[INTEGERS] * 6)
 PARTS = {
     "queue": NAMES,
     "claim": INTEGERS,
@@ -98,14 +104,14 @@ def any_command(kind: type, ids: st.SearchStrategy[Any]) -> st.SearchStrategy[An
     """A command of this kind with anything in its fields."""
     special = {
         "ids": ids if kind is c.DeleteMessages else st.none() | ids,
-        "lease_ms": st.none() | INTEGERS,
         "acks": parts(c.PartAck, ids),
         "puts": parts(c.PartPut, ids),
         "releases": parts(c.PartRelease, ids),
         "claims": st.lists(INTEGERS, max_size=3).map(tuple),
         "to": TEXTS,
+        "lease_ms": INTEGERS if kind is c.TakeSubscriptions else st.none() | INTEGERS,
+        "settings": HOOK if kind is c.PutSubscription else SETTINGS,
         "delay_ms": st.none() | INTEGERS,
-        "reason": TEXTS,
         "dead": st.booleans(),
         "command": st.deferred(
             lambda: st.one_of([any_command(one, ids) for one in get_args(c.QueueCommand)])

@@ -16,7 +16,7 @@ import pytest
 
 from memory_kv import MemoryKV
 from statemachine import commands as c
-from statemachine import keys, queries
+from statemachine import hooks, keys, queries
 from statemachine import outcomes as o
 from statemachine.commands import Batch, Command, Entry
 from statemachine.machine import Machine
@@ -43,6 +43,8 @@ class Scenario:
             key, _, value = word.partition("=")
             words.setdefault(key, []).append(value)
         now_ms = int(time.removeprefix("@"))
+        if verb == "hooks":
+            return self.hooks()
         if verb == "look":
             return self.look(words)
         command = COMMANDS[verb](self, words)
@@ -85,6 +87,13 @@ class Scenario:
         if stats.blocked:
             counts += f" blocked={stats.blocked}"
         return " ".join([counts, f"bytes={stats.bytes} oldest={stats.oldest_ready_ms}", *shown])
+
+    def hooks(self) -> str:
+        shown = [f"runners={','.join(hooks.runners(self.kv)) or 'none'}"]
+        for view in hooks.all_subscriptions(self.kv):
+            word = f"{'/'.join(view.names)}@{view.node or 'nobody'}"
+            shown.append(f"{word}({view.disabled_reason})" if view.disabled_reason else word)
+        return " ".join(shown)
 
     def name(self, kind: str, thing: object) -> str:
         if thing not in self.names:
@@ -142,8 +151,15 @@ class Scenario:
                 ids = [f" {self.name('m', one)}" for given in put for one in given.ids]
                 done = f" acked={acked} released={released}" if not parts else ""
                 return f"Transacted{done}{''.join(ids)}{''.join(parts)}"
+            case _:
+                return self.shown_briefly(outcome)
+
+    def shown_briefly(self, outcome: Outcome) -> str:
+        match outcome:
             case o.SessionOpened(session):
                 return f"SessionOpened {self.name('s', session)}"
+            case o.SubscriptionsTaken(runner, until_ms) if runner:
+                return f"SubscriptionsTaken {self.name('r', runner)} until={until_ms}"
             case o.Refused(reason, _, stale, why):
                 return f"Refused {reason}{self.lost(stale, why)}"
             case other:
@@ -283,6 +299,28 @@ def tick(scenario: Scenario, words: Words) -> Command:
     return c.Tick("a", name, version, due_ms, number(words, "next"), "skip" in words)
 
 
+def hook_of(words: Words) -> tuple[str, str, str]:
+    return (*names_of(words), words["hook"][0])
+
+
+def put_hook(_: Scenario, words: Words) -> Command:
+    settings = c.SubscriptionSettings("https://x", (), 1, 1, 1, 1, 1, 1)
+    return c.PutSubscription(*hook_of(words), settings, b"key", made="given" not in words)
+
+
+def disable_hook(scenario: Scenario, words: Words) -> Command:
+    view = hooks.subscription(scenario.kv, *hook_of(words))
+    revision = view.revision if view and "stale" not in words else 0
+    return c.DisableSubscription(*hook_of(words), revision, words["why"][0])
+
+
+def take(_: Scenario, words: Words) -> Command:
+    taken, dropped = (
+        tuple((*names_of(words), name) for name in words.get(key, [])) for key in ("take", "drop")
+    )
+    return c.TakeSubscriptions(words["node"][0], number(words, "lease") or 0, taken, dropped)
+
+
 def claim(_: Scenario, words: Words) -> Command:
     return c.Claim(
         *names_of(words),
@@ -326,6 +364,10 @@ COMMANDS: dict[str, Callable[[Scenario, Words], Command]] = {
     "put-schedule": put_schedule,
     "delete-schedule": lambda _, w: c.DeleteSchedule("a", w["name"][0]),
     "tick": tick,
+    "put-hook": put_hook,
+    "delete-hook": lambda _, w: c.DeleteSubscription(*hook_of(w)),
+    "disable-hook": disable_hook,
+    "take": take,
     "sweep": lambda _, w: c.Sweep(int(w.get("limit", ["100"])[0])),
     "open-session": lambda _, w: c.OpenSession("n1"),
 }

@@ -12,12 +12,15 @@ from collections import Counter, deque
 from collections.abc import Sequence
 
 from api.ports import (
+    Activity,
     Cluster,
+    Delivery,
     InvalidTiming,
     Limits,
     Member,
     Status,
     Unavailable,
+    WebhookPolicy,
     ZoneMessages,
     Zones,
     ZoneTraffic,
@@ -27,7 +30,17 @@ from memory_kv import MemoryKV
 from raftq.replica.schedules import tick_of
 from raftq.replica.ticks import BadTiming, next_tick
 from raftq.replica.waiters import Waiters
-from statemachine.commands import Barrier, Batch, Command, Entry, Once, QueueCommand, Sweep, Timing
+from statemachine.commands import (
+    Barrier,
+    Batch,
+    Command,
+    Entry,
+    Once,
+    QueueCommand,
+    SubscriptionName,
+    Sweep,
+    Timing,
+)
 from statemachine.kv import Reader
 from statemachine.machine import Machine
 from statemachine.outcomes import Outcome, Refused, Swept
@@ -40,8 +53,11 @@ SWEEP_LIMIT = 1_000
 class LocalService:
     """A cluster of one that never loses its leader unless told so."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, webhooks: WebhookPolicy | None = None) -> None:
         self.limits = limits or Limits()
+        self.webhooks = webhooks or WebhookPolicy()
+        self.activity: dict[SubscriptionName, Activity] = {}
+        self.deliveries: list[Delivery] = []
         self.clock_ms = START_MS
         self.failures: deque[Exception | None] = deque()
         """What the next proposals raise, in order; None lets one through."""
@@ -164,6 +180,25 @@ class LocalService:
         """See ``Service``."""
         return self.stopping
 
+    async def subscriptions_changed(self, seen: int, timeout_s: float) -> int:
+        """See ``Service``."""
+        if self._waiters.subscription_changes == seen:
+            changed = asyncio.Event()
+            forget = self._waiters.when_subscriptions_change(changed.set)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await changed.wait()
+            except TimeoutError:
+                pass
+            finally:
+                forget()
+        return self._waiters.subscription_changes
+
+    def observe_delivery(self, how: Delivery, seconds: float) -> None:
+        """See ``Service``."""
+        assert seconds >= 0
+        self.deliveries.append(how)
+
     def status(self) -> Status:
         """See ``Service``."""
         return Status(
@@ -251,6 +286,8 @@ class LocalService:
         entry = Entry(1, self.clock_ms, (Batch(0, 0, 0, (command,)),))
         [result] = self._machine.apply(index, 1, entry)
         self._machine.end_round()
+        if self._machine.take_subscriptions_moved():
+            self._waiters.subscriptions_changed()
         self._waiters.wake(self._machine.take_woken(), index)
         self._waiters.noted(self._machine.take_noted())
         return result.outcomes[0]

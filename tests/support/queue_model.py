@@ -24,6 +24,7 @@ from statemachine.outcomes import Outcome, Reason, Refused
 from statemachine.records import decode_message
 
 Names = tuple[str, str]
+HookNames = tuple[str, str, str]
 Place = tuple[str, str, str]  # Account, queue and zone.
 
 
@@ -138,6 +139,23 @@ class Schedule:
     ticks: list[int] = field(default_factory=list)
 
 
+@dataclass
+class Hook:
+    """A subscription."""
+
+    settings: c.SubscriptionSettings
+    secret: bytes
+    puts: int = 1
+    runner: int = 0
+    disabled: str = ""
+
+
+@dataclass
+class Runner:
+    number: int
+    until_ms: int
+
+
 class Model:
     def __init__(self) -> None:
         self.now_ms = 0
@@ -146,6 +164,9 @@ class Model:
         self.accounts: dict[str, c.QueueSettings] = {}
         self.queues: dict[Names, Queue] = {}
         self.once: dict[tuple[str, str], tuple[bytes, int, Outcome]] = {}
+        self.hooks: dict[HookNames, Hook] = {}
+        self.runners: dict[str, Runner] = {}
+        self.revisions: dict[HookNames, list[int]] = {}  # As the caller has seen them.
         self.woken: Counter[Place] = Counter()
         self.all_ids: list[tuple[Names, bytes]] = []
         self.all_claims: list[tuple[Names, int]] = []
@@ -178,6 +199,10 @@ class Model:
             c.ExtendMany: self._extend_many,
             c.Redrive: self._redrive,
             c.CancelRedrive: self._cancel_redrive,
+            c.PutSubscription: self._put_subscription,
+            c.DeleteSubscription: self._delete_subscription,
+            c.DisableSubscription: self._disable_subscription,
+            c.TakeSubscriptions: self._take_subscriptions,
         }
         self.moment += 1
         checks[type(command)](command, outcome)
@@ -221,6 +246,7 @@ class Model:
                     self._expires(names, queue, message)
             queue.dedup = {key: kept for key, kept in queue.dedup.items() if kept[1] > self.now_ms}
         self.once = {key: kept for key, kept in self.once.items() if kept[1] > self.now_ms}
+        self.runners = self.running()
 
     def _end_leases(self, names: Names, queue: Queue) -> None:
         for claim, until_ms in list(queue.claims.items()):
@@ -234,6 +260,7 @@ class Model:
     def next_due_ms(self) -> int | None:
         """When the next thing happens in the queues or to a key."""
         times = [until_ms for _, until_ms, _ in self.once.values()]
+        times += [runner.until_ms for runner in self.runners.values()]
         for queue in self.queues.values():
             times += queue.claims.values()
             times += [until_ms for _, until_ms in queue.dedup.values()]
@@ -813,8 +840,10 @@ class Model:
     def _delete_queue(self, command: c.DeleteQueue, outcome: Outcome) -> None:
         if self._queue_or_refused(command, outcome) is not None:
             assert outcome == o.Done()
-            del self.queues[command.account, command.queue]
-            self.bindings.pop((command.account, command.queue), None)
+            names = (command.account, command.queue)
+            del self.queues[names]
+            self.bindings.pop(names, None)
+            self.hooks = {key: hook for key, hook in self.hooks.items() if key[:2] != names}
 
     def _put_account(self, command: c.PutAccount, outcome: Outcome) -> None:
         assert outcome == o.Stored(created=command.account not in self.accounts)
@@ -844,6 +873,74 @@ class Model:
         else:
             assert outcome == o.Done()
             del self.accounts[command.account]
+
+    def running(self) -> dict[str, Runner]:
+        """The runners whose lease has not ended."""
+        return {node: one for node, one in self.runners.items() if one.until_ms > self.now_ms}
+
+    def node_of(self, hook: Hook) -> str:
+        """Who runs it, if anybody does."""
+        found = [node for node, one in self.running().items() if one.number == hook.runner]
+        return found[0] if found else ""
+
+    def _put_subscription(self, command: c.PutSubscription, outcome: Outcome) -> None:
+        names = (command.account, command.queue)
+        key = (*names, command.name)
+        hook = self.hooks.get(key)
+        if hook is None:
+            if sum(other[:2] == names for other in self.hooks) >= 16:
+                assert isinstance(outcome, Refused)
+                assert outcome.reason is Reason.TOO_MANY_SUBSCRIPTIONS
+                return
+            self.hooks[key] = Hook(command.settings, command.secret)
+            made = command.secret if command.made else b""
+            assert outcome == o.SubscriptionStored(True, made)
+        else:
+            hook.settings, hook.disabled, hook.puts = command.settings, "", hook.puts + 1
+            hook.secret = hook.secret if command.made else command.secret
+            assert outcome == o.SubscriptionStored(False, b"")
+        self._open(names)
+
+    def _hook_or_refused(
+        self, command: c.DeleteSubscription | c.DisableSubscription, outcome: Outcome
+    ) -> Hook | None:
+        hook = self.hooks.get((command.account, command.queue, command.name))
+        if hook is None:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.NO_SUBSCRIPTION
+        else:
+            assert outcome == o.Done()
+        return hook
+
+    def _delete_subscription(self, command: c.DeleteSubscription, outcome: Outcome) -> None:
+        if self._hook_or_refused(command, outcome):
+            del self.hooks[command.account, command.queue, command.name]
+
+    def _disable_subscription(self, command: c.DisableSubscription, outcome: Outcome) -> None:
+        hook = self._hook_or_refused(command, outcome)
+        key = (command.account, command.queue, command.name)
+        if hook and not hook.disabled and command.revision == self.revisions.get(key, [0])[-1]:
+            hook.disabled = command.reason or "no reason was given"
+
+    def _take_subscriptions(self, command: c.TakeSubscriptions, outcome: Outcome) -> None:
+        assert isinstance(outcome, o.SubscriptionsTaken)
+        if command.lease_ms <= 0:
+            self.runners.pop(command.node, None)
+            assert outcome == o.SubscriptionsTaken(0, 0)
+            return
+        known = self.running().get(command.node)
+        if known is None:
+            assert all(hook.runner != outcome.runner for hook in self.hooks.values())
+        else:
+            assert outcome.runner == known.number
+        assert outcome.until_ms == self.now_ms + command.lease_ms
+        self.runners[command.node] = Runner(outcome.runner, outcome.until_ms)
+        for names in command.drop:
+            if names in self.hooks and self.hooks[names].runner == outcome.runner:
+                self.hooks[names].runner = 0
+        for names in command.take:
+            if names in self.hooks and not self.node_of(self.hooks[names]):
+                self.hooks[names].runner = outcome.runner
 
     def _once(self, command: c.Once, outcome: Outcome) -> None:
         key = (command.account, command.key)

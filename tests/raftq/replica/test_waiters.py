@@ -169,6 +169,24 @@ def test_who_waits_again_when_woken_is_woken_by_the_next_message() -> None:
     assert room.woken == [2]
 
 
+def test_who_watches_subscriptions_hears_of_the_next_change() -> None:
+    waiters, heard = Waiters(), list[str]()
+    waiters.when_subscriptions_change(lambda: heard.append("once"))
+    forget = waiters.when_subscriptions_change(lambda: heard.append("never"))
+    forget()
+    waiters.subscriptions_changed()
+    waiters.subscriptions_changed()
+    assert heard == ["once"]
+    assert waiters.subscription_changes == 2
+
+
+def test_a_snapshot_may_have_changed_subscriptions() -> None:
+    waiters, heard = Waiters(), list[str]()
+    waiters.when_subscriptions_change(lambda: heard.append("changed"))
+    waiters.wake_everybody(1)
+    assert heard == ["changed"]
+
+
 ZONES = [
     # (what became ready where, who is woken)
     # 1 takes from any zone, 2 and 3 from y, 4 from z; 3 also hears of others.
