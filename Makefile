@@ -64,7 +64,7 @@ load: $(INSTALLED) $(LOAD_INSTALLED) ## Half a minute of locust against a cluste
 
 lock: ## Pin all dependencies anew, with hashes and without addresses (needs uv)
 	$(UV) pip compile pyproject.toml --group dev --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url -o requirements.lock
+	  --no-emit-index-url --no-strip-extras -o requirements.lock
 
 clean: ## Remove what was installed and cached; data/ stays
 	rm -rf $(VENV) $(LOAD_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
