@@ -180,7 +180,9 @@ def _run_batch(state: State, batch: Batch) -> BatchResult:
         again = [recalled(state, *pair) for pair in zip(batch.commands, known, strict=True)]
         outcomes = tuple(again)
     else:
-        state.node = session.record.node
+        state.node = session.record.node.partition("/")[
+            0
+        ]  # Its name; the rest is the session's own.
         outcomes = tuple([_run(state, command) for command in batch.commands])
         kept = tuple([without_messages(outcome) for outcome in outcomes])
         sessions.remember(state, batch.session, session, batch.seq, kept)

@@ -10,7 +10,7 @@ from statemachine import events, histories
 from statemachine.commands import Batch, Command, Entry, NewMessage, QueueSettings
 from statemachine.histories import BEGINNING, Event
 from statemachine.machine import Machine
-from statemachine.outcomes import Claimed, Enqueued, Outcome
+from statemachine.outcomes import Claimed, Enqueued, Outcome, SessionOpened
 from statemachine.records import EventRecord
 
 MESSAGE = NewMessage(b"x", "text/plain")
@@ -237,3 +237,14 @@ def test_a_history_may_be_made_shorter_than_it_is_old() -> None:
     assert bench.machine.next_due_ms() == bench.now_ms
     bench.sweep()
     assert {event.record.time_ms for event in bench.held()} == {bench.now_ms}
+
+
+def test_an_event_names_the_node_that_took_the_request() -> None:
+    bench = Bench()
+    entry = Entry(c.ENTRY_VERSION, 0, (Batch(0, 0, 0, (c.OpenSession("n7/0123abcd"),)),))
+    ((opened,),) = (one.outcomes for one in bench.machine.apply(2, 1, entry))
+    assert isinstance(opened, SessionOpened)
+    batch = Batch(opened.session, 1, 1, (c.Enqueue("a", "q", (MESSAGE,)),))
+    bench.machine.apply(3, 1, Entry(c.ENTRY_VERSION, 0, (batch,)))
+    bench.machine.end_round()
+    assert bench.held()[-1].record.node == "n7"
