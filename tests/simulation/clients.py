@@ -17,10 +17,12 @@ from simulation.plan import Workload
 from simulation.world import World
 from statemachine import commands as c
 from statemachine import queries
-from statemachine.outcomes import Claimed, Enqueued, Refused
+from statemachine.outcomes import Claimed, Enqueued, Extended, Refused, Transacted
 
 ACCOUNT = "a"
 PATIENCE_S = 12.0  # Longer than a node's own.
+DEAD = ".dead"
+LIMITS = ("max_deliveries", "retry_delay_ms", "dedup_window_ms", "history_ms", "history_bytes")
 LEASES_MS = (200, 700, 2_000, 6_000)
 
 # Picked by number, so that they mix without a chance of their own.
@@ -180,8 +182,23 @@ class Client:
         elif isinstance(command, c.Enqueue) and isinstance(answer, Enqueued):
             names = (ACCOUNT, command.queue)
             self._known += [(names, one) for one in answer.ids]
+            if answer.duplicates:
+                self._world.sometimes("a put was a duplicate")
+        elif isinstance(command, c.Extend) and isinstance(answer, Extended) and answer.claim:
+            assert command.ids is not None
+            self._world.sometimes("some messages of a claim were extended")
+            self._held.append(Held((ACCOUNT, command.queue), answer.claim, command.ids))
+        elif isinstance(command, c.Transact):
+            self._learn_of_transaction(command, answer)
         elif isinstance(command, c.Ack) and isinstance(answer, Refused):
             self._world.sometimes("an ack came after its lease")
+
+    def _learn_of_transaction(self, command: c.Transact, answer: Answer | Gone) -> None:
+        if isinstance(answer, Transacted):
+            what = "refused" if answer.stale else "done"
+            self._world.sometimes(f"a transaction was {what}")
+        gone = {part.claim for part in command.acks}
+        self._held = [held for held in self._held if held.claim not in gone]
 
     # Reading.
 
@@ -219,14 +236,16 @@ class Client:
         match kind:
             case "put once" if self._unsure is not None and self._chance.random() < 0.8:
                 return self._again(self._unsure)
-            case "put" | "put later" | "put mortal":
+            case "put" | "put later" | "put mortal" | "put twice":
                 return self._put(kind)
+            case "transact":
+                return self._transact()
             case "put once":
                 number = self._history.number()
                 return c.Once(ACCOUNT, f"k{number}", b"%d" % number, 60_000, self._put("put"))
             case "claim":
                 return self._claim()
-            case "ack" | "ack some" | "extend" | "release":
+            case "ack" | "ack some" | "extend" | "release" | "nack" | "extend some" | "extend many":
                 return self._on_claim(kind)
             case "read":
                 return c.Barrier()
@@ -254,6 +273,12 @@ class Client:
                 return c.PatchQueue(ACCOUNT, queue, self._settings(), ("lease_ms",))
             case "delete queue":
                 return c.DeleteQueue(ACCOUNT, queue)
+            case "bury":
+                return c.PatchQueue(ACCOUNT, queue, self._limits(), LIMITS)
+            case "redrive":
+                dead = queue + DEAD
+                again = c.Redrive(ACCOUNT, dead)
+                return self._chance.choice((again, again, c.CancelRedrive(ACCOUNT, dead)))
             case _:
                 return c.Barrier()
 
@@ -273,6 +298,7 @@ class Client:
                     zone=ZONES[number % len(ZONES)],
                     priority=PRIORITIES[number % len(PRIORITIES)],
                     group=GROUPS[number % len(GROUPS)],
+                    dedup_id=f"d{chance.randrange(8)}" if kind == "put twice" else "",
                 )
             )
         return c.Enqueue(ACCOUNT, self._queue(), tuple(messages))
@@ -301,6 +327,11 @@ class Client:
         held = self._held[at]
         some = held.ids[: 1 + len(held.ids) // 2]
         queue = held.names[1]
+        if kind == "extend some":
+            return c.Extend(ACCOUNT, queue, held.claim, chance.choice(LEASES_MS), some)
+        if kind == "extend many":
+            claims = tuple(one.claim for one in self._held if one.names == held.names)
+            return c.ExtendMany(ACCOUNT, queue, claims, chance.choice(LEASES_MS))
         if kind == "extend":
             return c.Extend(ACCOUNT, queue, held.claim, chance.choice(LEASES_MS))
         if kind == "ack some":
@@ -308,7 +339,29 @@ class Client:
         del self._held[at]
         if kind == "ack":
             return c.Ack(ACCOUNT, queue, held.claim)
+        if kind == "nack":
+            why, dead = f"r{self._history.number()}", chance.random() < 0.4
+            return c.Release(ACCOUNT, queue, held.claim, some, None, why, dead)
         return c.Release(ACCOUNT, queue, held.claim, None, chance.choice((0, 0, 300)))
+
+    def _transact(self) -> c.Transact:
+        """Ack what is held, seldom also what is not, and put something."""
+        put = self._put("put")
+        acks = []
+        for held in self._held[:2]:
+            ids = self._chance.choice((None, held.ids[:1]))
+            acks.append(c.PartAck(held.names[1], held.claim, ids))
+        return c.Transact(ACCOUNT, tuple(acks), (c.PartPut(put.queue, put.messages),))
+
+    def _limits(self) -> c.QueueSettings:
+        chance = self._chance
+        return c.QueueSettings(
+            max_deliveries=chance.choice((None, 1, 2)),
+            retry_delay_ms=chance.choice((None, 0, 100)),
+            dedup_window_ms=chance.choice((None, 0, 500)),
+            history_ms=chance.choice((None, 0, 300)),
+            history_bytes=chance.choice((None, 500)),
+        )
 
     def _settings(self) -> c.QueueSettings:
         chance = self._chance

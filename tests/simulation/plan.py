@@ -126,6 +126,13 @@ OPERATIONS = {
     "delete queue": 0.15,
     "read": 2.0,
     "read locally": 2.0,
+    "put twice": 2.0,
+    "nack": 2.0,
+    "extend some": 1.0,
+    "extend many": 1.0,
+    "transact": 2.0,
+    "redrive": 1.0,
+    "bury": 1.0,
 }
 ALWAYS = ("put", "claim", "ack", "read", "read locally")
 

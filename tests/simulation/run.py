@@ -13,7 +13,7 @@ import msgspec
 from raftq.consensus import replication
 from raftq.replica import replica, transfer
 from simulation.checks import Checks, Violation
-from simulation.clients import ACCOUNT, Client, History
+from simulation.clients import ACCOUNT, DEAD, Client, History
 from simulation.faults import Faults
 from simulation.node import Node
 from simulation.plan import FAULTS, Plan, Tuning
@@ -239,6 +239,8 @@ class Story:
         node = self.world.alive[0]
         model = self.checks.oracle.model
         for names in sorted(model.queues):
+            if names[1].endswith(DEAD) and model.queues[names].messages:
+                self.world.sometimes("dead letters were drained")
             for _ in range(DRAIN_ROUNDS_MAX):
                 if not model.queues[names].messages:
                     break
