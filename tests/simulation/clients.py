@@ -275,10 +275,6 @@ class Client:
                 return c.DeleteQueue(ACCOUNT, queue)
             case "bury":
                 return c.PatchQueue(ACCOUNT, queue, self._limits(), LIMITS)
-            case "redrive":
-                dead = queue + DEAD
-                again = c.Redrive(ACCOUNT, dead)
-                return self._chance.choice((again, again, c.CancelRedrive(ACCOUNT, dead)))
             case _:
                 return c.Barrier()
 

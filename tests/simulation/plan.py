@@ -131,7 +131,6 @@ OPERATIONS = {
     "extend some": 1.0,
     "extend many": 1.0,
     "transact": 2.0,
-    "redrive": 1.0,
     "bury": 1.0,
 }
 ALWAYS = ("put", "claim", "ack", "read", "read locally")

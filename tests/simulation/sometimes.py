@@ -108,8 +108,6 @@ SOMETIMES: dict[str, str] = {
     "dead letters were drained": "at the end",
     "Transact took effect": "",
     "ExtendMany took effect": "",
-    "Redrive took effect": "",
-    "CancelRedrive took effect": "",
     # Every fault, on the leader and elsewhere.
     **{f"fault on the leader: {kind}": "" for kind in FAULTS},
     **{f"fault elsewhere: {kind}": "" for kind in FAULTS},

@@ -775,6 +775,7 @@ class Model:
             arrived_ms=self.now_ms,
             expires_ms=self.now_ms + ttl_ms if ttl_ms else None,
             state="blocked" if new.group else "ready",
+            zone=queue.zone(new.zone),
             moment=self.moment,
             is_known=False,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulation.mutants.damage import Edit, Mutant, mutant
-from statemachine import claims, dead_letters, giving_back, messages, redrive, transactions
+from statemachine import claims, dead_letters, giving_back, messages, transactions
 
 MUTANTS: tuple[Mutant, ...] = (
     mutant(
@@ -87,16 +87,6 @@ MUTANTS: tuple[Mutant, ...] = (
             "extend_many",
             "for claim_id in command.claims:",
             "for claim_id in command.claims[:1]:",
-        ),
-    ),
-    mutant(
-        "redriven-to-nowhere",
-        "A dead letter that is moved back is put nowhere.",
-        Edit(
-            redrive,
-            "_look_at",
-            "messages.enqueue_into(state, open_queue(state, queue.names[0], target), (moved,))",
-            "open_queue(state, queue.names[0], target)",
         ),
     ),
 )
