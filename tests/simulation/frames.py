@@ -199,6 +199,11 @@ def _command(command: c.Command) -> str:
             return f"{name} {command.queue} claim {claim}{some}"
         case c.Extend(queue=queue, claim=claim):
             return f"{name} {queue} claim {claim}"
+        case c.ExtendMany(queue=queue, claims=claims):
+            return f"{name} {queue} {_count(len(claims), 'claim')}"
+        case c.Transact(acks=acks, puts=puts, releases=releases):
+            parts = ((acks, "ack"), (puts, "put"), (releases, "release"))
+            return f"{name} {', '.join(_count(len(some), what) for some, what in parts)}"
         case c.DeleteMessages(queue=queue, ids=ids):
             return f"{name} {queue} {len(ids)}"
         case c.Once(key=key, command=inner):
@@ -209,7 +214,7 @@ def _command(command: c.Command) -> str:
 
 def _place(command: c.Command) -> str:
     """The queue, account, node or index that a command names."""
-    for field in ("queue", "account", "node", "index", "limit"):
+    for field in ("schedule", "queue", "account", "node", "index", "limit"):
         if (value := getattr(command, field, None)) is not None:
             return str(value)
     return ""

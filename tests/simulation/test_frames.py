@@ -106,6 +106,7 @@ FRAMES: list[tuple[object, Topic, str]] = [
         "Snapshot chunk 9: file 0 from 256, 44 bytes",
     ),
 ]
+HOOK = c.SubscriptionSettings("https://x", (), 1, 1, 1, 1, 1, 1)
 COMMANDS: list[tuple[c.Command, str]] = [
     (put(*(b"%d" % n for n in range(8))), "Enqueue q0 b'0' 1 B, "),
     (c.Claim("a", "q0", 2), "Claim q0 up to 2"),
@@ -126,6 +127,19 @@ COMMANDS: list[tuple[c.Command, str]] = [
     (c.ReportDigest(41, bytes(16)), "ReportDigest 41"),
     (c.Once("a", "k1", b"f", 60_000, put(b"1")), "Once k1: Enqueue q0 b'1' 1 B"),
     (c.TakeDigest(), "TakeDigest"),
+    (c.Transact("a", (c.PartAck("q0", 5),)), "Transact 1 ack, 0 puts, 0 releases"),
+    (c.ExtendMany("a", "q0", (5, 6)), "ExtendMany q0 2 claims"),
+    (c.Redrive("a", "q0"), "Redrive q0"),
+    (c.CancelRedrive("a", "q0"), "CancelRedrive q0"),
+    (c.PutBinding("a", "q0", "q1", ()), "PutBinding q0"),
+    (c.DeleteBinding("a", "q0", "q1"), "DeleteBinding q0"),
+    (c.PutSchedule("a", "s", "q0", c.NewMessage(b"", ""), c.Timing(), 5), "PutSchedule s"),
+    (c.DeleteSchedule("a", "s"), "DeleteSchedule s"),
+    (c.Tick("a", "s", 1, 5, None), "Tick s"),
+    (c.PutSubscription("a", "q0", "h", HOOK, b"", True), "PutSubscription q0"),
+    (c.DeleteSubscription("a", "q0", "h"), "DeleteSubscription q0"),
+    (c.DisableSubscription("a", "q0", "h", 1, "why"), "DisableSubscription q0"),
+    (c.TakeSubscriptions("n1", 5), "TakeSubscriptions n1"),
 ]
 
 
