@@ -15,11 +15,19 @@ from api.rest.operations import Operation, Says
 from api.rest.parameters import NoQuery
 from api.rest.requests import JSON, Call
 
-TAGS = ("messages", "claims", "queues", "bindings", "schedules")
+TAGS = (
+    "messages",
+    "claims",
+    "queues",
+    "transactions",
+    "events",
+    "bindings",
+    "schedules",
+    "subscriptions",
+)
 REF = "#/components/schemas/{name}"
 RAW = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 
-NOUNS = ("messages", "claims", "queues", "transactions", "events", "subscriptions")
 PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "account": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "queue": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
@@ -138,7 +146,7 @@ def _tag(path: str) -> str:
     nouns = [part for part in path.split("/") if part and not part.startswith("{")]
     if nouns[0] != "v1":
         return "node"
-    words = [noun for noun in nouns if noun in NOUNS]
+    words = [noun for noun in nouns if noun in TAGS]
     return words[-1] if words else "accounts"
 
 

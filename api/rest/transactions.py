@@ -157,6 +157,11 @@ OPERATIONS = (
         query=NoQuery,
         body=BODY,
         answers={200: Says("All of it is done", TransactionView)},
-        refusals=("stale_transaction", "too_many_messages"),
+        refusals=(
+            "stale_transaction",
+            "too_many_messages",
+            "body_too_large",
+            "fan_out_too_large",
+        ),
     ),
 )

@@ -191,6 +191,11 @@ CASES = [
     Case("extend_claim", 404, a_message),
     Case("extend_claim", 409, a_claim, json={"ids": [ABSENT_ID]}),
     Case("extend_claims", 200, a_claim, json={"claims": [ABSENT_CLAIM], "lease": 5}),
+    Case(
+        "transact",
+        413,
+        json={"puts": [{"queue": "q", "messages": [{"body": "x" * 1_048_577}]}]},
+    ),
     Case("transact", 200, json={"puts": [{"queue": "q", "messages": [{"body": 1}]}]}),
     Case("transact", 400, json={"puts": [{"queue": "q", "messages": [{"body": 1}] * 1_001}]}),
     Case(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from memory_kv import CountingKV
@@ -9,7 +10,7 @@ from statemachine import bindings, schedules
 from statemachine import commands as c
 from statemachine.commands import Batch, Command, Entry, NewMessage
 from statemachine.machine import Machine
-from statemachine.outcomes import Enqueued, Outcome, Reason, Refused, Stored
+from statemachine.outcomes import Claimed, Enqueued, Outcome, Reason, Refused, Stored, Transacted
 
 NEW = NewMessage(b"x", "text/plain")
 
@@ -83,6 +84,44 @@ def test_more_copies_than_an_entry_may_make_are_refused_whole(
     assert reason(large) is Reason.FAN_OUT_TOO_LARGE
 
 
+def test_a_transaction_without_room_for_its_copies_does_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    bench.entry(c.Enqueue("a", "jobs", (NEW,)))
+    (claimed,) = bench.entry(c.Claim("a", "jobs", 1))
+    assert isinstance(claimed, Claimed)
+    bench.bind(4)
+    step = c.Transact("a", (c.PartAck("jobs", claimed.claim),), (c.PartPut("q", (NEW,)),) * 2)
+    monkeypatch.setattr(bindings, "COPIES_MAX", 10)
+    before = bench.kv.calls.copy()
+    (large,) = bench.entry(step)
+    assert reason(large) is Reason.FAN_OUT_TOO_LARGE
+    done = bench.kv.calls - before
+    assert (done["put"], done["delete"]) == (1, 0), "the machine's record alone"
+    one = msgspec.structs.replace(step, puts=step.puts[:1])
+    _, busy = bench.entry(c.Enqueue("a", "q", (NEW,)), one)
+    assert reason(busy) is Reason.FAN_OUT_BUSY
+    (answer,) = bench.entry(one)
+    assert isinstance(answer, Transacted)
+    assert [place.queue for place in answer.put[0].routed[0]] == ["t0", "t1", "t2", "t3"]
+
+
+def test_a_duplicate_is_what_is_new_in_none_of_its_queues() -> None:
+    bench = Bench()
+    new = NewMessage(b"x", "text/plain", dedup_id="d")
+    bench.bind(1)
+    (first,) = bench.entry(c.Enqueue("a", "q", (new, NEW, new)))
+    assert isinstance(first, Enqueued)
+    assert first.duplicates == (2,)
+    assert first.routed[0] == first.routed[2]
+    bench.bind(2)
+    (second,) = bench.entry(c.Enqueue("a", "q", (new,)))
+    assert isinstance(second, Enqueued)
+    assert second.duplicates == ()
+    assert second.routed[0][0] == first.routed[0][0]
+
+
 def test_bytes_count_too_but_one_message_always_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bindings, "COPIED_BYTES_MAX", 100)
     bench = Bench()
@@ -116,7 +155,7 @@ def test_a_queue_that_is_not_bound_pays_nothing() -> None:
     before = bench.cost(put)
     bench.bind(3)
     bench.entry(put)
-    assert bench.cost(put)["put"] == 3 * 3 + 1, "three messages, events, queues; the machine"
+    assert bench.cost(put)["put"] == 3 * 3 + 1, "messages, queues, events; the machine"
     assert "get" not in bench.cost(put), "bindings are at hand"
     bench.entry(*(c.DeleteBinding("a", "q", f"t{number}") for number in range(3)))
     assert bench.cost(put) == before
