@@ -47,7 +47,7 @@ BUILT_IN = InForce()
 BINDINGS_MAX, SCHEDULES_MAX = 64, 1_000
 
 
-@dataclass
+@dataclass(eq=False)  # Two are never the same, and there may be thousands to look through.
 class Message:
     id: bytes
     new: c.NewMessage
