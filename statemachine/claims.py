@@ -40,7 +40,8 @@ def claim(state: State, command: Claim) -> Outcome:
         return Claimed(claim=0, until_ms=taken.due_ms, messages=()) if taken.due_ms else NONE_READY
     claim_id = state.take_id()
     until_ms = _lease_end(state, queue, command.lease_ms)
-    _open(state, queue, claim_id, until_ms, taken.held, command.consumer)
+    opened = _open(state, queue, claim_id, until_ms, taken.held, command.consumer)
+    _note(state, queue, events.CLAIMED, claim_id, opened, taken.held, until_ms=until_ms)
     rates.count(state, queue, rates.CLAIMED, len(taken.held))
     return Claimed(claim_id, until_ms, tuple(taken.delivered))
 
@@ -197,14 +198,14 @@ def _split(
         return Extended(0, 0, lost, why)
     claim_id = state.take_id()
     queue.record.claimed -= len(moved)
-    _open(state, queue, claim_id, until_ms, moved, claim_record.consumer)
-    _note(state, queue, events.EXTENDED, claim_id, claim_record, moved, until_ms=until_ms)
+    opened = _open(state, queue, claim_id, until_ms, moved, claim_record.consumer)
+    _note(state, queue, events.EXTENDED, claim_id, opened, moved, until_ms=until_ms)
     return Extended(until_ms, claim_id, lost, why)
 
 
 def _open(
     state: State, queue: Queue, claim_id: int, until_ms: int, held: list[Held], consumer: str
-) -> None:
+) -> ClaimRecord:
     record = queue.record
     timed = until_ms < record.lease_high_ms
     if timed:
@@ -217,7 +218,7 @@ def _open(
     record.claimed += len(held)
     opened = ClaimRecord(record.number, until_ms, timed, held, consumer)
     _write(state, queue, claim_id, opened)
-    _note(state, queue, events.CLAIMED, claim_id, opened, held, until_ms=until_ms)
+    return opened
 
 
 def _write(state: State, queue: Queue, claim_id: int, claim_record: ClaimRecord) -> None:

@@ -67,6 +67,16 @@ def test_between_three_quarters_and_all_of_the_bytes_are_kept(limit: int) -> Non
     assert len(bench.held()) == bench.rows(), "what is gone is gone from the store"
 
 
+def test_an_extension_of_some_messages_is_no_claim() -> None:
+    """They go over to another claim, but nobody has taken them anew."""
+    bench = Bench()
+    bench.put(2)
+    claimed = bench.claim(2)
+    bench.do(c.Extend("a", "q", claimed.claim, 5_000, (claimed.messages[0].id,)))
+    kinds = [one.record.kind for one in bench.held()]
+    assert kinds == [events.QUEUE_CREATED, events.ENQUEUED, events.CLAIMED, events.EXTENDED]
+
+
 def test_events_are_kept_for_their_time_and_not_much_longer() -> None:
     bench = Bench(history_ms=1_000)
     for _ in range(500):

@@ -205,7 +205,7 @@ PLAIN_HEX = "00ffffffffffffffff00000000000000060000000997a17490a000a0c0a078"
 
 NEAR = [("y", "only", None), ("z", "prefer", 40), ("", "prefer", None)]
 
-STATE_DIGEST = "30e9d4019cf7628d93f2ac0b39090bc4"
+STATE_DIGEST = "4f27b712fb3c24b7321c0641136a05cc"
 
 REASONS = {
     "no_account",
