@@ -184,15 +184,12 @@ def _split(
     assert command.ids is not None
     if queue.record.deleted_in_flight:
         _sift(state, queue, claim_record)
-    held = {one.id: one for one in claim_record.messages}
-    moved = [one for message_id in command.ids if (one := held.pop(message_id, None)) is not None]
-    named = {one.id: one for one in moved}
-    lost = tuple([one for one in command.ids if named.pop(one, None) is None])
+    moved, left, lost = _pick(claim_record, command.ids)
     why = stale.why(state, queue, lost)
-    if not held and moved:
+    if moved and not left:
         _extend(state, queue, command.claim, claim_record, until_ms)
         return Extended(until_ms, 0, lost, why)
-    claim_record.messages = list(held.values())
+    claim_record.messages = left
     _write(state, queue, command.claim, claim_record)
     if not moved:
         return Extended(0, 0, lost, why)
@@ -257,20 +254,27 @@ def _settle(
     if ids is None:
         _close(state, queue, claim_id, claim_record)
         return claim_record.messages, ()
-    held_by_id = {held.id: held for held in claim_record.messages}
-    settled, lost = [], []
-    for message_id in ids:
-        held = held_by_id.pop(message_id, None)
-        if held is None:
-            lost.append(message_id)
-        else:
-            settled.append(held)
-    claim_record.messages = [held for held in claim_record.messages if held.id in held_by_id]
+    settled, claim_record.messages, lost = _pick(claim_record, ids)
     if claim_record.messages:
         _write(state, queue, claim_id, claim_record)
     else:
         _close(state, queue, claim_id, claim_record)
-    return settled, tuple(lost)
+    return settled, lost
+
+
+def _pick(
+    claim_record: ClaimRecord, ids: tuple[MessageId, ...]
+) -> tuple[list[Held], list[Held], tuple[MessageId, ...]]:
+    """The messages named, those left, and the ids that name none; an id named again names none."""
+    left = {held.id: held for held in claim_record.messages}
+    picked, lost = [], []
+    for message_id in ids:
+        held = left.pop(message_id, None)
+        if held is None:
+            lost.append(message_id)
+        else:
+            picked.append(held)
+    return picked, list(left.values()), tuple(lost)
 
 
 def _close(state: State, queue: Queue, claim_id: int, claim_record: ClaimRecord) -> None:

@@ -54,9 +54,8 @@ def runners(reader: Reader) -> dict[str, int]:
 
 def subscription(reader: Reader, account: str, queue: str, name: str) -> SubscriptionView | None:
     """One subscription, or None."""
-    key = keys.subscription(account, queue, name)
-    data = reader.get(key)
-    return None if data is None else _view(key, data, runners(reader))
+    data = reader.get(keys.subscription(account, queue, name))
+    return None if data is None else _view((account, queue, name), data, runners(reader))
 
 
 def subscriptions(
@@ -73,14 +72,11 @@ def subscriptions(
         return None
     running = runners(reader)
     found: list[SubscriptionView] = []
-    for key, data in reader.scan(*keys.subscriptions(account, queue)):
-        view = _view(key, data, running)
-        name = view.names[2]
-        if not name.startswith(prefix) or (marker is not None and name <= marker):
-            continue
+    space, _ = keys.subscriptions(account, queue)
+    for name, data in queries.named(reader, space, prefix, marker):
         if len(found) == limit:
             return Subscriptions(tuple(found), found[-1].names[2])
-        found.append(view)
+        found.append(_view((account, queue, name), data, running))
     return Subscriptions(tuple(found), None)
 
 
@@ -88,14 +84,14 @@ def all_subscriptions(reader: Reader) -> Iterator[SubscriptionView]:
     """The subscriptions of all queues."""
     running = runners(reader)
     for key, data in reader.scan(keys.SUBSCRIPTIONS, keys.SUBSCRIPTIONS_END):
-        yield _view(key, data, running)
+        account, queue, name = keys.split_names(key[len(keys.SUBSCRIPTIONS) :])
+        yield _view((account, queue, name), data, running)
 
 
-def _view(key: bytes, data: bytes, running: dict[str, int]) -> SubscriptionView:
-    account, queue, name = keys.split_names(key[len(keys.SUBSCRIPTIONS) :])
+def _view(names: SubscriptionName, data: bytes, running: dict[str, int]) -> SubscriptionView:
     record = records.decode_subscription(data)
     return SubscriptionView(
-        names=(account, queue, name),
+        names=names,
         revision=record.revision,
         settings=record.settings,
         secret=record.secret,

@@ -57,6 +57,7 @@ def enqueue_into(state: State, queue: Queue, messages: Sequence[NewMessage]) -> 
     state.touch_queue(queue)
     in_force, lanes_by_kind, woken = queue.in_force(), queue.lanes_by_kind, state.woken
     ids: list[MessageId] = []
+    new: list[events.Message] = []
     duplicates: list[int] = []
     for message in messages:
         if message.dedup_id and (earlier := dedup.find(state, queue, message.dedup_id)):
@@ -82,12 +83,12 @@ def enqueue_into(state: State, queue: Queue, messages: Sequence[NewMessage]) -> 
         else:
             message_id = _park(state, queue, lane, message, expires_ms, delay_ms)
         ids.append(message_id)
+        new.append((message_id, 0))
         if message.dedup_id:
             dedup.remember(state, queue, message.dedup_id, message_id)
         if is_ready:
             woken[lane] = woken.get(lane, 0) + 1
-    rates.count(state, queue, rates.ENQUEUED, len(ids) - len(duplicates))
-    new = [(one, 0) for position, one in enumerate(ids) if position not in duplicates]
+    rates.count(state, queue, rates.ENQUEUED, len(new))
     events.gather(state, queue, events.ENQUEUED, new)
     return Enqueued(tuple(ids), tuple(duplicates))
 
@@ -352,10 +353,15 @@ def is_claimed(state: State, queue: Queue, message_id: MessageId) -> bool:
 def is_ready(state: State, queue: Queue, message_id: MessageId) -> bool:
     """Whether a stored message is fresh or returned."""
     lane = queue.lane_of(message_id)
-    if message_id >= keys.message_id(lane.record.head, lane.number) and not message_id[0] & _FLAGS:
+    if _is_fresh(lane, message_id):
         return True
     key = keys.returned(queue.record.number, message_id)
     return bool(lane.record.returned) and state.kv.get(key) is not None
+
+
+def _is_fresh(lane: Lane, message_id: MessageId) -> bool:
+    head = keys.message_id(lane.record.head, lane.number)
+    return message_id >= head and not message_id[0] & _FLAGS
 
 
 def _waits(state: State, queue: Queue, message_id: MessageId) -> bool:
@@ -369,7 +375,7 @@ def remove(state: State, queue: Queue, message_id: MessageId, times: records.Tim
     """Take a stored message out, wherever it is; ``fresh.settle_gaps`` is left to do."""
     record, kv, lane = queue.record, state.kv, queue.lane_of(message_id)
     number = record.number
-    if message_id >= keys.message_id(lane.record.head, lane.number) and not message_id[0] & _FLAGS:
+    if _is_fresh(lane, message_id):
         record.ready -= 1
         lane.record.ready -= 1
         lane.has_gaps = True

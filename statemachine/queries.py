@@ -153,10 +153,10 @@ def accounts(
 ) -> Accounts:
     """Accounts whose names begin with ``prefix``."""
     found: list[AccountView] = []
-    for names, data in named(reader, b"a", prefix, marker):
+    for name, data in named(reader, b"a", prefix, marker):
         if len(found) == limit:
             return Accounts(tuple(found), found[-1].name if found else marker)
-        found.append(_account_view(names[0], data))
+        found.append(_account_view(name, data))
     return Accounts(tuple(found), None)
 
 
@@ -175,10 +175,10 @@ def queues(
         return None
     defaults = records.decode_account(data).defaults
     found: list[QueueView] = []
-    for names, value in named(reader, b"q" + keys.name(account), prefix, marker):
+    for name, value in named(reader, b"q" + keys.name(account), prefix, marker):
         if len(found) == limit:
             return Queues(tuple(found), found[-1].name if found else marker)
-        found.append(_queue_view(names[-1], records.decode_queue(value), defaults))
+        found.append(_queue_view(name, records.decode_queue(value), defaults))
     return Queues(tuple(found), None)
 
 
@@ -418,14 +418,15 @@ def _age(row: tuple[MessageId, bytes]) -> bytes:
 
 def named(
     reader: Reader, space: bytes, prefix: str, marker: str | None
-) -> Iterator[tuple[list[str], bytes]]:
-    """Rows of a space whose names begin with ``prefix`` and come after ``marker``."""
+) -> Iterator[tuple[str, bytes]]:
+    """Names in a space, and values, that begin with ``prefix`` and come after ``marker``."""
     low = space + keys.name(prefix)[: -len(keys.NAME_END)]
     high = low + b"\xff"  # Above every name that begins so: no name contains this byte there.
     if marker is not None:
         low = max(low, space + keys.name(marker) + b"\x00")
     for key, value in reader.scan(low, high):
-        yield keys.split_names(key[1:]), value
+        (name,) = keys.split_names(key[len(space) :])
+        yield name, value
 
 
 def _account_view(name: str, data: bytes) -> AccountView:

@@ -43,10 +43,10 @@ def schedules(
     if reader.get(keys.account(account)) is None:
         return None
     found: list[ScheduleView] = []
-    for names, value in named(reader, b"e" + keys.name(account), prefix, marker):
+    for name, value in named(reader, b"e" + keys.name(account), prefix, marker):
         if len(found) == limit:
             return Schedules(tuple(found), found[-1].name if found else marker)
-        found.append(ScheduleView(names[-1], records.decode_schedule(value)))
+        found.append(ScheduleView(name, records.decode_schedule(value)))
     return Schedules(tuple(found), None)
 
 

@@ -9,8 +9,9 @@ import msgspec
 from api.rest import answers, envelopes, pages, settings
 from api.rest.answers import Answer
 from api.rest.operations import Operation, Says
-from api.rest.parameters import NoQuery, name_part
-from api.rest.queues import ListQuery, no_account
+from api.rest.pages import ListQuery
+from api.rest.parameters import NoQuery
+from api.rest.queues import no_account
 from api.rest.reads import ReadQuery
 from api.rest.requests import Call, JsonBody
 from api.rest.settings import Settings
@@ -56,12 +57,8 @@ SETTINGS = JsonBody(AccountSettings, optional=True)
 
 async def list_accounts(call: Call, query: ListQuery) -> Answer:
     """GET accounts."""
-    page = queries.accounts(
-        call.service.reader(),
-        limit=pages.limit(query.limit, call.service.limits),
-        marker=None if query.marker is None else name_part(query.marker, "marker"),
-        prefix=name_part(query.prefix, "prefix"),
-    )
+    part = pages.part(query, call.service.limits)
+    page = queries.accounts(call.service.reader(), **part)
     items = [AccountItem(found.name, found.queues) for found in page.items]
     return answers.json(200, Accounts(items, page.marker), *pages.link(call, page.marker))
 

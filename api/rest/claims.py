@@ -187,7 +187,7 @@ async def inspect_claim(call: Call, query: ReadQuery) -> Answer:
 async def extend_claim(call: Call, query: NoQuery) -> Answer:
     """PATCH a claim."""
     asked = await LEASE_BODY.read(call)
-    lease_ms, ids = _lease_ms(call, asked.lease), _named(call, asked.ids)
+    lease_ms, ids = _lease_ms(call, asked.lease), named_ids(call, asked.ids)
     command = Extend(call.account, call.queue, _claim(call), lease_ms, ids)
     extended = await call.propose(command, Extended)
     why = problems.why(extended.stale, extended.why)
@@ -236,32 +236,39 @@ async def release_claim(call: Call, query: ReleaseQuery) -> Answer:
 async def nack_messages(call: Call, query: NoQuery) -> Answer:
     """POST nack: the work has failed."""
     asked = await NACK_BODY.read(call)
-    if asked.dead and asked.delay is not None:
-        raise Problem("invalid_request", "dead and delay exclude each other", field="delay")
+    check_nack(asked)
     return await _give_back(call, asked)
 
 
 async def ack_messages(call: Call, query: NoQuery) -> Answer:
     """POST ack: the work is done."""
     named = (await ACK_BODY.read(call)).ids
-    command = Ack(call.account, call.queue, _claim(call), _named(call, named))
+    command = Ack(call.account, call.queue, _claim(call), named_ids(call, named))
     settled = _some_held(await call.propose(command, Settled))
     return answers.json(200, Acked(settled.settled, *_stale(settled)))
 
 
 async def _give_back(call: Call, asked: Nack) -> Answer:
+    command = Release(call.account, call.queue, _claim(call), *nacked(call, asked))
+    settled = _some_held(await call.propose(command, Settled))
+    return answers.json(200, Released(settled.settled, *_stale(settled)))
+
+
+def check_nack(asked: Nack) -> None:
+    """A dead letter is not tried again, however much later."""
+    if asked.dead and asked.delay is not None:
+        raise Problem("invalid_request", "dead and delay exclude each other", field="delay")
+
+
+def nacked(call: Call, asked: Nack) -> tuple[tuple[bytes, ...] | None, int | None, str, bool]:
+    """The last fields of a ``Release``: ids, delay in ms, reason, and whether they are dead."""
     reason, most_ms = asked.reason, call.service.limits.duration_ms_max
-    command = Release(
-        call.account,
-        call.queue,
-        _claim(call),
-        _named(call, asked.ids),
+    return (
+        named_ids(call, asked.ids),
         parameters.optional_milliseconds(asked.delay, most_ms, "delay"),
         "" if reason is None else checked_text(reason, REASON_LENGTH_MAX, "reason"),
         asked.dead,
     )
-    settled = _some_held(await call.propose(command, Settled))
-    return answers.json(200, Released(settled.settled, *_stale(settled)))
 
 
 def _claim(call: Call) -> int:
@@ -273,7 +280,8 @@ def _claim(call: Call) -> int:
     return claim
 
 
-def _named(call: Call, ids: list[str] | None) -> tuple[bytes, ...] | None:
+def named_ids(call: Call, ids: list[str] | None) -> tuple[bytes, ...] | None:
+    """Messages of a claim; None for all that it holds."""
     limit = call.service.limits.claim_messages_max
     return None if ids is None else parameters.message_ids(ids, limit)
 

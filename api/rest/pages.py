@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
 from urllib.parse import parse_qsl, urlencode
 
 from api.ports import Limits
 from api.rest.answers import Header
-from api.rest.parameters import in_range
+from api.rest.parameters import in_range, name_part
+from api.rest.reads import ReadQuery
 from api.rest.requests import Call
 
 LIMIT_DEFAULT = 100
+
+
+class ListQuery(ReadQuery, frozen=True, kw_only=True):
+    """Which part of a list of names to show."""
+
+    limit: int | None = None
+    marker: str | None = None
+    prefix: str = ""
+
+
+class Part(TypedDict):
+    """Of a list of names: how many, after which, and how they begin."""
+
+    limit: int
+    marker: str | None
+    prefix: str
+
+
+def part(query: ListQuery, limits: Limits) -> Part:
+    """What was asked for, checked."""
+    return Part(
+        limit=limit(query.limit, limits),
+        marker=None if query.marker is None else name_part(query.marker, "marker"),
+        prefix=name_part(query.prefix, "prefix"),
+    )
 
 
 def limit(asked: int | None, limits: Limits) -> int:

@@ -10,7 +10,8 @@ from api.problems import Problem
 from api.rest import answers, envelopes, pages, settings
 from api.rest.answers import Answer
 from api.rest.operations import Operation, Says
-from api.rest.parameters import NoQuery, name_part
+from api.rest.pages import ListQuery
+from api.rest.parameters import NoQuery
 from api.rest.reads import ReadQuery
 from api.rest.requests import Call, JsonBody
 from api.rest.settings import Settings, SettingsView
@@ -21,14 +22,6 @@ from statemachine.outcomes import Done, Reason, Stored
 QUEUES = "/v1/{account}/queues"
 QUEUE = QUEUES + "/{queue}"
 SETTINGS = JsonBody(Settings, optional=True)
-
-
-class ListQuery(ReadQuery, frozen=True, kw_only=True):
-    """Which part of a list of names to show."""
-
-    limit: int | None = None
-    marker: str | None = None
-    prefix: str = ""
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -93,13 +86,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
 
 async def list_queues(call: Call, query: ListQuery) -> Answer:
     """GET queues."""
-    page = queries.queues(
-        call.service.reader(),
-        call.account,
-        limit=pages.limit(query.limit, call.service.limits),
-        marker=None if query.marker is None else name_part(query.marker, "marker"),
-        prefix=name_part(query.prefix, "prefix"),
-    )
+    part = pages.part(query, call.service.limits)
+    page = queries.queues(call.service.reader(), call.account, **part)
     if page is None:
         raise no_account(call)
     items = [QueueItem(found.name, _counts(found), found.bytes) for found in page.items]

@@ -12,8 +12,9 @@ from api.rest import answers, envelopes, pages, parameters
 from api.rest.answers import Answer
 from api.rest.messages import MessageToPut, as_put, checked
 from api.rest.operations import Operation, Says
-from api.rest.parameters import NoQuery, name_part
-from api.rest.queues import ListQuery, no_account
+from api.rest.pages import ListQuery
+from api.rest.parameters import NoQuery
+from api.rest.queues import no_account
 from api.rest.reads import ReadQuery
 from api.rest.requests import Call, JsonBody
 from statemachine import standing
@@ -84,13 +85,8 @@ SETTINGS = JsonBody(ScheduleSettings)
 
 async def list_schedules(call: Call, query: ListQuery) -> Answer:
     """GET schedules."""
-    page = standing.schedules(
-        call.service.reader(),
-        call.account,
-        limit=pages.limit(query.limit, call.service.limits),
-        marker=None if query.marker is None else name_part(query.marker, "marker"),
-        prefix=name_part(query.prefix, "prefix"),
-    )
+    part = pages.part(query, call.service.limits)
+    page = standing.schedules(call.service.reader(), call.account, **part)
     if page is None:
         raise no_account(call)
     items = [_item(name, record) for name, record in page.items]

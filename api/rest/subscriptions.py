@@ -12,8 +12,9 @@ from api.problems import Problem
 from api.rest import answers, envelopes, pages, parameters
 from api.rest.answers import Answer
 from api.rest.operations import Operation, Says
-from api.rest.parameters import NoQuery, in_range, milliseconds, name_part
-from api.rest.queues import QUEUE, ListQuery, no_queue
+from api.rest.pages import ListQuery
+from api.rest.parameters import NoQuery, in_range, milliseconds
+from api.rest.queues import QUEUE, no_queue
 from api.rest.reads import ReadQuery
 from api.rest.requests import Call, JsonBody
 from api.webhooks import signing, targets
@@ -114,14 +115,8 @@ BODY = JsonBody(SubscriptionToPut)
 
 async def list_subscriptions(call: Call, query: ListQuery) -> Answer:
     """GET subscriptions."""
-    page = hooks.subscriptions(
-        call.service.reader(),
-        call.account,
-        call.queue,
-        limit=pages.limit(query.limit, call.service.limits),
-        marker=None if query.marker is None else name_part(query.marker, "marker"),
-        prefix=name_part(query.prefix, "prefix"),
-    )
+    part = pages.part(query, call.service.limits)
+    page = hooks.subscriptions(call.service.reader(), call.account, call.queue, **part)
     if page is None:
         raise no_queue(call)
     items = [_show(call, view) for view in page.items]

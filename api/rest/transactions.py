@@ -8,8 +8,7 @@ from api import problems
 from api.problems import Problem, StalePart
 from api.rest import answers, messages, parameters
 from api.rest.answers import Answer
-from api.rest.claims import REASON_LENGTH_MAX, claim_id
-from api.rest.envelopes import checked_text
+from api.rest.claims import Nack, check_nack, claim_id, nacked, named_ids
 from api.rest.messages import MessageToPut, Put
 from api.rest.operations import Operation, Says
 from api.rest.parameters import NoQuery
@@ -73,7 +72,7 @@ async def transact(call: Call, query: NoQuery) -> Answer:
         call.account,
         tuple(
             [
-                PartAck(_queue(one.queue), claim_id(one.claim), _ids(call, one.ids))
+                PartAck(_queue(one.queue), claim_id(one.claim), named_ids(call, one.ids))
                 for one in asked.acks
             ]
         ),
@@ -112,23 +111,10 @@ def _queue(name: str) -> str:
     return parameters.name(name, "queue")
 
 
-def _ids(call: Call, ids: list[str] | None) -> tuple[bytes, ...] | None:
-    limit = call.service.limits.claim_messages_max
-    return None if ids is None else parameters.message_ids(ids, limit)
-
-
 def _release(call: Call, one: ReleasePart) -> PartRelease:
-    if one.dead and one.delay is not None:
-        raise Problem("invalid_request", "dead and delay exclude each other", field="delay")
-    most_ms = call.service.limits.duration_ms_max
-    return PartRelease(
-        _queue(one.queue),
-        claim_id(one.claim),
-        _ids(call, one.ids),
-        parameters.optional_milliseconds(one.delay, most_ms, "delay"),
-        "" if one.reason is None else checked_text(one.reason, REASON_LENGTH_MAX, "reason"),
-        one.dead,
-    )
+    asked = Nack(one.ids, one.reason, one.delay, one.dead)
+    check_nack(asked)
+    return PartRelease(_queue(one.queue), claim_id(one.claim), *nacked(call, asked))
 
 
 def _stale(asked: Transaction, outcome: Transacted) -> Problem:

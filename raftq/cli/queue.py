@@ -22,7 +22,7 @@ from raftq.cli.options import (
     connect,
     queue_path,
 )
-from raftq.cli.requests import pages, write
+from raftq.cli.requests import given, pages, write
 
 
 class ZoneMode(enum.StrEnum):
@@ -136,7 +136,7 @@ def claim(
         "locality_wait": locality_wait,
         "consumer": consumer,
     }
-    body = messages.encode({key: value for key, value in asked.items() if value is not None})
+    body = messages.encode(given(asked))
     with connect(url, timeout) as client:
         path = f"{queue_path(account, queue)}/claims"
         answer = client.request("POST", path, body=body, headers=JSON_HEADERS, wait_s=wait)
@@ -211,7 +211,7 @@ def nack(
 ) -> None:
     """Give messages back whose work has failed."""
     asked = {"ids": ids, "reason": reason, "delay": delay, "dead": dead or None}
-    body = messages.encode({key: value for key, value in asked.items() if value is not None})
+    body = messages.encode(given(asked))
     with connect(url, timeout) as client:
         path = f"{queue_path(account, queue)}/claims/{claim}/nack"
         settled = write(client, "POST", path, body=body)
@@ -233,7 +233,7 @@ def redrive(
 ) -> None:
     """Move a queue's dead letters back, in the background."""
     asked = {"to": to, "limit": limit, "rate": rate}
-    body = messages.encode({key: value for key, value in asked.items() if value is not None})
+    body = messages.encode(given(asked))
     with connect(url, timeout) as client:
         path = f"{queue_path(account, queue)}/redrive"
         if status:

@@ -28,6 +28,11 @@ def pages(
         marker = found["marker"]
 
 
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a body for which there is a value."""
+    return {key: value for key, value in options.items() if value is not None}
+
+
 def write(
     client: Client,
     method: str,

@@ -12,7 +12,7 @@ from raftq.cli.failure import Exit, Failure
 from raftq.cli.messages import Attributes
 from raftq.cli.options import Account, Json, Queue, Timeout, Urls, account_path, connect
 from raftq.cli.put import named_headers
-from raftq.cli.requests import pages, write
+from raftq.cli.requests import given, pages, write
 
 app = typer.Typer(help="Put messages by the clock.", no_args_is_help=True)
 
@@ -50,8 +50,7 @@ def put(
     attributes = Attributes(ttl, delay, zone, named_headers(header or []))
     (item,) = messages.texts([message], attributes, as_json=as_json)
     timing = {"cron": cron, "every": every, "timezone": timezone, "start": start, "end": end}
-    given = {**timing, "missed": missed}
-    fields = {key: value for key, value in given.items() if value is not None}
+    fields = given({**timing, "missed": missed})
     body = messages.encode({"queue": queue, "message": messages.raw(item.content), **fields})
     with connect(url, timeout) as client:
         stored = write(client, "PUT", _path(account, name), body=body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
@@ -22,7 +22,7 @@ from raftq.cli.options import (
 )
 from raftq.cli.put import named_headers
 from raftq.cli.queue import Yes, confirm
-from raftq.cli.requests import pages, write
+from raftq.cli.requests import given, pages, write
 
 if TYPE_CHECKING:
     from raftq.cli.http import Client
@@ -59,9 +59,9 @@ def put(
         "concurrency": concurrency,
         "lease": lease,
         "timeout": answer_timeout,
-        "retry": _given({"base": retry_base, "max": retry_max, "attempts": attempts}) or None,
+        "retry": given({"base": retry_base, "max": retry_max, "attempts": attempts}) or None,
     }
-    body = messages.encode(_given(asked))
+    body = messages.encode(given(asked))
     with connect(url, timeout) as client:
         stored = write(client, "PUT", _path(account, queue, name), body=body)
     if "secret" in stored:
@@ -130,10 +130,6 @@ def remove(
 
 def _path(account: str, queue: str, name: str) -> str:
     return f"{queue_path(account, queue)}/subscriptions/{quote(name, safe='')}"
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if value is not None}
 
 
 def _secret(path: Path) -> str:

@@ -77,7 +77,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "split-claim-keeps-all",
         "Messages that got a claim of their own stay under the old one, too.",
-        Edit(claims, "_split", "claim_record.messages = list(held.values())", "pass"),
+        Edit(claims, "_split", "claim_record.messages = left", "pass"),
     ),
     mutant(
         "many-extended-means-one",
