@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from raftq.cli import output
-from raftq.cli.failure import Exit, Failure
 from raftq.cli.options import Account, Json, Queue, Timeout, Urls, account_path, connect, queue_path
-
-if TYPE_CHECKING:
-    from raftq.cli.http import Client
-
-READ_TIMEOUT_S = 40.0  # Nothing for so long: even the heartbeats stay away.
-PAUSE_S = 0.5
-COME_BACK = ("stopping", "events_gone")
-"""Cuts after which a reader asks again, to go on elsewhere or to be told what is gone."""
 
 
 def events(
@@ -40,7 +28,7 @@ def events(
     path = queue_path(account, queue) if queue else account_path(account)
     query = {"from": start} | ({"kind": ",".join(kind)} if kind else {})
     with connect(url, timeout) as client:
-        for number, event in enumerate(_follow(client, f"{path}/events", query, timeout), 1):
+        for number, event in enumerate(client.events(f"{path}/events", query), 1):
             if as_json:
                 output.print_line(event)
             else:
@@ -74,29 +62,6 @@ def history(
     output.print_table(columns, [_row(event) for event in found])
     if not whole:
         typer.echo("The history does not reach back to the put.", err=True)
-
-
-def _follow(client: Client, path: str, query: dict[str, str], patience_s: float) -> Iterator[Any]:
-    """Events for ever: a stream that breaks off is taken up behind its last id."""
-    last = ""
-    unheard_since_s = time.monotonic()
-    while True:
-        headers = {"last-event-id": last} if last else {}
-        try:
-            for position, name, data in client.stream(path, query, headers, READ_TIMEOUT_S):
-                last = position or last
-                unheard_since_s = time.monotonic()
-                if name == "cut":
-                    cut = msgspec.json.decode(data)
-                    if cut["reason"] not in COME_BACK:
-                        raise Failure(cut["detail"])
-                elif name:
-                    yield msgspec.json.decode(data)
-        except Failure as failure:
-            lost = failure.code in (Exit.UNREACHABLE, Exit.UNKNOWN)
-            if not lost or time.monotonic() - unheard_since_s > patience_s:
-                raise
-        time.sleep(PAUSE_S)
 
 
 def _line(event: Any) -> str:

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import httpx2
 import msgspec
 
 from raftq.cli.failure import Exit, Failure
 from raftq.cli.options import DEFAULT_URL
-from raftq.client.drivers import CONNECT_TIMEOUT_S, BlockingDriver, in_words
-from raftq.client.effects import Request
-from raftq.client.errors import OutcomeUnknown, Refused, Unavailable, problem
+from raftq.client.drivers import BlockingDriver
+from raftq.client.effects import Request, Steps
+from raftq.client.errors import OutcomeUnknown, Refused, Unavailable
+from raftq.client.events import EventsCore
 from raftq.client.exchange import Options, Session
-from raftq.client.replicas import Replicas, checked, split
+from raftq.client.replicas import Replicas, split
+
+T = TypeVar("T")
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -53,15 +56,13 @@ class Client:
             timeout_s=timeout_s, try_timeout_s=timeout_s, discover=False, persistent=False
         )
         try:
-            self._urls = [checked(url) for url in split(urls or ()) or [DEFAULT_URL]]
-            replicas = Replicas(self._urls, None)
+            replicas = Replicas(split(urls or ()) or [DEFAULT_URL], None)
         except ValueError as error:
             raise Failure(str(error), Exit.USAGE) from None
         # Spreads clients in time; nobody could gain anything by guessing it.
         chance = random.random
         self._session = Session(replicas, options, clock=time.monotonic, chance=chance)
         self._driver = BlockingDriver(transport)
-        self._transport = transport
 
     def request(
         self,
@@ -80,49 +81,23 @@ class Client:
         """
         request = Request(method, path, query or {}, headers or {}, body)
         steps = self._session.call(request, repeatable=repeatable, wait_s=wait_s)
+        return Answer(*self._run(steps))
+
+    def events(self, path: str, query: Mapping[str, str]) -> Iterator[Any]:
+        """Events as they come, without end: a stream that breaks off is taken up elsewhere."""
+        core = EventsCore(self._session, path, dict(query), msgspec.json.decode)
+        while True:
+            yield self._run(core.next())
+
+    def _run(self, steps: Steps[T]) -> T:
         try:
-            return Answer(*self._driver.run(steps))
+            return self._driver.run(steps)
         except Refused as refused:
             raise Failure(str(refused), Exit.FAILED) from None
         except Unavailable as unavailable:
             raise Failure(str(unavailable), Exit.UNREACHABLE) from None
         except OutcomeUnknown as unknown:
             raise Failure(str(unknown), Exit.UNKNOWN) from None
-
-    def stream(
-        self,
-        path: str,
-        query: Mapping[str, str],
-        headers: Mapping[str, str],
-        silence_s: float,
-    ) -> Iterator[tuple[str, str, str]]:
-        """The blocks of server-sent events as they come: id, kind and data, or nothing.
-
-        It ends as the stream does. What goes wrong is a Failure, and the next call
-        goes to the next replica; ``silence_s`` without a word counts as that too.
-        """
-        url = self._urls[0]
-        timeout = httpx2.Timeout(silence_s, connect=CONNECT_TIMEOUT_S)
-        try:
-            with (
-                httpx2.Client(transport=self._transport) as http,
-                http.stream(
-                    "GET", url + path, params=query, headers=headers, timeout=timeout
-                ) as response,
-            ):
-                if response.status_code != 200:
-                    self._refuse_stream(response.status_code, response.read())
-                yield from _blocks(response.iter_lines())
-        except httpx2.TransportError as error:
-            self._urls.append(self._urls.pop(0))
-            raise Failure(f"{url} broke off: {in_words(error)}", Exit.UNREACHABLE) from None
-
-    def _refuse_stream(self, status: int, body: bytes) -> None:
-        refused = Refused(status, problem(body))
-        if status == 503:
-            self._urls.append(self._urls.pop(0))
-            raise Failure(str(refused), Exit.UNREACHABLE)
-        raise Failure(str(refused))
 
     def close(self) -> None:
         """Close the connections."""
@@ -133,18 +108,3 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _blocks(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    position, name, data = "", "", ""
-    for line in lines:
-        field, _, value = line.partition(": ")
-        if field == "id":
-            position = value
-        elif field == "event":
-            name = value
-        elif field == "data":
-            data = value
-        elif not line:
-            yield position, name, data
-            position, name, data = "", "", ""

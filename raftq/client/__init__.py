@@ -1,6 +1,6 @@
 """The Python client: ``Raftq`` for threads, ``AsyncRaftq`` for asyncio, one code base.
 
-Rules: the core (``exchange``, ``operations``, ``consuming``, ``producing``) does no IO and
+Rules: the core (``exchange``, ``operations``, ``claims``, ``events`` and the like) does no IO and
 never waits; it yields ``effects``, which one of two ``drivers`` performs. Nothing of the
 server is imported: what holds is api/PROTOCOL.md. DESIGN.md says what each call does when
 a replica fails.
@@ -8,16 +8,29 @@ a replica fails.
 
 from __future__ import annotations
 
-from raftq.client.answers import Cluster, Member, Message, QueueInfo, Settings, Settled, Stats
+from raftq.client.answers import (
+    Cluster,
+    History,
+    Member,
+    Message,
+    MessageId,
+    QueueEvent,
+    QueueInfo,
+    Redrive,
+    Settings,
+    Settled,
+    Stats,
+)
 from raftq.client.asynchronous import (
     AsyncClaim,
     AsyncClaimedMessage,
     AsyncConsumer,
+    AsyncEvents,
     AsyncProducer,
     AsyncQueue,
     AsyncRaftq,
 )
-from raftq.client.blocking import Claim, ClaimedMessage, Consumer, Producer, Queue, Raftq
+from raftq.client.blocking import Claim, ClaimedMessage, Consumer, Events, Producer, Queue, Raftq
 from raftq.client.bodies import NewMessage
 from raftq.client.errors import (
     Closed,
@@ -27,11 +40,13 @@ from raftq.client.errors import (
     Refused,
     Unavailable,
 )
+from raftq.client.transactions import GiveBack, Transacted
 
 __all__ = [
     "AsyncClaim",
     "AsyncClaimedMessage",
     "AsyncConsumer",
+    "AsyncEvents",
     "AsyncProducer",
     "AsyncQueue",
     "AsyncRaftq",
@@ -40,19 +55,26 @@ __all__ = [
     "Closed",
     "Cluster",
     "Consumer",
+    "Events",
+    "GiveBack",
+    "History",
     "LeaseLost",
     "Member",
     "Message",
+    "MessageId",
     "NewMessage",
     "OutcomeUnknown",
     "Producer",
     "Queue",
+    "QueueEvent",
     "QueueInfo",
     "Raftq",
     "RaftqError",
+    "Redrive",
     "Refused",
     "Settings",
     "Settled",
     "Stats",
+    "Transacted",
     "Unavailable",
 ]

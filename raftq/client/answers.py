@@ -13,6 +13,31 @@ Unset = msgspec.UnsetType
 T = TypeVar("T")
 
 
+class MessageId(str):
+    """The id of a message that was put."""
+
+    duplicate: bool = False
+    """Whether its ``dedup_id`` was there before: this is the id of the message that had it."""
+
+    @classmethod
+    def known(cls, text: str) -> MessageId:
+        """The id of a message that was there before."""
+        made = cls(text)
+        made.duplicate = True
+        return made
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a message is a dead letter, and what it was."""
+
+    reason: str
+    error: str | None = None
+    queue: str
+    id: str
+    deliveries: int
+    at: datetime
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A message as it lies in the queue."""
 
@@ -25,6 +50,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     deliveries: int
     """How often it has been claimed, this time included."""
     zone: str
+    priority: int = 0
+    group: str | None = None
+    last_error: str | None = None
+    """What was said to be wrong when it was last given back."""
+    dead: DeadLetter | None = None
     body_json: msgspec.Raw | Unset = msgspec.field(name="body", default=UNSET)
     body_text: str | Unset = UNSET
     body_base64: bytes | Unset = UNSET
@@ -63,6 +93,15 @@ class Put(msgspec.Struct, frozen=True):
     """The ids of what was queued, in its order."""
 
     ids: tuple[str, ...]
+    duplicates: tuple[int, ...] = ()
+
+    def named(self) -> tuple[MessageId, ...]:
+        """The ids, each knowing whether it is new."""
+        before = set(self.duplicates)
+        return tuple(
+            MessageId.known(text) if place in before else MessageId(text)
+            for place, text in enumerate(self.ids)
+        )
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -74,16 +113,37 @@ class Claimed(msgspec.Struct, frozen=True):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """When the lease ends now."""
+    """When the lease ends now; ``claim`` if it is a new claim, of some of the messages."""
 
     lease_until: datetime
+    claim: str | None = None
+    stale: tuple[str, ...] = ()
+
+
+class Extended(msgspec.Struct, frozen=True):
+    """What became of one claim of many; ``ended`` says why there is no lease any more."""
+
+    claim: str
+    lease_until: datetime | None = None
+    ended: str | None = None
+
+
+class ExtendedMany(msgspec.Struct, frozen=True):
+    """In the order asked."""
+
+    claims: tuple[Extended, ...]
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """How many messages were settled; ``stale`` names those the claim did not hold."""
+    """How many messages were settled; ``stale`` names those the claim did not hold.
+
+    ``why`` says of each of these what became of it: ``held_by_another_claim``, ``waiting``
+    (it is back in the queue) or ``gone``.
+    """
 
     settled: int
     stale: tuple[str, ...] = ()
+    why: dict[str, str] = {}
 
 
 class Acked(msgspec.Struct, frozen=True):
@@ -91,13 +151,15 @@ class Acked(msgspec.Struct, frozen=True):
 
     acked: int
     stale: tuple[str, ...] = ()
+    why: dict[str, str] = {}
 
 
 class Released(msgspec.Struct, frozen=True):
-    """The answer to a release."""
+    """The answer to a release, or a nack."""
 
     released: int
     stale: tuple[str, ...] = ()
+    why: dict[str, str] = {}
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -113,14 +175,83 @@ class Counts(msgspec.Struct, frozen=True):
     ready: int
     delayed: int
     claimed: int
+    blocked: int = 0
+    """Behind others of their group."""
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages per second over the last minute."""
+
+    enqueued: float = 0.0
+    claimed: float = 0.0
+    acked: float = 0.0
+    released: float = 0.0
+    expired: float = 0.0
+    dead: float = 0.0
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in a queue."""
+    """What is in a queue. ``dead`` and ``leases_ended`` count since the queue is there."""
 
     messages: Counts
     bytes: int
     oldest_ready_at: datetime | None = None
+    oldest_ready_age: float | None = None
+    dead: int = 0
+    leases_ended: int = 0
+    rates: Rates = Rates()
+
+
+class Redrive(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that moves dead letters back; ``left`` counts against what was there at first."""
+
+    state: str
+    to: str | None
+    limit: int | None
+    rate: int | None
+    moved: int
+    left: int
+    done: bool
+    started_at: datetime
+    ended_at: datetime | None
+
+
+class EventMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that something happened to; ``deliveries`` is 0 where nobody counted."""
+
+    id: str
+    deliveries: int = 0
+
+
+class QueueEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened in a queue; api/PROTOCOL.md has the kinds."""
+
+    id: str
+    kind: str
+    index: int
+    term: int
+    time: datetime
+    queue: str
+    node: str | None = None
+    """Who took the request; None: something was due."""
+    messages: tuple[EventMessage, ...] = ()
+    deliveries: int = 0
+    """In a message's history, which has no ``messages``."""
+    claim: str | None = None
+    consumer: str | None = None
+    reason: str | None = None
+    lease_until: datetime | None = None
+    ready_at: datetime | None = None
+    purged: int | None = None
+    target: str | None = None
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened to a message; ``whole``: since it was put."""
+
+    events: tuple[QueueEvent, ...]
+    whole: bool
+    marker: str | None = None
 
 
 class Deleted(msgspec.Struct, frozen=True):
@@ -135,6 +266,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ttl: float | None = None
     delay: float | None = None
     lease: float | None = None
+    max_deliveries: int | None = None
+    dead_letter_queue: str | None = None
+    retry_delay: float | None = None
+    retry_delay_max: float | None = None
+    dedup_window: float | None = None
+    zone_mode: str | None = None
+    locality_wait: float | None = None
+    history: float | None = None
+    history_bytes: int | None = None
+    persistent: bool | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -144,6 +285,16 @@ class InForce(msgspec.Struct, frozen=True, kw_only=True):
     ttl: float
     delay: float
     lease: float
+    max_deliveries: int = 0
+    dead_letter_queue: str | None = None
+    retry_delay: float = 0.0
+    retry_delay_max: float = 0.0
+    dedup_window: float = 0.0
+    zone_mode: str = "any"
+    locality_wait: float = 0.0
+    history: float = 0.0
+    history_bytes: int = 0
+    persistent: bool = True
 
 
 class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):

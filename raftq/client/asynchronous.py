@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx2
 
+from raftq.client.answers import MessageId, QueueEvent
+from raftq.client.bodies import NewMessage
+from raftq.client.claims import ClaimCore
 from raftq.client.consuming import Consume, ConsumerCore, Held
 from raftq.client.drivers import AsyncDriver, awaiting, later
+from raftq.client.events import EventsCore
 from raftq.client.exchange import Session
-from raftq.client.operations import ClaimCore, QueueCore
+from raftq.client.operations import QueueCore
 from raftq.client.producing import ProducerCore
 from raftq.client.shells import (
     AnyClaim,
     HeldMessage,
     Shell,
+    account_path,
+    events_of,
     held_message,
     how_to_consume,
     session,
     with_signature_of,
 )
+from raftq.client.transactions import GiveBack, Holding, Transacted, transact
 
 
 class AsyncClaimedMessage(HeldMessage, frozen=True, kw_only=True, eq=False):
@@ -31,6 +38,7 @@ class AsyncClaimedMessage(HeldMessage, frozen=True, kw_only=True, eq=False):
 
     ack = awaiting(Held.ack)
     release = awaiting(Held.release)
+    nack = awaiting(Held.nack)
     _leave = awaiting(Held.leave)
 
     async def __aenter__(self) -> Self:
@@ -50,7 +58,15 @@ class AsyncClaim(AnyClaim[AsyncDriver, AsyncClaimedMessage]):
 
     ack = awaiting(ClaimCore.ack)
     release = awaiting(ClaimCore.release)
+    nack = awaiting(ClaimCore.nack)
     extend = awaiting(ClaimCore.extend)
+    _extend_some = awaiting(ClaimCore.extend_some)
+
+    async def extend_some(self, ids: Sequence[str], lease: float | None = None) -> AsyncClaim:
+        """Extend only these messages: the claim that has them now, which is one of its own
+        unless they are all that this one holds. The messages know which.
+        """
+        return AsyncClaim(self._driver, await self._extend_some(ids, lease), AsyncClaimedMessage)
 
     def __iter__(self) -> Iterator[AsyncClaimedMessage]:
         return iter(self.messages)
@@ -82,12 +98,39 @@ class AsyncConsumer(Shell[AsyncDriver, ConsumerCore]):
         await self.close()
 
 
-class AsyncProducer(Shell[AsyncDriver, ProducerCore[asyncio.Future[str]]]):
+class AsyncProducer(Shell[AsyncDriver, ProducerCore[asyncio.Future[MessageId]]]):
     """Batches what is put; leaving its ``async with`` flushes and closes it."""
 
-    put = awaiting(ProducerCore[asyncio.Future[str]].put)
+    put = awaiting(ProducerCore[asyncio.Future[MessageId]].put)
     flush = awaiting(ProducerCore.flush)
     close = awaiting(ProducerCore.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class AsyncEvents(Shell[AsyncDriver, EventsCore[QueueEvent]]):
+    """Events as they come, without end; leaving its ``async with`` closes it."""
+
+    close = awaiting(EventsCore[QueueEvent].close)
+    _next = awaiting(EventsCore[QueueEvent].next)
+
+    @property
+    def last_id(self) -> str:
+        """Where it is: what another reader begins behind with ``after``."""
+        return self._core.last_id
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> QueueEvent:
+        event = await self._next()
+        if event is None:
+            raise StopAsyncIteration
+        return event
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,6 +153,21 @@ class AsyncQueue(Shell[AsyncDriver, QueueCore]):
     settings = awaiting(QueueCore.settings)
     purge = awaiting(QueueCore.purge)
     delete = awaiting(QueueCore.delete)
+    redrive = awaiting(QueueCore.redrive)
+    redrive_status = awaiting(QueueCore.redrive_status)
+    redrive_cancel = awaiting(QueueCore.redrive_cancel)
+    history = awaiting(QueueCore.history)
+
+    def events(
+        self, *, from_: str | int = "now", kinds: Sequence[str] = (), after: str = ""
+    ) -> AsyncEvents:
+        """What happens in the queue: an iterator that goes on at another replica by itself.
+
+        ``from_``: ``now``, ``oldest`` or a log index; ``kinds``: only these; ``after``: the
+        ``last_id`` of an earlier reader.
+        """
+        core = events_of(self._core.session, self._core.path, from_, kinds, after)
+        return AsyncEvents(self._driver, core)
 
     @with_signature_of(how_to_consume)
     def consume(self, how: Consume) -> AsyncConsumer:
@@ -156,6 +214,27 @@ class AsyncRaftq(Shell[AsyncDriver, Session]):
         """A queue of the account; nothing is sent."""
         core = QueueCore(self._core, self.account, name, self._driver.new_event)
         return AsyncQueue(self._driver, core)
+
+    def events(
+        self, *, from_: str | int = "now", kinds: Sequence[str] = (), after: str = ""
+    ) -> AsyncEvents:
+        """What happens in all queues of the account; as ``AsyncQueue.events``."""
+        path = account_path(self.account)
+        return AsyncEvents(self._driver, events_of(self._core, path, from_, kinds, after))
+
+    async def transaction(
+        self,
+        *,
+        acks: Sequence[Holding] = (),
+        releases: Sequence[Holding | GiveBack] = (),
+        puts: Mapping[str, Sequence[NewMessage | Any]] | None = None,
+    ) -> Transacted:
+        """Ack and release claims or messages of them, and put messages by queue: all or nothing.
+
+        ``LeaseLost`` if something is not held any more; nothing was done then.
+        """
+        steps = transact(self._core, self.account, acks, releases, puts or {})
+        return await self._driver.run(steps)
 
     async def close(self) -> None:
         """End consumers and producers properly, and close the connections."""

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import concurrent.futures
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx2
 
+from raftq.client.answers import MessageId, QueueEvent
+from raftq.client.bodies import NewMessage
+from raftq.client.claims import ClaimCore
 from raftq.client.consuming import Consume, ConsumerCore, Held
 from raftq.client.drivers import BlockingDriver, blocking, then
+from raftq.client.events import EventsCore
 from raftq.client.exchange import Session
-from raftq.client.operations import ClaimCore, QueueCore
+from raftq.client.operations import QueueCore
 from raftq.client.producing import ProducerCore
 from raftq.client.shells import (
     AnyClaim,
     HeldMessage,
     Shell,
+    account_path,
+    events_of,
     held_message,
     how_to_consume,
     session,
     with_signature_of,
 )
+from raftq.client.transactions import GiveBack, Holding, Transacted, transact
 
 
 class ClaimedMessage(HeldMessage, frozen=True, kw_only=True, eq=False):
@@ -31,6 +38,7 @@ class ClaimedMessage(HeldMessage, frozen=True, kw_only=True, eq=False):
 
     ack = blocking(Held.ack)
     release = blocking(Held.release)
+    nack = blocking(Held.nack)
     _leave = blocking(Held.leave)
 
     def __enter__(self) -> Self:
@@ -50,7 +58,15 @@ class Claim(AnyClaim[BlockingDriver, ClaimedMessage]):
 
     ack = blocking(ClaimCore.ack)
     release = blocking(ClaimCore.release)
+    nack = blocking(ClaimCore.nack)
     extend = blocking(ClaimCore.extend)
+    _extend_some = blocking(ClaimCore.extend_some)
+
+    def extend_some(self, ids: Sequence[str], lease: float | None = None) -> Claim:
+        """Extend only these messages: the claim that has them now, which is one of its own
+        unless they are all that this one holds. The messages know which.
+        """
+        return Claim(self._driver, self._extend_some(ids, lease), ClaimedMessage)
 
     def __iter__(self) -> Iterator[ClaimedMessage]:
         return iter(self.messages)
@@ -82,12 +98,39 @@ class Consumer(Shell[BlockingDriver, ConsumerCore]):
         self.close()
 
 
-class Producer(Shell[BlockingDriver, ProducerCore[concurrent.futures.Future[str]]]):
+class Producer(Shell[BlockingDriver, ProducerCore[concurrent.futures.Future[MessageId]]]):
     """Batches what is put; leaving its ``with`` flushes and closes it."""
 
-    put = blocking(ProducerCore[concurrent.futures.Future[str]].put)
+    put = blocking(ProducerCore[concurrent.futures.Future[MessageId]].put)
     flush = blocking(ProducerCore.flush)
     close = blocking(ProducerCore.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Events(Shell[BlockingDriver, EventsCore[QueueEvent]]):
+    """Events as they come, without end; leaving its ``with`` closes it."""
+
+    close = blocking(EventsCore[QueueEvent].close)
+    _next = blocking(EventsCore[QueueEvent].next)
+
+    @property
+    def last_id(self) -> str:
+        """Where it is: what another reader begins behind with ``after``."""
+        return self._core.last_id
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> QueueEvent:
+        event = self._next()
+        if event is None:
+            raise StopIteration
+        return event
 
     def __enter__(self) -> Self:
         return self
@@ -108,6 +151,21 @@ class Queue(Shell[BlockingDriver, QueueCore]):
     settings = blocking(QueueCore.settings)
     purge = blocking(QueueCore.purge)
     delete = blocking(QueueCore.delete)
+    redrive = blocking(QueueCore.redrive)
+    redrive_status = blocking(QueueCore.redrive_status)
+    redrive_cancel = blocking(QueueCore.redrive_cancel)
+    history = blocking(QueueCore.history)
+
+    def events(
+        self, *, from_: str | int = "now", kinds: Sequence[str] = (), after: str = ""
+    ) -> Events:
+        """What happens in the queue: an iterator that goes on at another replica by itself.
+
+        ``from_``: ``now``, ``oldest`` or a log index; ``kinds``: only these; ``after``: the
+        ``last_id`` of an earlier reader.
+        """
+        core = events_of(self._core.session, self._core.path, from_, kinds, after)
+        return Events(self._driver, core)
 
     @with_signature_of(how_to_consume)
     def consume(self, how: Consume) -> Consumer:
@@ -161,6 +219,27 @@ class Raftq(Shell[BlockingDriver, Session]):
         """A queue of the account; nothing is sent."""
         core = QueueCore(self._core, self.account, name, self._driver.new_event)
         return Queue(self._driver, core)
+
+    def events(
+        self, *, from_: str | int = "now", kinds: Sequence[str] = (), after: str = ""
+    ) -> Events:
+        """What happens in all queues of the account; as ``Queue.events``."""
+        path = account_path(self.account)
+        return Events(self._driver, events_of(self._core, path, from_, kinds, after))
+
+    def transaction(
+        self,
+        *,
+        acks: Sequence[Holding] = (),
+        releases: Sequence[Holding | GiveBack] = (),
+        puts: Mapping[str, Sequence[NewMessage | Any]] | None = None,
+    ) -> Transacted:
+        """Ack and release claims or messages of them, and put messages by queue: all or nothing.
+
+        ``LeaseLost`` if something is not held any more; nothing was done then.
+        """
+        steps = transact(self._core, self.account, acks, releases, puts or {})
+        return self._driver.run(steps)
 
     def close(self) -> None:
         """End consumers and producers properly, and close the connections."""

@@ -10,15 +10,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
+JSON_HEADERS = {"content-type": JSON}
 
-_encode = msgspec.json.Encoder().encode
+_BESIDE = ("ttl", "delay", "priority", "group", "dedup_id")
+
+
+def _plain(value: object) -> object:
+    """Ids of messages are text, but of a kind of their own."""
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} cannot be put")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +42,10 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] | None = None
     zone: str | None = None
     content_type: str | None = None
+    priority: int | None = None
+    group: str | None = None
+    dedup_id: str | None = None
+    not_before: datetime | None = None
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -43,8 +59,10 @@ class Item(msgspec.Struct, frozen=True):
 
 def item(message: NewMessage, zone: str | None) -> Item:
     """The message as it goes out; ``zone`` if it names none. TypeError if it cannot."""
-    beside: dict[str, Any] = {"ttl": message.ttl, "delay": message.delay}
+    beside: dict[str, Any] = {name: getattr(message, name) for name in _BESIDE}
     beside["zone"] = message.zone or zone
+    if message.not_before is not None:
+        beside["not_before"] = message.not_before.isoformat()
     fields = {name: value for name, value in beside.items() if value is not None}
     headers = dict(message.headers or {})
     raw = _raw(message)
@@ -57,6 +75,15 @@ def item(message: NewMessage, zone: str | None) -> Item:
     return Item(raw, message.content_type or OCTETS, query, named)
 
 
+def json_items(messages: Iterable[NewMessage | Any], zone: str | None) -> list[Item]:
+    """What can go in one batch; TypeError for raw bodies."""
+    given = [m if isinstance(m, NewMessage) else NewMessage(body=m) for m in messages]
+    items = [item(message, zone) for message in given]
+    if any(one.raw_type is not None for one in items):
+        raise TypeError("raw bodies cannot be put in one batch; put them one by one")
+    return items
+
+
 def batch(items: list[Item]) -> bytes:
     """The body of one request for all of them."""
     return b'{"messages":[%b]}' % b",".join(item.content for item in items)
@@ -65,6 +92,15 @@ def batch(items: list[Item]) -> bytes:
 def encode(value: object) -> bytes:
     """JSON."""
     return _encode(value)
+
+
+def encode_given(**fields: object) -> bytes:
+    """JSON of those that are not None."""
+    return _encode({name: value for name, value in fields.items() if value is not None})
+
+
+raw = msgspec.Raw
+"""JSON that is encoded already, for ``encode``."""
 
 
 def _raw(message: NewMessage) -> bytes | None:

@@ -24,9 +24,10 @@ from collections.abc import Sequence
 import msgspec
 
 from raftq.client.answers import Message
+from raftq.client.claims import ClaimCore, extend_many
 from raftq.client.effects import Bell, Pause, Spawn, Steps
 from raftq.client.errors import LeaseLost, OutcomeUnknown, RaftqError, Unavailable
-from raftq.client.operations import ClaimCore, QueueCore
+from raftq.client.operations import QueueCore, ZoneMode
 
 EXTENDS_PER_LEASE = 3
 EXTEND_TIMEOUT_MIN_S = 0.5
@@ -46,13 +47,21 @@ class Consume(msgspec.Struct, frozen=True, kw_only=True):
     drain: bool
     prefetch: bool
     extend_for: float
+    zone_mode: ZoneMode | None
+    locality_wait: float | None
+    consumer: str | None
 
 
 class Held(msgspec.Struct, frozen=True, eq=False):
-    """A message and the claim that holds it."""
+    """A message, and how it was claimed."""
 
-    claim: ClaimCore
+    claimed: ClaimCore
     message: Message
+
+    @property
+    def claim(self) -> ClaimCore:
+        """The claim that holds it now: part of a claim can become one of its own."""
+        return self.claimed.holder(self.message.id)
 
     @property
     def settled(self) -> bool:
@@ -71,6 +80,12 @@ class Held(msgspec.Struct, frozen=True, eq=False):
     def release(self, delay: float | None = None) -> Steps[None]:
         """Give it back, to be ready again after ``delay`` seconds."""
         yield from self.claim.release([self.message.id], delay=delay)
+
+    def nack(
+        self, reason: str | None = None, *, delay: float | None = None, dead: bool = False
+    ) -> Steps[None]:
+        """The work has failed: give it back and say why; ``dead``: do not try it again."""
+        yield from self.claim.nack([self.message.id], reason=reason, delay=delay, dead=dead)
 
     def leave(self, done: bool) -> Steps[None]:
         """The end of a ``with`` block."""
@@ -148,7 +163,13 @@ class ConsumerCore:
         how = self._how
         try:
             claim = yield from self._queue.claim(
-                how.limit, lease=how.lease, wait=how.wait, zone=how.zone
+                how.limit,
+                lease=how.lease,
+                wait=how.wait,
+                zone=how.zone,
+                zone_mode=how.zone_mode,
+                locality_wait=how.locality_wait,
+                consumer=how.consumer,
             )
         except (Unavailable, OutcomeUnknown) as error:
             if not self._started:
@@ -184,9 +205,11 @@ class ConsumerCore:
             while not self._closed:
                 now_s = self._queue.session.clock()
                 self._kept = [kept for kept in self._kept if kept.claim.held]
-                due = [k for k in self._kept if k.due_s <= now_s < k.end_s]
-                if due:
-                    yield from self._extend(due[0])
+                if any(k.due_s <= now_s < k.end_s for k in self._kept):
+                    # Those that are due soon come along.
+                    soon_s = now_s + self._every_s / 2
+                    due = [k for k in self._kept if k.due_s <= soon_s and now_s < k.end_s]
+                    yield from self._extend(due)
                 elif self._done:
                     yield from self._ack_done()
                 elif self._prefetching:
@@ -230,19 +253,32 @@ class ConsumerCore:
             except RaftqError as error:  # They come back when the lease ends.
                 log.warning("claim %s was not released: %s", kept.claim.id, error)
 
-    def _extend(self, kept: _Kept) -> Steps[None]:
-        kept.due_s = self._queue.session.clock() + self._every_s
+    def _extend(self, due: list[_Kept]) -> Steps[None]:
+        """One request for all that are due."""
+        claims = [kept.claim for kept in due]
+        for kept in due:
+            kept.due_s = self._queue.session.clock() + self._every_s
+        patience_s = max(self._every_s, EXTEND_TIMEOUT_MIN_S)
         try:
-            patience_s = max(self._every_s, EXTEND_TIMEOUT_MIN_S)
-            yield from kept.claim.extend(self._how.lease, timeout=patience_s)
+            over = yield from extend_many(self._queue, claims, self._how.lease, timeout=patience_s)
         except RaftqError as error:
-            # If it was not the last word, another try is due soon enough.
-            log.warning("claim %s was not extended: %s", kept.claim.id, error)
+            # Another try is due soon enough.
+            log.warning("%d claims were not extended: %s", len(claims), error)
+            return
+        for claim in over:
+            log.warning("claim %s was not extended: it is over", claim.id)
 
     def _prefetch(self) -> Steps[None]:
         how = self._how
         try:
-            claim = yield from self._queue.claim(how.limit, lease=how.lease, zone=how.zone)
+            claim = yield from self._queue.claim(
+                how.limit,
+                lease=how.lease,
+                zone=how.zone,
+                zone_mode=how.zone_mode,
+                locality_wait=how.locality_wait,
+                consumer=how.consumer,
+            )
             yield from self._take(claim)
         except RaftqError as error:  # The loop claims for itself and sees what the matter is.
             log.info("nothing was claimed ahead on %s: %s", self._queue.name, error)

@@ -11,18 +11,25 @@ import concurrent.futures
 import functools
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, assert_never
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, assert_never
 
 import httpx2
 
+from raftq.client.answers import MessageId
 from raftq.client.effects import (
     Answer,
     Broken,
     Effect,
+    Open,
+    Opened,
     Pause,
+    Receive,
+    Reply,
+    Request,
     Resolve,
     Send,
+    Shut,
     Spawn,
     Steps,
     T,
@@ -33,6 +40,7 @@ P = ParamSpec("P")
 U = TypeVar("U")
 
 CONNECT_TIMEOUT_S = 1.0
+HTTP_OK = 200
 JOIN_TIMEOUT_S = 5.0
 # Long polls hold a connection each. Idle ones are given up before a server does so.
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=4.0)
@@ -56,7 +64,7 @@ class BlockingDriver:
 
     def run(self, steps: Steps[T]) -> T:
         """What the steps return."""
-        reply: Answer | Broken | None = None
+        reply: Reply | None = None
         try:
             while True:
                 with self._turn:
@@ -73,7 +81,7 @@ class BlockingDriver:
         """For ``Wait``."""
         return threading.Event()
 
-    def new_future(self) -> concurrent.futures.Future[str]:
+    def new_future(self) -> concurrent.futures.Future[MessageId]:
         """For ``Resolve``."""
         return concurrent.futures.Future()
 
@@ -84,10 +92,12 @@ class BlockingDriver:
                 job.join(JOIN_TIMEOUT_S)
         self._http.close()
 
-    def _perform(self, effect: Effect) -> Answer | Broken | None:
+    def _perform(self, effect: Effect) -> Reply | None:
         match effect:
             case Send():
                 return self._send(effect)
+            case Open() | Receive() | Shut():
+                return self._streaming(effect)
             case Pause(seconds):
                 time.sleep(seconds)
             case Wait(event, timeout_s):
@@ -106,10 +116,31 @@ class BlockingDriver:
 
     def _send(self, effect: Send) -> Answer | Broken:
         try:
-            response = self._http.send(_request(self._http, effect))
+            response = self._http.send(
+                _request(self._http, effect.url, effect.request, effect.timeout_s)
+            )
         except httpx2.TransportError as error:
             return _broken(error)
         return Answer(response.status_code, response.headers, response.content)
+
+    def _streaming(self, effect: Open | Receive | Shut) -> Reply | None:
+        try:
+            match effect:
+                case Open(url, asked, silence_s):
+                    request = _request(self._http, url, asked, silence_s)
+                    response = self._http.send(request, stream=True)
+                    status, headers = response.status_code, response.headers
+                    if status != HTTP_OK:
+                        return Answer(status, headers, response.read())
+                    return Opened(status, headers, _Stream(response, response.iter_bytes()))
+                case Receive(stream):
+                    piece: bytes = next(stream.pieces, b"")
+                    return piece
+                case Shut(stream):
+                    stream.response.close()
+        except httpx2.TransportError as error:
+            return _broken(error)
+        return None
 
     def _spawn(self, steps: Steps[None]) -> None:
         def work() -> None:
@@ -133,7 +164,7 @@ class AsyncDriver:
 
     async def run(self, steps: Steps[T]) -> T:
         """What the steps return."""
-        reply: Answer | Broken | None = None
+        reply: Reply | None = None
         try:
             while True:
                 effect = steps.send(reply)
@@ -148,7 +179,7 @@ class AsyncDriver:
         """For ``Wait``."""
         return asyncio.Event()
 
-    def new_future(self) -> asyncio.Future[str]:
+    def new_future(self) -> asyncio.Future[MessageId]:
         """For ``Resolve``."""
         return asyncio.get_running_loop().create_future()
 
@@ -161,10 +192,12 @@ class AsyncDriver:
                 job.cancel()
         await self._http.aclose()
 
-    async def _perform(self, effect: Effect) -> Answer | Broken | None:
+    async def _perform(self, effect: Effect) -> Reply | None:
         match effect:
             case Send():
                 return await self._send(effect)
+            case Open() | Receive() | Shut():
+                return await self._streaming(effect)
             case Pause(seconds):
                 await asyncio.sleep(seconds)
             case Wait(event, timeout_s):
@@ -188,10 +221,38 @@ class AsyncDriver:
 
     async def _send(self, effect: Send) -> Answer | Broken:
         try:
-            response = await self._http.send(_request(self._http, effect))
+            response = await self._http.send(
+                _request(self._http, effect.url, effect.request, effect.timeout_s)
+            )
         except httpx2.TransportError as error:
             return _broken(error)
         return Answer(response.status_code, response.headers, response.content)
+
+    async def _streaming(self, effect: Open | Receive | Shut) -> Reply | None:
+        try:
+            match effect:
+                case Open(url, asked, silence_s):
+                    request = _request(self._http, url, asked, silence_s)
+                    response = await self._http.send(request, stream=True)
+                    status, headers = response.status_code, response.headers
+                    if status != HTTP_OK:
+                        return Answer(status, headers, await response.aread())
+                    return Opened(status, headers, _Stream(response, response.aiter_bytes()))
+                case Receive(stream):
+                    piece: bytes = await anext(stream.pieces, b"")
+                    return piece
+                case Shut(stream):
+                    await stream.response.aclose()
+        except httpx2.TransportError as error:
+            return _broken(error)
+        return None
+
+
+class _Stream(NamedTuple):
+    """An answer whose body comes in pieces."""
+
+    response: httpx2.Response
+    pieces: Iterator[bytes] | AsyncIterator[bytes]
 
 
 class _Blocks(Protocol):
@@ -252,11 +313,12 @@ def later(
     return method
 
 
-def _request(http: httpx2.Client | httpx2.AsyncClient, effect: Send) -> httpx2.Request:
-    request, timeout_s = effect.request, effect.timeout_s
+def _request(
+    http: httpx2.Client | httpx2.AsyncClient, url: str, request: Request, timeout_s: float
+) -> httpx2.Request:
     return http.build_request(
         request.method,
-        effect.url + request.path,
+        url + request.path,
         params=request.query or None,
         # As bytes: a header of a message may be any text, in UTF-8.
         headers=[(name.encode(), value.encode()) for name, value in request.headers.items()],

@@ -39,6 +39,14 @@ class Broken(NamedTuple):
     reached: bool
 
 
+class Opened(NamedTuple):
+    """The head of an answer whose body comes in pieces, and what the driver knows it by."""
+
+    status: int
+    headers: Mapping[str, str]
+    stream: Any
+
+
 class Event(Protocol):
     """Something that happens once."""
 
@@ -52,6 +60,32 @@ class Send(NamedTuple):
     url: str
     request: Request
     timeout_s: float
+
+
+class Open(NamedTuple):
+    """Ask for a stream; the reply is ``Opened``, or an ``Answer`` that is not 200, or ``Broken``.
+
+    ``silence_s``: no piece for so long, and it counts as broken.
+    """
+
+    url: str
+    request: Request
+    silence_s: float
+
+
+class Receive(NamedTuple):
+    """Wait for the next piece; the reply is ``bytes``, none at its end, or ``Broken``.
+
+    A stream that has ended or broken off needs no ``Shut``.
+    """
+
+    stream: Any
+
+
+class Shut(NamedTuple):
+    """End a stream before its end."""
+
+    stream: Any
 
 
 class Pause(NamedTuple):
@@ -79,14 +113,22 @@ class Resolve(NamedTuple):
     results: tuple[tuple[Any, str | Exception], ...]
 
 
-Effect: TypeAlias = Send | Pause | Wait | Spawn | Resolve
-Steps: TypeAlias = Generator[Effect, Answer | Broken | None, T]
+Effect: TypeAlias = Send | Open | Receive | Shut | Pause | Wait | Spawn | Resolve
+Reply: TypeAlias = Answer | Opened | Broken | bytes
+Steps: TypeAlias = Generator[Effect, Reply | None, T]
 
 
 def send(url: str, request: Request, timeout_s: float) -> Steps[Answer | Broken]:
     """One try."""
     reply = yield Send(url, request, timeout_s)
-    assert reply is not None, "a driver answers every Send"
+    assert isinstance(reply, Answer | Broken), "a driver answers every Send"
+    return reply
+
+
+def open_stream(url: str, request: Request, silence_s: float) -> Steps[Answer | Opened | Broken]:
+    """One try."""
+    reply = yield Open(url, request, silence_s)
+    assert isinstance(reply, Answer | Opened | Broken), "a driver answers every Open"
     return reply
 
 

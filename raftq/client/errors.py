@@ -30,11 +30,22 @@ class Refused(RaftqError):
         self.reason = problem.reason
         self.detail = problem.detail
         self.field = problem.field
+        self.stale_parts = problem.stale
         self.after_unknown = False  # An earlier try of the same call may have taken effect.
 
 
 class LeaseLost(Refused):
-    """The claim no longer holds the messages: others may have them, or they are gone."""
+    """The claim no longer holds the messages: others may have them, or they are gone.
+
+    ``why`` says of each message what became of it, where the server could tell:
+    ``held_by_another_claim``, ``waiting`` (it is back in the queue) or ``gone``.
+    """
+
+    def __init__(self, status: int, problem: Problem) -> None:
+        super().__init__(status, problem)
+        self.why = dict(problem.why)
+        for part in problem.stale:
+            self.why |= part.why
 
 
 class Unavailable(RaftqError):
@@ -52,6 +63,15 @@ class OutcomeUnknown(RaftqError):
     """The call may have taken effect, or may yet, and its deadline has passed."""
 
 
+class StalePart(msgspec.Struct, frozen=True):
+    """A part of a transaction that could not be done."""
+
+    part: str
+    index: int
+    claim_ended: bool = False
+    why: dict[str, str] = {}
+
+
 class Problem(msgspec.Struct, frozen=True):
     """What is read of an ``application/problem+json``."""
 
@@ -60,6 +80,8 @@ class Problem(msgspec.Struct, frozen=True):
     reason: str = ""
     detail: str = ""
     field: str | None = None
+    why: dict[str, str] = {}
+    stale: tuple[StalePart, ...] = ()
 
     def __str__(self) -> str:
         detail = f": {self.detail}" if self.detail else ""

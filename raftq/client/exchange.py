@@ -13,14 +13,24 @@ A retry after a try that a replica had to deal with is paid for from the ``Budge
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from raftq.client.answers import Cluster
 from raftq.client.budget import Budget
-from raftq.client.effects import Answer, Broken, Pause, Request, Steps, send
+from raftq.client.effects import (
+    Answer,
+    Broken,
+    Opened,
+    Pause,
+    Request,
+    Steps,
+    open_stream,
+    send,
+)
 from raftq.client.errors import Closed, LeaseLost, OutcomeUnknown, Refused, Unavailable, problem
 from raftq.client.replicas import Replica, Replicas
 
@@ -30,7 +40,7 @@ PROBE_TIMEOUT_S = 0.5
 PAUSE_FIRST_S = 0.1
 PAUSE_MAX_S = 2.0
 RETRY_AFTER_MAX_S = 60.0
-LOST = ("no_claim", "stale_claim")
+LOST = ("no_claim", "stale_claim", "stale_transaction")
 
 T = TypeVar("T")
 
@@ -97,6 +107,11 @@ class Session:
             headers["raftq-min-index"] = str(self.seen_index)
         return self.call(request._replace(headers=headers), repeatable=True)
 
+    def change(self, request: Request, key: str | None = None) -> Steps[Answer]:
+        """A call that may be repeated, since it carries a key."""
+        headers = {**request.headers, "idempotency-key": key or uuid.uuid4().hex}
+        return self.call(request._replace(headers=headers), repeatable=True)
+
     def call(
         self,
         request: Request,
@@ -110,21 +125,46 @@ class Session:
             raise Closed("the client is closed")
         patience_s = self.options.timeout_s if timeout_s is None else timeout_s
         attempts = _Attempts(request, repeatable, self.clock() + patience_s + wait_s)
+
+        def ask(url: str) -> Steps[Answer | Broken]:
+            left_s = attempts.deadline_s - self.clock()
+            limit_s = min(left_s, self.options.try_timeout_s + wait_s)
+            return send(url, request, max(limit_s, 0.001))
+
+        _, answer = yield from self._attempt(attempts, ask)
+        assert isinstance(answer, Answer)
+        return answer
+
+    def stream(self, request: Request, silence_s: float) -> Steps[tuple[Replica, Any]]:
+        """An open stream for ``Receive``, and who serves it; ``silence_s`` as in ``Open``."""
+        if self._closed:
+            raise Closed("the client is closed")
+        attempts = _Attempts(request, True, self.clock() + self.options.timeout_s)
+        replica, opened = yield from self._attempt(
+            attempts, lambda url: open_stream(url, request, silence_s)
+        )
+        assert isinstance(opened, Opened)
+        return replica, opened.stream
+
+    def _attempt(
+        self,
+        attempts: _Attempts,
+        ask: Callable[[str], Steps[Answer | Opened | Broken] | Steps[Answer | Broken]],
+    ) -> Steps[tuple[Replica, Answer | Opened]]:
+        """Try until there is a successful answer, or raise."""
         self._budget.pay_in(self.clock())
         while True:
             if self.options.discover and not attempts.asked:
                 yield from self._refresh_if_due(attempts.deadline_s)
             replica = self._next(attempts)
             yield from self._before_asking(replica, attempts)
-            left_s = attempts.deadline_s - self.clock()
-            limit_s = min(left_s, self.options.try_timeout_s + wait_s)
-            reply = yield from send(replica.url, request, max(limit_s, 0.001))
+            reply = yield from ask(replica.url)
             if isinstance(reply, Broken):
                 replica.failed(self.clock())
                 attempts.broken(replica, reply)
-            elif reply.status < 300:
+            elif isinstance(reply, Opened) or reply.status < 300:
                 self._note(replica, reply)
-                return reply
+                return replica, reply
             elif reply.status == 503:
                 replica.not_before_s = self.clock() + _retry_after_s(reply)
                 attempts.unserved(replica, reply)
@@ -163,7 +203,7 @@ class Session:
         if attempts.failures and now_s >= attempts.deadline_s:
             raise attempts.error()
 
-    def _note(self, replica: Replica, answer: Answer) -> None:
+    def _note(self, replica: Replica, answer: Answer | Opened) -> None:
         headers = answer.headers
         replica.served(headers.get("raftq-node", ""), headers.get("raftq-zone", ""))
         index = headers.get("raftq-applied-index", "")

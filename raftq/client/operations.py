@@ -1,4 +1,4 @@
-"""The operations on one queue, and on a claim of it: what is sent, and what the answer means.
+"""The operations on one queue: what is sent, and what the answer means.
 
 What a repetition may do, after a try of which the outcome is unknown:
 
@@ -6,53 +6,49 @@ What a repetition may do, after a try of which the outcome is unknown:
   the repetition gets the first answer.
 - A claim that waits cannot carry one. It is repeated; what the lost claim took, if anything,
   comes back when its lease ends.
-- Acks, releases and extensions are repeated as they are. If the repetition finds nothing to
-  settle while the lease still holds by this process's clock, the first try has done it;
-  if the lease may have run out, that is ``OutcomeUnknown``.
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
 from raftq.client import bodies
 from raftq.client.answers import (
-    Acked,
     Claimed,
     Deleted,
-    Lease,
+    History,
     Message,
+    MessageId,
     Page,
     Put,
+    QueueEvent,
     QueueInfo,
-    Released,
-    Settled,
+    Redrive,
     Stats,
 )
-from raftq.client.bodies import Item, NewMessage
-from raftq.client.effects import Answer, Event, Request, Steps
-from raftq.client.errors import LeaseLost, OutcomeUnknown, Refused
+from raftq.client.bodies import JSON_HEADERS, Item, NewMessage
+from raftq.client.claims import ClaimCore, Place
+from raftq.client.effects import Event, Request, Steps
+from raftq.client.errors import Refused
 from raftq.client.exchange import Session, decoded
 
-JSON_HEADERS = {"content-type": bodies.JSON}
-
 Consistency = Literal["local", "session", "linearizable"]
+ZoneMode = Literal["any", "prefer", "only"]
+Keep = Literal["keep"]
 
 
-class QueueCore:
+class QueueCore(Place):
     """One queue."""
 
     def __init__(
         self, session: Session, account: str, name: str, new_event: Callable[[], Event]
     ) -> None:
-        self.session = session
-        self.name = name
+        path = f"/v1/{quote(account, safe='')}/queues/{quote(name, safe='')}"
+        super().__init__(session, name, path)
         self.new_event = new_event
-        self.path = f"/v1/{quote(account, safe='')}/queues/{quote(name, safe='')}"
 
     def put(
         self,
@@ -63,16 +59,33 @@ class QueueCore:
         headers: Mapping[str, str] | None = None,
         zone: str | None = None,
         content_type: str | None = None,
+        priority: int | None = None,
+        group: str | None = None,
+        dedup_id: str | None = None,
+        not_before: datetime | None = None,
         idempotency_key: str | None = None,
-    ) -> Steps[str]:
+    ) -> Steps[MessageId]:
         """Put one message; its id, once a majority of the replicas has it on disk.
 
         ``bytes`` are kept as they are, and so is ``str`` with a ``content_type``; any other
-        value is stored as JSON. Times are seconds. ``idempotency_key``: your own, if the
-        message must not be doubled even by another process that puts it again.
+        value is stored as JSON. Times are seconds; ``not_before`` needs a time zone.
+        ``priority``: 0 to 9, the highest is claimed first. Of a ``group`` one message at a
+        time is claimed, in order. ``dedup_id``: if the queue has seen it, nothing is put, and
+        the id, which is then that of the first message, has ``duplicate``.
+        ``idempotency_key``: your own, if the request must not be doubled even by another
+        process that repeats it.
         """
         message = NewMessage(
-            body=body, ttl=ttl, delay=delay, headers=headers, zone=zone, content_type=content_type
+            body=body,
+            ttl=ttl,
+            delay=delay,
+            headers=headers,
+            zone=zone,
+            content_type=content_type,
+            priority=priority,
+            group=group,
+            dedup_id=dedup_id,
+            not_before=not_before,
         )
         item = bodies.item(message, self.session.replicas.zone)
         ids = yield from self.put_items([item], idempotency_key)
@@ -80,22 +93,18 @@ class QueueCore:
 
     def put_many(
         self, messages: Iterable[NewMessage | Any], *, idempotency_key: str | None = None
-    ) -> Steps[tuple[str, ...]]:
+    ) -> Steps[tuple[MessageId, ...]]:
         """Put messages, all or none of them; their ids, in order.
 
         Each is a ``NewMessage`` or a value as for ``put``. A batch is JSON: raw bodies
         (``bytes``, or another content type) are refused with TypeError.
         """
-        zone = self.session.replicas.zone
-        given = [m if isinstance(m, NewMessage) else NewMessage(body=m) for m in messages]
-        items = [bodies.item(message, zone) for message in given]
-        if any(item.raw_type is not None for item in items):
-            raise TypeError("raw bodies cannot be put in one batch; put them one by one")
+        items = bodies.json_items(messages, self.session.replicas.zone)
         if not items:
             return ()
         return (yield from self.put_items(items, idempotency_key))
 
-    def put_items(self, items: list[Item], key: str | None = None) -> Steps[tuple[str, ...]]:
+    def put_items(self, items: list[Item], key: str | None = None) -> Steps[tuple[MessageId, ...]]:
         """One request: any number of JSON messages, or one raw body."""
         first = items[0]
         path = f"{self.path}/messages"
@@ -106,8 +115,8 @@ class QueueCore:
             assert len(items) == 1, "a raw body is a request of its own"
             headers = {**first.headers, "content-type": first.raw_type}
             request = Request("POST", path, first.query, headers, first.content)
-        answer = yield from self._once(request, key)
-        return decoded(answer, Put).ids
+        answer = yield from self.session.change(request, key)
+        return decoded(answer, Put).named()
 
     def claim(
         self,
@@ -116,25 +125,32 @@ class QueueCore:
         lease: float | None = None,
         wait: float = 0.0,
         zone: str | None = None,
+        zone_mode: ZoneMode | None = None,
+        locality_wait: float | None = None,
+        consumer: str | None = None,
     ) -> Steps[ClaimCore]:
         """Take up to ``limit`` messages under a lease of so many seconds (None: the queue's).
 
         With ``wait`` the server keeps the request open for so long until there is one. A
-        claim that found nothing is empty, and false.
+        claim that found nothing is empty, and false. ``zone_mode`` (None: the queue's): of
+        ``any`` zone, ``only`` of this one, or these first (``prefer``), and others once they
+        are ``locality_wait`` seconds old. ``consumer``: who claims, for the history.
         """
-        asked = {
-            "limit": limit,
-            "lease": lease,
-            "wait": wait or None,
-            "zone": zone or self.session.replicas.zone,
-        }
-        body = bodies.encode({name: value for name, value in asked.items() if value is not None})
+        body = bodies.encode_given(
+            limit=limit,
+            lease=lease,
+            wait=wait or None,
+            zone=zone or self.session.replicas.zone,
+            zone_mode=zone_mode,
+            locality_wait=locality_wait,
+            consumer=consumer,
+        )
         request = Request("POST", f"{self.path}/claims", headers=JSON_HEADERS, body=body)
         sent_s = self.session.clock()
         if wait:
             answer = yield from self.session.call(request, repeatable=True, wait_s=wait)
         else:
-            answer = yield from self._once(request)
+            answer = yield from self.session.change(request)
         claimed = decoded(answer, Claimed) if answer.status != 204 else None
         return ClaimCore(self, claimed, sent_s, lease)
 
@@ -174,136 +190,92 @@ class QueueCore:
     def settings(
         self,
         *,
-        ttl: float | Literal["keep"] | None = "keep",
-        delay: float | Literal["keep"] | None = "keep",
-        lease: float | Literal["keep"] | None = "keep",
-        metadata: Mapping[str, Any] | Literal["keep"] | None = "keep",
+        ttl: float | Keep | None = "keep",
+        delay: float | Keep | None = "keep",
+        lease: float | Keep | None = "keep",
+        max_deliveries: int | Keep | None = "keep",
+        dead_letter_queue: str | None = "keep",
+        retry_delay: float | Keep | None = "keep",
+        retry_delay_max: float | Keep | None = "keep",
+        dedup_window: float | Keep | None = "keep",
+        zone_mode: ZoneMode | Keep | None = "keep",
+        locality_wait: float | Keep | None = "keep",
+        history: float | Keep | None = "keep",
+        history_bytes: int | Keep | None = "keep",
+        metadata: Mapping[str, Any] | Keep | None = "keep",
     ) -> Steps[QueueInfo]:
         """Change the settings that are named (None: back to the account's); what holds now.
 
-        The queue is created if there is none.
+        The queue is created if there is none. api/PROTOCOL.md has what each is for.
         """
-        given = {"ttl": ttl, "delay": delay, "lease": lease, "metadata": metadata}
+        given = {
+            "ttl": ttl,
+            "delay": delay,
+            "lease": lease,
+            "max_deliveries": max_deliveries,
+            "dead_letter_queue": dead_letter_queue,
+            "retry_delay": retry_delay,
+            "retry_delay_max": retry_delay_max,
+            "dedup_window": dedup_window,
+            "zone_mode": zone_mode,
+            "locality_wait": locality_wait,
+            "history": history,
+            "history_bytes": history_bytes,
+            "metadata": metadata,
+        }
         body = bodies.encode({name: value for name, value in given.items() if value != "keep"})
         try:
-            answer = yield from self._once(Request("PATCH", self.path, {}, JSON_HEADERS, body))
+            answer = yield from self.session.change(
+                Request("PATCH", self.path, {}, JSON_HEADERS, body)
+            )
         except Refused as refused:
             if refused.reason not in ("no_queue", "no_account"):
                 raise
-            answer = yield from self._once(Request("PUT", self.path, {}, JSON_HEADERS, body))
+            answer = yield from self.session.change(
+                Request("PUT", self.path, {}, JSON_HEADERS, body)
+            )
         return decoded(answer, QueueInfo)
+
+    def redrive(
+        self, *, to: str | None = None, limit: int | None = None, rate: int | None = None
+    ) -> Steps[Redrive]:
+        """Move this queue's dead letters back, in the background.
+
+        Each to where it died, or all ``to`` another queue; ``limit`` of them at most, and
+        ``rate`` at most in a second.
+        """
+        body = bodies.encode_given(to=to, limit=limit, rate=rate)
+        request = Request("POST", f"{self.path}/redrive", {}, JSON_HEADERS, body)
+        return decoded((yield from self.session.change(request)), Redrive)
+
+    def redrive_status(self, *, consistency: Consistency = "session") -> Steps[Redrive]:
+        """How far the job is, or what the last one has done."""
+        request = Request("GET", f"{self.path}/redrive")
+        return decoded((yield from self.session.read(request, consistency=consistency)), Redrive)
+
+    def redrive_cancel(self) -> Steps[Redrive]:
+        """Move no more; what was moved."""
+        answer = yield from self.session.change(Request("DELETE", f"{self.path}/redrive"))
+        return decoded(answer, Redrive)
+
+    def history(self, message: str, *, consistency: Consistency = "session") -> Steps[History]:
+        """What happened to a message, also when it is gone."""
+        found: list[QueueEvent] = []
+        marker: str | None = ""
+        path = f"{self.path}/messages/{quote(message, safe='')}/history"
+        while marker is not None:
+            request = Request("GET", path, {"marker": marker} if marker else {})
+            answer = yield from self.session.read(request, consistency=consistency)
+            page = decoded(answer, History)
+            found += page.events
+            marker = page.marker
+        return History(events=tuple(found), whole=page.whole)
 
     def purge(self) -> Steps[int]:
         """Delete all messages, claimed ones too; how many there were."""
-        answer = yield from self._once(Request("DELETE", f"{self.path}/messages"))
+        answer = yield from self.session.change(Request("DELETE", f"{self.path}/messages"))
         return decoded(answer, Deleted).deleted
 
     def delete(self) -> Steps[None]:
         """Delete the queue with everything in it."""
-        yield from self._once(Request("DELETE", self.path))
-
-    def _once(self, request: Request, key: str | None = None) -> Steps[Answer]:
-        """A change that may be repeated, since it carries a key."""
-        headers = {**request.headers, "idempotency-key": key or uuid.uuid4().hex}
-        return self.session.call(request._replace(headers=headers), repeatable=True)
-
-
-class ClaimCore:
-    """Messages under one lease. ``held`` are those that were neither settled nor lost."""
-
-    def __init__(
-        self, queue: QueueCore, claimed: Claimed | None, sent_s: float, lease: float | None
-    ) -> None:
-        self.queue = queue
-        self.id = "" if claimed is None else claimed.claim
-        self.messages = () if claimed is None else claimed.messages
-        self.lease_until: datetime | None = None if claimed is None else claimed.lease_until
-        self.held = {message.id for message in self.messages}
-        self.lost: set[str] = set()
-        self._path = f"{queue.path}/claims/{quote(self.id, safe='')}"
-        self._leased(sent_s, lease)
-
-    def is_lost(self, message: str) -> bool:
-        """Whether it is known that the message is no longer ours."""
-        return message in self.lost or (message in self.held and self._over())
-
-    def ack(self, ids: Sequence[str] | None = None) -> Steps[Settled]:
-        """The work is done: delete the messages named, or all that are held.
-
-        ``LeaseLost`` if none of them is held any more; those that are not are named in
-        ``stale`` if others are.
-        """
-        body = None if ids is None else bodies.encode({"ids": list(ids)})
-        headers = {} if body is None else JSON_HEADERS
-        request = Request("POST", f"{self._path}/ack", {}, headers, body)
-        answer = yield from self._settle(request, ids)
-        if answer is None:
-            return self._settled(ids, len(self.held if ids is None else ids), ())
-        acked = decoded(answer, Acked)
-        return self._settled(ids, acked.acked, acked.stale)
-
-    def release(
-        self, ids: Sequence[str] | None = None, *, delay: float | None = None
-    ) -> Steps[Settled]:
-        """Give the messages named, or all that are held, back; ready after ``delay`` seconds."""
-        query = {} if ids is None else {"ids": ",".join(ids)}
-        query |= {} if delay is None else {"delay": str(delay)}
-        answer = yield from self._settle(Request("DELETE", self._path, query), ids)
-        if answer is None:
-            return self._settled(ids, len(self.held if ids is None else ids), ())
-        released = decoded(answer, Released)
-        return self._settled(ids, released.released, released.stale)
-
-    def extend(
-        self, lease: float | None = None, *, timeout: float | None = None
-    ) -> Steps[datetime]:
-        """Let the lease end so many seconds from now (None: as the queue says); when that is.
-
-        ``timeout``: seconds to keep trying.
-        """
-        body = bodies.encode({} if lease is None else {"lease": lease})
-        request = Request("PATCH", self._path, {}, JSON_HEADERS, body)
-        sent_s = self.queue.session.clock()
-        try:
-            answer = yield from self.queue.session.call(request, repeatable=True, timeout_s=timeout)
-        except LeaseLost:
-            self._lose(self.held)
-            raise
-        self.lease_until = decoded(answer, Lease).lease_until
-        self._leased(sent_s, lease)
-        return self.lease_until
-
-    def _settle(self, request: Request, ids: Sequence[str] | None) -> Steps[Answer | None]:
-        """The answer; None if there was nothing to do, or an earlier try has done it."""
-        done = not self.held and not self.lost
-        if not self.id or (done if ids is None else not ids):
-            return None
-        try:
-            return (yield from self.queue.session.call(request, repeatable=True))
-        except LeaseLost as lost:
-            if lost.after_unknown:
-                if self.queue.session.clock() < self._held_until_s:
-                    return None
-                raise OutcomeUnknown(
-                    f"an earlier try may have settled it, or the lease has run out: {lost}"
-                ) from lost
-            self._lose(self.held if ids is None else ids)
-            raise
-
-    def _settled(self, ids: Sequence[str] | None, settled: int, stale: tuple[str, ...]) -> Settled:
-        self._lose(stale)
-        self.held -= set(self.held if ids is None else ids)
-        return Settled(settled, stale)
-
-    def _lose(self, ids: Iterable[str]) -> None:
-        gone = set(ids)
-        self.lost |= gone
-        self.held -= gone
-
-    def _over(self) -> bool:
-        return self.queue.session.clock() >= self._over_at_s
-
-    def _leased(self, sent_s: float, lease: float | None) -> None:
-        """The lease began between the request and the answer; how long it is may be unknown."""
-        self._held_until_s = float("-inf") if lease is None else sent_s + lease
-        self._over_at_s = float("inf") if lease is None else self.queue.session.clock() + lease
+        yield from self.session.change(Request("DELETE", self.path))

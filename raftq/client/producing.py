@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from raftq.client import bodies
+from raftq.client.answers import MessageId
 from raftq.client.bodies import Item, NewMessage
 from raftq.client.effects import Bell, Resolve, Spawn, Steps
 from raftq.client.errors import Closed, RaftqError, Refused
@@ -62,10 +64,23 @@ class ProducerCore(Generic[F]):
         headers: Mapping[str, str] | None = None,
         zone: str | None = None,
         content_type: str | None = None,
+        priority: int | None = None,
+        group: str | None = None,
+        dedup_id: str | None = None,
+        not_before: datetime | None = None,
     ) -> Steps[F]:
         """Accept one message, as for ``queue.put``, once there is room; the future of its id."""
         message = NewMessage(
-            body=body, ttl=ttl, delay=delay, headers=headers, zone=zone, content_type=content_type
+            body=body,
+            ttl=ttl,
+            delay=delay,
+            headers=headers,
+            zone=zone,
+            content_type=content_type,
+            priority=priority,
+            group=group,
+            dedup_id=dedup_id,
+            not_before=not_before,
         )
         item = bodies.item(message, self._queue.session.replicas.zone)
         while not self._closed and self._accepted - self._resolved >= self._max_pending:
@@ -134,7 +149,7 @@ class ProducerCore(Generic[F]):
         return batch
 
     def _send(self, batch: list[_Pending]) -> Steps[None]:
-        results: list[str | Exception]
+        results: list[MessageId | Exception]
         try:
             results = [*(yield from self._queue.put_items([pending.item for pending in batch]))]
         except Refused as refused:

@@ -8,12 +8,18 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from urllib.parse import quote
 
-from raftq.client.answers import Message
+import msgspec
+
+from raftq.client.answers import Message, QueueEvent
+from raftq.client.claims import ClaimCore
 from raftq.client.consuming import Consume, Held
+from raftq.client.events import EventsCore
 from raftq.client.exchange import Options, Session
-from raftq.client.operations import ClaimCore
+from raftq.client.operations import ZoneMode
 from raftq.client.replicas import Replicas, split
+from raftq.client.transactions import Named
 
 D = TypeVar("D")
 M = TypeVar("M", bound="HeldMessage")
@@ -22,12 +28,18 @@ P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
 
+_decode_event = msgspec.json.Decoder(QueueEvent).decode
+
 
 class HeldMessage(Message, frozen=True, kw_only=True, eq=False):
     """A message, and the claim that holds it."""
 
     _driver: Any
     _core: Held
+
+    def _named(self) -> Named:
+        """As a part of a transaction."""
+        return (self._core.claim, [self.id])
 
     @property
     def settled(self) -> bool:
@@ -56,6 +68,10 @@ class AnyClaim(Shell[D, ClaimCore], Generic[D, M]):
         self.messages: tuple[M, ...] = tuple(
             held_message(driver, Held(core, message), kind) for message in core.messages
         )
+
+    def _named(self) -> Named:
+        """As a part of a transaction: all that is held."""
+        return (self._core, None)
 
     @property
     def id(self) -> str:
@@ -114,6 +130,9 @@ def how_to_consume(
     drain: bool = False,
     prefetch: bool = True,
     extend_for: float = 3600.0,
+    zone_mode: ZoneMode | None = None,
+    locality_wait: float | None = None,
+    consumer: str | None = None,
 ) -> Consume:
     """A loop over messages: each is acked when the loop comes back for the next one.
 
@@ -121,7 +140,8 @@ def how_to_consume(
     lasts, for ``extend_for`` seconds at most. ``wait``: how long one request waits for a
     message. ``auto_ack=False``: only ``message.ack()`` and ``with message:`` settle.
     ``drain``: end when nothing came within ``wait``. ``prefetch=False``: claim nothing
-    ahead, for work that takes long.
+    ahead, for work that takes long. ``zone``, ``zone_mode``, ``locality_wait`` and
+    ``consumer`` as for ``claim``.
     """
     return Consume(
         limit=limit,
@@ -132,4 +152,22 @@ def how_to_consume(
         drain=drain,
         prefetch=prefetch,
         extend_for=extend_for,
+        zone_mode=zone_mode,
+        locality_wait=locality_wait,
+        consumer=consumer,
     )
+
+
+def account_path(account: str) -> str:
+    """Where the API has it."""
+    return f"/v1/{quote(account, safe='')}"
+
+
+def events_of(
+    session: Session, path: str, from_: str | int, kinds: Sequence[str], after: str
+) -> EventsCore[QueueEvent]:
+    """A reader of typed events."""
+    query = {"from": str(from_)} | ({"kind": ",".join(kinds)} if kinds else {})
+    core = EventsCore(session, f"{path}/events", query, _decode_event)
+    core.last_id = after
+    return core

@@ -7,7 +7,22 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from raftq.client.effects import Answer, Broken, Pause, Request, Resolve, Send, Spawn, Steps, Wait
+from raftq.client.effects import (
+    Answer,
+    Broken,
+    Open,
+    Opened,
+    Pause,
+    Receive,
+    Reply,
+    Request,
+    Resolve,
+    Send,
+    Shut,
+    Spawn,
+    Steps,
+    Wait,
+)
 from raftq.client.exchange import Options, Session
 from raftq.client.replicas import Replicas
 
@@ -42,7 +57,7 @@ class _Task:
         self.steps = steps
         self.wake_s = wake_s
         self.event: VirtualEvent | None = None
-        self.reply: Answer | Broken | None = None
+        self.reply: Reply | None = None
 
     def runs_at(self, now_s: float) -> bool:
         return self.wake_s <= now_s or (self.event is not None and self.event.happened)
@@ -89,6 +104,9 @@ class Virtual:
         self.asked: list[Asked] = []
         self.answers: Callable[[Request], Answer | Broken | None] = lambda request: None
         """What whoever serves answers; None: an empty document."""
+        self.streams: list[list[bytes | Broken]] = []
+        """The pieces of each stream that will be opened; after the last one comes its end."""
+        self.shut = 0
         self._tasks: list[_Task] = []
         known = Options(**{"discover": False, **options})
         self.session = Session(
@@ -158,6 +176,8 @@ class Virtual:
                 self.asked.append(Asked(self.now_s, host, effect.request))
                 task.wake_s = self.now_s + self.round_trips_s.get(host, 0.001)
                 task.reply = self._reply(host, effect.request)
+            case Open() | Receive() | Shut():
+                task.reply = self._streaming(effect)
             case Pause(seconds):
                 task.wake_s = self.now_s + seconds
             case Wait(event, timeout_s):
@@ -169,6 +189,21 @@ class Virtual:
             case Resolve(results):
                 for future, result in results:
                     future.result = result
+
+    def _streaming(self, effect: Open | Receive | Shut) -> Reply | None:
+        match effect:
+            case Open(url, request, _):
+                host = urlsplit(url).hostname or ""
+                self.asked.append(Asked(self.now_s, host, request))
+                reply = self._reply(host, request)
+                if isinstance(reply, Answer) and reply.status == 200:
+                    return Opened(200, reply.headers, self.streams.pop(0))
+                return reply
+            case Receive(pieces):
+                return pieces.pop(0) if pieces else b""
+            case Shut():
+                self.shut += 1
+                return None
 
     def _reply(self, host: str, request: Request) -> Answer | Broken:
         behaviour = self.behaviours.get(host, "is down")

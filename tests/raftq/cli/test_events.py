@@ -11,9 +11,9 @@ import pytest
 
 from command_line import CommandLine
 from local_service import LocalService
-from raftq.cli import events
 from raftq.cli.failure import Exit
 from raftq.cli.http import Client
+from raftq.client import events
 from served_api import served
 
 QUEUE = "/v1/default/queues/jobs"

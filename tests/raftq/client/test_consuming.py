@@ -42,11 +42,16 @@ class Server:
             case "DELETE", ["claims", claim]:
                 ids = request.query["ids"].split(",") if "ids" in request.query else None
                 return self._settle("release", claim, ids, "released")
-            case "PATCH", ["claims", claim]:
-                self.log.append(("extend", claim))
-                if claim in self.lost:
-                    return refusal(404, "no_claim")
-                return answer(200, {"lease_until": SOON})
+            case "POST", ["extend"]:
+                self.log += [("extend", claim) for claim in body["claims"]]
+                self.log.append(("extend many", body["claims"]))
+                views = [
+                    {"claim": claim, "lease_until": None, "ended": "gone"}
+                    if claim in self.lost
+                    else {"claim": claim, "lease_until": SOON, "ended": None}
+                    for claim in body["claims"]
+                ]
+                return answer(200, {"claims": views})
             case "POST", ["messages"]:
                 return self._put(body.get("messages", [body]))
         raise AssertionError(request)
@@ -331,3 +336,22 @@ def test_every_put_carries_the_same_key_in_all_its_tries(world: Virtual, queue: 
     keys = {asked.request.headers["idempotency-key"] for asked in world.asked}
     assert len(world.asked) > 2
     assert len(keys) == 1
+
+
+def test_all_leases_are_extended_by_one_request(
+    world: Virtual, queue: QueueCore, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(world, 3)
+    core = consumer(queue, limit=1, auto_ack=False, extend_for=1000.0)
+    held = []
+    for _ in range(3):
+        held.append(world.run(core.next()))
+        world.pass_time(1.0)
+    world.pass_time(60.0)
+    asked = server.did("extend many")
+    assert [len(claims) for claims in asked] == [3] * len(asked)
+    assert 6 <= len(asked) <= 7
+    server.lost.add("c1")
+    world.pass_time(15.0)
+    assert [one.lost for one in held] == [False, True, False]
+    assert "claim c1 was not extended: it is over" in caplog.text

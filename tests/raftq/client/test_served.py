@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ from api.ports import Unavailable as ServerCannot
 from local_service import LocalService
 from raftq.client import (
     AsyncRaftq,
+    GiveBack,
     LeaseLost,
     NewMessage,
     Raftq,
@@ -102,10 +106,11 @@ def test_a_claim_is_extended_acked_in_part_and_released(client: Raftq) -> None:
     assert before is not None
     assert claim.extend(90) > before
     assert claim.ack([first]) == Settled(1)
-    assert claim.ack([first, second]) == Settled(1, (first,))
+    assert claim.ack([first, second]) == Settled(1, (first,), {first: "gone"})
     with pytest.raises(LeaseLost) as caught:
         claim.ack([first])
     assert (caught.value.reason, caught.value.status) == ("stale_claim", 409)
+    assert caught.value.why == {first: "gone"}
     assert claim.release(delay=5) == Settled(1)
     assert queue.stats().messages.delayed == 1
     assert not queue.claim()
@@ -275,5 +280,174 @@ def test_an_async_client_that_is_closed_leaves_nothing_running(url: str) -> None
             future = await client.queue("other").producer().put("x")
         assert len(asyncio.all_tasks()) == 1
         assert await future
+
+    asyncio.run(work())
+
+
+def test_what_a_message_can_say_of_itself_arrives(client: Raftq, service: LocalService) -> None:
+    queue = client.queue("jobs")
+    at = datetime.fromtimestamp(service.clock_ms / 1000, UTC)
+    first = queue.put("pay", dedup_id="invoice-7", priority=3, group="g")
+    assert not first.duplicate
+    again = queue.put(b"pay", dedup_id="invoice-7", not_before=at + timedelta(seconds=5))
+    assert (again, again.duplicate) == (first, True)
+    late = NewMessage(body=first, not_before=at + timedelta(seconds=5))
+    ids = queue.put_many([late, NewMessage(body=2, dedup_id="invoice-7")])
+    assert [one.duplicate for one in ids] == [False, True]
+    with queue.producer() as producer:
+        assert producer.put(3, dedup_id="invoice-7").result().duplicate
+    (message,) = queue.claim(consumer="me")
+    assert (message.priority, message.group) == (3, "g")
+    stats = queue.stats()
+    assert (stats.messages.delayed, stats.messages.claimed, stats.messages.blocked) == (1, 1, 0)
+    assert stats.rates.enqueued > 0
+    history = queue.history(first)
+    assert history.whole
+    assert [(one.kind, one.consumer) for one in history.events] == [
+        ("enqueued", None),
+        ("claimed", "me"),
+    ]
+
+
+def test_a_claim_takes_the_messages_of_its_zone(client: Raftq) -> None:
+    queue = client.queue("jobs")
+    queue.put_many([NewMessage(body=zone, zone=zone) for zone in ("north", "south")])
+    assert [m.body for m in queue.claim(2, zone="south", zone_mode="only")] == ["south"]
+    how: dict[str, Any] = {"zone": "south", "zone_mode": "prefer", "locality_wait": 30}
+    assert not [*queue.consume(**how, wait=0.01, drain=True)]
+    how["locality_wait"] = 0
+    assert [m.body for m in queue.consume(**how, wait=0.01, drain=True)] == ["north"]
+
+
+def test_work_that_fails_becomes_a_dead_letter_and_is_redriven(
+    client: Raftq, service: LocalService
+) -> None:
+    queue, dead = client.queue("jobs"), client.queue("jobs.dead")
+    queue.settings(max_deliveries=5, retry_delay=2)
+    first, second, third = queue.put_many([1, 2, 3])
+    claim = queue.claim(3)
+    assert claim.nack([first], reason="no disk") == Settled(1)
+    claim.messages[1].nack("cannot parse it", dead=True)
+    assert claim.messages[1].settled
+    assert claim.nack([second, third], delay=0) == Settled(1, (second,), {second: "gone"})
+    assert queue.stats().dead == 1
+    (letter,) = dead.peek()
+    assert letter.dead is not None
+    assert (letter.dead.reason, letter.dead.error) == ("rejected", "cannot parse it")
+    service.advance(3)
+    assert {m.last_error for m in queue.peek()} == {"no disk", None}
+    assert dead.redrive(rate=100).state == "running"
+    service.advance(1)
+    assert dead.redrive_status().moved == 1
+    with pytest.raises(Refused, match="no_redrive"):
+        dead.redrive_cancel()
+
+
+def test_some_messages_of_a_claim_are_extended(client: Raftq, service: LocalService) -> None:
+    queue = client.queue("jobs")
+    first, second = queue.put_many([1, 2])
+    claim = queue.claim(2, lease=30)
+    part = claim.extend_some([first], 60)
+    assert [message.id for message in part] == [first]
+    assert part.id != claim.id
+    assert claim.extend_some([second], 40).id == claim.id
+    service.advance(45)
+    # The message knows which claim it is in now.
+    claim.messages[0].ack()
+    with pytest.raises(LeaseLost):
+        claim.messages[1].ack()
+    assert not part.ack().settled
+
+
+def test_a_transaction_is_done_whole_or_not_at_all(client: Raftq) -> None:
+    queue = client.queue("jobs")
+    queue.put_many([1, 2, 3, 4])
+    claim, other = queue.claim(2), queue.claim(2)
+    first, second = claim
+    done = client.transaction(
+        acks=[first],
+        releases=[GiveBack(second, reason="busy", delay=9)],
+        puts={"made": ["a", NewMessage(body="b", priority=2)], "none": []},
+    )
+    assert (done.acked, done.released, len(done.puts["made"])) == (1, 1, 2)
+    assert first.settled
+    assert second.settled
+    other.messages[0].ack()
+    with pytest.raises(LeaseLost) as caught:
+        client.transaction(acks=[first, other.messages[1]], puts={"made": ["c"]})
+    assert caught.value.why == {first.id: "gone"}
+    assert not other.messages[1].lost
+    assert len(client.queue("made").peek()) == 2
+    assert client.transaction(acks=[other]).acked == 1
+
+
+def test_events_are_read_as_they_happen(client: Raftq, service: LocalService) -> None:
+    queue = client.queue("jobs")
+    queue.put("x")
+    with queue.events(from_="oldest") as events:
+        assert [next(events).kind for _ in range(2)] == ["queue_created", "enqueued"]
+        queue.claim(consumer="me")
+        assert next(events).consumer == "me"
+        after = events.last_id
+    assert [*events] == []
+    queue.purge()
+    with client.events(kinds=["purged"], after=after) as events:
+        event = next(events)
+        assert (event.queue, event.purged) == ("jobs", 1)
+    with pytest.raises(Refused, match="from must be"):
+        next(queue.events(from_="never"))
+    reader = queue.events(from_="oldest", kinds=["queue_deleted", "purged"])
+    assert next(reader).kind == "purged"
+    queue.delete()
+    with pytest.raises(Refused, match="was deleted") as caught:
+        next(reader)
+    assert caught.value.reason == "queue_deleted"
+    for _ in range(100):
+        if not service.watching:
+            break
+        time.sleep(0.02)
+    assert not service.watching
+
+
+def test_events_go_on_where_a_stream_was_cut(client: Raftq, service: LocalService) -> None:
+    queue = client.queue("jobs")
+    queue.put(0)
+    events = queue.events(from_="oldest", kinds=["enqueued"])
+    seen = [next(events).id]
+    service.stop()
+    again = threading.Timer(0.1, lambda: setattr(service, "stopping", False))
+    again.start()
+    again.join()
+    queue.put(1)
+    seen.append(next(events).id)
+    assert len(set(seen)) == 2
+
+
+def test_asyncio_has_events_transactions_and_nacks(url: str) -> None:
+    async def work() -> None:
+        async with AsyncRaftq(url) as client:
+            queue = client.queue("jobs")
+            await queue.put_many([1, 2, 3])
+            kinds = []
+            async with queue.events(from_="oldest", kinds=["enqueued", "released"]) as events:
+                waiting = asyncio.create_task(anext(client.events(kinds=["released"])))
+                await asyncio.sleep(0.2)
+                claim = await queue.claim(2)
+                part = await claim.extend_some([claim.messages[0].id], 60)
+                done = await client.transaction(acks=[part], puts={"made": [1]})
+                assert done.acked == 1
+                await claim.messages[1].nack("no")
+                async for event in events:
+                    kinds.append(event.kind)
+                    if event.kind == "released":
+                        break
+            assert kinds[-1] == "released"
+            assert (await waiting).reason == "no"
+            assert (await queue.history(claim.messages[1].id)).events[-1].reason == "no"
+            idle = asyncio.create_task(anext(client.events()))
+            await asyncio.sleep(0.1)
+            idle.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await idle
 
     asyncio.run(work())
