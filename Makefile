@@ -14,7 +14,7 @@ SIMULATION := PYTHONPATH=tests/support:tests $(PYTHON) -m simulation
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up install test simulate cluster-full chaos mutants trace check format bench locality load lock clean
+.PHONY: help up install test simulate cluster-full chaos mutants trace check format bench locality example load lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,9 @@ bench: $(INSTALLED) ## Throughput, latency, CPU and memory against a baseline; A
 
 locality: $(INSTALLED) ## Work that stays in its zone, with delays between the zones; ARGS=--quick for a glance
 	$(PYTHON) -m loadtests.locality $(ARGS)
+
+example: $(INSTALLED) ## Three zones at work, one cut off and healed, as a page in reports/; ARGS='--seconds 20'
+	@$(PYTHON) -m examples.three_zones $(ARGS)
 
 load: $(INSTALLED) $(LOAD_INSTALLED) ## Half a minute of locust against a cluster of its own
 	$(PYTHON) -m loadtests.load $(ARGS)

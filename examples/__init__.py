@@ -1,0 +1,1 @@
+"""Worked examples: whole programs around raftq, each run by one command."""
