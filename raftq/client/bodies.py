@@ -20,7 +20,7 @@ JSON = "application/json"
 OCTETS = "application/octet-stream"
 JSON_HEADERS = {"content-type": JSON}
 
-_BESIDE = ("ttl", "delay", "priority", "group", "dedup_id")
+_BESIDE = ("ttl", "delay", "priority", "group", "dedup_id", "persistent")
 
 
 def _plain(value: object) -> object:
@@ -46,6 +46,7 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     group: str | None = None
     dedup_id: str | None = None
     not_before: datetime | None = None
+    persistent: bool | None = None
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -71,7 +72,10 @@ def item(message: NewMessage, zone: str | None) -> Item:
             fields["headers"] = headers
         return Item(_encode({"body": _json(message), **fields}))
     named = {f"raftq-header-{name}": value for name, value in headers.items()}
-    query = {name: str(value) for name, value in fields.items()}
+    query = {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in fields.items()
+    }
     return Item(raw, message.content_type or OCTETS, query, named)
 
 

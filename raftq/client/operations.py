@@ -38,6 +38,7 @@ from raftq.client.exchange import Session, decoded
 Consistency = Literal["local", "session", "linearizable"]
 ZoneMode = Literal["any", "prefer", "only"]
 Keep = Literal["keep"]
+ACCEPTED = 202
 
 
 class QueueCore(Place):
@@ -63,6 +64,7 @@ class QueueCore(Place):
         group: str | None = None,
         dedup_id: str | None = None,
         not_before: datetime | None = None,
+        persistent: bool | None = None,
         idempotency_key: str | None = None,
     ) -> Steps[MessageId]:
         """Put one message; its id, once a majority of the replicas has it on disk.
@@ -72,6 +74,7 @@ class QueueCore(Place):
         ``priority``: 0 to 9, the highest is claimed first. Of a ``group`` one message at a
         time is claimed, in order. ``dedup_id``: if the queue has seen it, nothing is put, and
         the id, which is then that of the first message, has ``duplicate``.
+        ``persistent=False``: the answer comes before it is on any disk, and the id is empty.
         ``idempotency_key``: your own, if the request must not be doubled even by another
         process that repeats it.
         """
@@ -86,6 +89,7 @@ class QueueCore(Place):
             group=group,
             dedup_id=dedup_id,
             not_before=not_before,
+            persistent=persistent,
         )
         item = bodies.item(message, self.session.replicas.zone)
         ids = yield from self.put_items([item], idempotency_key)
@@ -105,7 +109,10 @@ class QueueCore(Place):
         return (yield from self.put_items(items, idempotency_key))
 
     def put_items(self, items: list[Item], key: str | None = None) -> Steps[tuple[MessageId, ...]]:
-        """One request: any number of JSON messages, or one raw body."""
+        """One request: any number of JSON messages, or one raw body.
+
+        Of messages that need not persist there are no ids: they are empty.
+        """
         first = items[0]
         path = f"{self.path}/messages"
         if first.raw_type is None:
@@ -116,6 +123,8 @@ class QueueCore(Place):
             headers = {**first.headers, "content-type": first.raw_type}
             request = Request("POST", path, first.query, headers, first.content)
         answer = yield from self.session.change(request, key)
+        if answer.status == ACCEPTED:
+            return (MessageId(),) * len(items)
         return decoded(answer, Put).named()
 
     def claim(
@@ -202,6 +211,7 @@ class QueueCore(Place):
         locality_wait: float | Keep | None = "keep",
         history: float | Keep | None = "keep",
         history_bytes: int | Keep | None = "keep",
+        persistent: bool | Keep | None = "keep",
         metadata: Mapping[str, Any] | Keep | None = "keep",
     ) -> Steps[QueueInfo]:
         """Change the settings that are named (None: back to the account's); what holds now.
@@ -221,6 +231,7 @@ class QueueCore(Place):
             "locality_wait": locality_wait,
             "history": history,
             "history_bytes": history_bytes,
+            "persistent": persistent,
             "metadata": metadata,
         }
         body = bodies.encode({name: value for name, value in given.items() if value != "keep"})

@@ -68,6 +68,7 @@ class ProducerCore(Generic[F]):
         group: str | None = None,
         dedup_id: str | None = None,
         not_before: datetime | None = None,
+        persistent: bool | None = None,
     ) -> Steps[F]:
         """Accept one message, as for ``queue.put``, once there is room; the future of its id."""
         message = NewMessage(
@@ -81,6 +82,7 @@ class ProducerCore(Generic[F]):
             group=group,
             dedup_id=dedup_id,
             not_before=not_before,
+            persistent=persistent,
         )
         item = bodies.item(message, self._queue.session.replicas.zone)
         while not self._closed and self._accepted - self._resolved >= self._max_pending:

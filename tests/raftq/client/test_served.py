@@ -451,3 +451,12 @@ def test_asyncio_has_events_transactions_and_nacks(url: str) -> None:
                 await idle
 
     asyncio.run(work())
+
+
+def test_what_need_not_persist_has_no_id(client: Raftq) -> None:
+    queue = client.queue("metrics")
+    assert queue.put(b"raw", persistent=False) == ""
+    assert queue.put("kept", persistent=True)
+    queue.settings(persistent=False)
+    assert queue.put_many([1, 2]) == ("", "")
+    assert queue.stats().messages.ready == 4
