@@ -87,6 +87,19 @@ def test_a_replica_that_hangs_is_left_and_nothing_is_doubled(cluster: Cluster) -
     asyncio.run(work())
 
 
+def test_events_go_on_at_another_replica_when_theirs_is_killed(cluster: Cluster) -> None:
+    follower = cluster.follower()
+    with Raftq(follower.api_url, zone=follower.zone) as client:
+        queue = client.queue("jobs")
+        with queue.events(from_="oldest", kinds=["enqueued"]) as events:
+            ids = [queue.put(number) for number in range(3)]
+            seen = [next(events).messages[0].id for _ in range(3)]
+            cluster.kill(follower.name)
+            ids += [queue.put(number) for number in range(3)]
+            seen += [next(events).messages[0].id for _ in range(3)]
+        assert seen == ids
+
+
 @pytest.mark.parametrize("closes", [True, False])
 def test_a_program_that_fails_in_its_loop_ends(
     cluster: Cluster, tmp_path: Path, closes: bool
