@@ -8,7 +8,8 @@ it would be found if power failed now.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from zlib import crc32
 
@@ -19,16 +20,17 @@ from raftq.journal.faults import Corruption
 from raftq.replica import wire
 from raftq.replica.identity import node_of
 from raftq.snapshots import Manifest
+from simulation import agreement
 from simulation.durability import Durability
 from simulation.echoes import Echoes
 from simulation.elections import Elections
 from simulation.gate import Gate
 from simulation.moments import begun, interrupted, leads, leads_no_more
 from simulation.node import DATA, Node, Violation
-from simulation.oracle import Oracle
+from simulation.oracle import Oracle, key_of
 from simulation.progress import Progress
 from simulation.world import World
-from statemachine.commands import Entry
+from statemachine.commands import Batch, Entry
 from statemachine.digest import digest
 from statemachine.machine import BatchResult, Machine
 
@@ -61,6 +63,14 @@ class Seen:
         self.sync_failed_at = math.inf
 
 
+class Taken:
+    """A command that leaders have taken: since when, and in which term last."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.term = 0
+
+
 class Checks:
     """The watcher of a world; ``Violation`` comes out of the step that broke something."""
 
@@ -82,6 +92,7 @@ class Checks:
         self._durable: dict[str, tuple[int, int]] = {}  # What members had on disk when they died.
         self._terms: dict[str, int] = {}  # Of each member, over its lives.
         self._results: dict[int, list[BatchResult]] = {}
+        self.taken: dict[bytes, Taken] = {}  # Commands, by what they are.
         self._digests: dict[int, tuple[bytes, str]] = {}
         self.died: Callable[[Node], None] = lambda _node: None
         self.lost_power: Callable[[Node], None] = lambda _node: None
@@ -135,6 +146,7 @@ class Checks:
         if seen is None or seen.life != node.life:
             seen = self._seen[node.name] = Seen(node.life)
             begun(self.world, node)
+            self._takes(node)
             self._gate.begun(node)
             self._durability.begun(node)
             self._found_again(node)
@@ -303,28 +315,44 @@ class Checks:
     # Applying.
 
     def _listen(self, node: Node, machine: Machine) -> None:
-        honest = machine.apply
+        honest, born, store = machine.apply, machine.applied_index, agreement.Store(machine)
 
         def apply(index: int, term: int, entry: Entry | None) -> list[BatchResult]:
             results = honest(index, term, entry)
-            self._applies(node, index, entry, results)
+            if index > self.oracle.index:
+                self._results[index] = results
+                with self._meaning(node, f"entry {index} means something else: {results}"):
+                    self.oracle.applied((index, term), entry, results, store, born)
+            elif self._results[index] != results:
+                self._broken(node, f"entry {index} has two outcomes: {results}")
             return results
 
         replaced: Any = machine
         replaced.apply = apply
         self._durability.opened(node)
 
-    def _applies(
-        self, node: Node, index: int, entry: Entry | None, results: list[BatchResult]
-    ) -> None:
-        if index > self.oracle.index:
-            self._results[index] = results
-            try:
-                self.oracle.applied(index, entry, results)
-            except AssertionError as error:
-                self._broken(node, f"entry {index} means something else: {error!r} {results}")
-        elif self._results[index] != results:
-            self._broken(node, f"entry {index} has two outcomes: {results}")
+    @contextmanager
+    def _meaning(self, node: Node, otherwise: str) -> Iterator[None]:
+        try:
+            yield
+        except AssertionError as error:
+            self._broken(node, f"{otherwise} {error!r}")
+
+    def _takes(self, node: Node) -> None:
+        """Note what a leader takes: it may be told before it has happened."""
+        sequencer, consensus = node.running.sequencer, node.running.consensus
+        honest = sequencer.add
+
+        def add(batch: Batch, encoded: bytes) -> bool:
+            is_taken = honest(batch, encoded)
+            if is_taken and consensus.is_leader:
+                for command in batch.commands:
+                    taken = self.taken.setdefault(key_of(command), Taken(self.world.now))
+                    taken.term = max(taken.term, consensus.term)
+            return is_taken
+
+        replaced: Any = sequencer
+        replaced.add = add
 
     def _applied_moved(self, node: Node, seen: Seen, applied: int) -> None:
         if applied < seen.applied:
@@ -350,6 +378,10 @@ class Checks:
         known, whose = self._digests.setdefault(index, (mine, node.name))
         if known != mine:
             self._broken(node, f"the state at {index} is another than that of {whose}")
+        oracle = self.oracle
+        if index == oracle.index:
+            with self._meaning(node, f"the state at {index} is not what the log says:"):
+                agreement.agrees(replica.reader(), oracle.model, oracle.told, self.world.sometimes)
 
     # Time, and lives.
 

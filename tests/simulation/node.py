@@ -166,7 +166,11 @@ class Node:
         self.world.failed(self, error)
 
     def submit(
-        self, command: Command, done: Callable[[Answer], None] | None = None
+        self,
+        command: Command,
+        done: Callable[[Answer], None] | None = None,
+        *,
+        early: bool = False,
     ) -> list[Answer]:
         """Submit; the list gets the answer when it comes, and ``done`` hears it."""
         answers: list[Answer] = []
@@ -176,7 +180,7 @@ class Node:
             if done is not None:
                 done(answer)
 
-        self.running.submit(command, COMMAND_BYTES, take)
+        self.running.submit(command, COMMAND_BYTES, take, early=early)
         return answers
 
     def config(self) -> Config:

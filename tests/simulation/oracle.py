@@ -7,14 +7,15 @@ has to come to the same ones.
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 
-from queue_model import Model, Queue
+from queue_model import Job, Model, Queue, is_stored
+from simulation.agreement import Store, Told
+from simulation.notices import Notices
 from statemachine import commands as c
 from statemachine.machine import BatchResult
-from statemachine.outcomes import Claimed, Done, Outcome, Reason, Refused, SessionOpened, Swept
+from statemachine.outcomes import Done, Outcome, Reason, Refused, SessionOpened, Swept
 from statemachine.queries import Stats
 
 SESSION_IDLE_MS = 3_600_000
@@ -52,11 +53,26 @@ class Oracle:
         self._sometimes = sometimes
         self._sessions: dict[int, Session] = {}
         self._counts: dict[Names, tuple[list[int], list[Counts]]] = {}
+        self._notices = Notices(self.model, sometimes)
+        self.told = Told()
+        self._store: Store
 
-    def applied(self, index: int, entry: c.Entry | None, results: Iterable[BatchResult]) -> None:
-        """The log's next entry, and what the first node to apply it answered."""
+    def applied(
+        self,
+        at: tuple[int, int],
+        entry: c.Entry | None,
+        results: Iterable[BatchResult],
+        store: Store,
+        born: int,
+    ) -> None:
+        """The log's next entry, and what the first node to apply it answered, and holds now.
+
+        ``at`` is the entry's index and term; ``born`` the index with which that node started.
+        """
+        index, term = at
         assert index == self.index + 1, (index, self.index)
-        self.index = index
+        self.index, self._store = index, store
+        self._notices.index, self._notices.term, self._notices.born = index, term, born
         if entry is None:
             return
         model = self.model
@@ -65,6 +81,11 @@ class Oracle:
             assert (result.session, result.seq) == (batch.session, batch.seq)
             assert len(result.outcomes) == len(batch.commands), "an outcome for each command"
             self._batch(batch, result.outcomes)
+        self._learn()
+        for names, queue in model.queues.items():
+            lost = [one for one in queue.messages.values() if not one.is_known]
+            assert not lost, f"{names} has not got {lost}"
+        self.told.entry(index, model)
         self._count()
 
     def _batch(self, batch: c.Batch, outcomes: tuple[Outcome, ...]) -> None:
@@ -95,6 +116,7 @@ class Oracle:
         if known is not None:
             self._sometimes("a retry was answered from the remembered outcome")
             for command, before, outcome in zip(batch.commands, known, outcomes, strict=True):
+                self._notices.again(command)
                 assert outcome == self.model.again(command, before), "remembered wrongly"
             return
         session.known[batch.seq] = outcomes
@@ -106,31 +128,18 @@ class Oracle:
         if isinstance(command, c.Barrier):
             assert outcome == Done()
         else:
-            self._notice(command, outcome)
+            self._learn()
+            self._notices.command(command, outcome)
             self.model.check(command, outcome)
 
-    def _notice(self, command: c.Command, outcome: Outcome) -> None:
-        kind = type(command).__name__
-        self._sometimes(
-            f"{kind} took effect" if not isinstance(outcome, Refused) else f"{kind} was refused"
-        )
-        if isinstance(command, c.Once) and (command.account, command.key) in self.model.once:
-            self._sometimes("an idempotency key came again")
-        if isinstance(command, c.Claim) and isinstance(outcome, Claimed):
-            if outcome.until_ms and not outcome.claim:
-                self._sometimes("a claim was told when others' messages are its turn")
-            if len({one.id[:2] for one in outcome.messages}) > 1:
-                self._sometimes("a claim took messages of several lanes")
-        if isinstance(command, c.Ack | c.DeleteQueue):
-            queue = self.model.queues.get((command.account, command.queue))
-            claims = {} if queue is None else queue.claims
-            if (
-                isinstance(command, c.Ack)
-                and claims.get(command.claim, math.inf) <= self.model.now_ms
-            ):
-                self._sometimes("an ack arrived before the sweep that was due")
-            if isinstance(command, c.DeleteQueue) and claims:
-                self._sometimes("a queue was deleted with claims")
+    def _learn(self) -> None:
+        """Show the model the ids of what came from other queues, of which no outcome tells."""
+        for names, queue in self.model.queues.items():
+            unknown = [one for one in queue.messages.values() if not one.is_known]
+            for message_id, record in self._store.rows(names) if unknown else ():
+                # What a later command of the entry puts is not there yet.
+                if any(is_stored(one, record) for one in unknown if not one.is_known):
+                    self.model.learn(names, message_id, record)
 
     def _own(self, command: c.Command, outcome: Outcome) -> None:
         match command:
@@ -141,8 +150,7 @@ class Oracle:
             case c.Sweep():
                 assert isinstance(outcome, Swept)
                 assert not outcome.more, "more than one sweep's work was due"
-                self._notice_sweep(outcome)
-                self.model.sweep()
+                self._sweep(outcome)
             case c.Tick():
                 self._sometimes(
                     "two leaders told of one tick"
@@ -153,20 +161,37 @@ class Oracle:
             case _:
                 assert outcome == Done()
 
-    def _notice_sweep(self, outcome: Swept) -> None:
-        now_ms = self.model.now_ms
-        for queue in self.model.queues.values():
-            ends = list(queue.claims.values())
-            if outcome.count and any(end > now_ms for end in ends):
-                self._sometimes("a sweep ran beside live claims")
-            if any(end <= now_ms for end in ends):
-                self._sometimes("a sweep ended a lease")
-            if any(
-                one.due_ms <= now_ms for one in queue.messages.values() if one.state == "delayed"
-            ):
-                self._sometimes("a sweep ended a delay")
-            if any(one.expired(now_ms) for one in queue.messages.values() if one.state == "ready"):
-                self._sometimes("a sweep ended a message's life")
+    def _sweep(self, outcome: Swept) -> None:
+        swept = self._notices.sweep(outcome)
+        model = self.model
+        moved = {names: 0 if one.job is None else one.job.moved for names, one in self._jobs()}
+        for names, queue in self._jobs():
+            if queue.job is not None and queue.job.rate:
+                self._moves(names, queue.job)
+        model.sweep()
+        for names, before in moved.items():
+            job = model.queues[names].job
+            if job is not None and job.moved > before:
+                self._notices.moved(names)
+        swept()
+
+    def _jobs(self) -> list[tuple[Names, Queue]]:
+        queues = self.model.queues.items()
+        return [(names, one) for names, one in queues if one.job and not one.job.is_over]
+
+    def _moves(self, names: Names, job: Job) -> None:
+        """How far a job comes that takes its time is up to the store; what it does is not."""
+        stored = {message_id for message_id, _ in self._store.rows(names)}
+        while gone := [one for one in self.model.movable(names) if one.id not in stored]:
+            for message in gone:
+                self.model.moves(names, message)
+        found = self._store.job(names)
+        job.is_over = found is None or (found.ended_ms > 0 and not found.cancelled)
+
+    @property
+    def redrives(self) -> list[Names]:
+        """Queues with a job that is not over."""
+        return [names for names, _ in self._jobs()]
 
     # What reads may say.
 
@@ -205,3 +230,8 @@ def of_stats(stats: Stats | None) -> Counts:
     if stats is None:
         return None
     return stats.ready, stats.delayed, stats.claimed, stats.blocked, stats.claims
+
+
+def key_of(command: c.Command) -> bytes:
+    """Equal for equal commands alone."""
+    return repr(command).encode()

@@ -13,8 +13,9 @@ import msgspec
 from raftq.consensus import replication
 from raftq.replica import replica, transfer
 from simulation.checks import Checks, Violation
-from simulation.clients import ACCOUNT, DEAD, Client, History
+from simulation.clients import Client, History
 from simulation.faults import Faults
+from simulation.making import ACCOUNT
 from simulation.node import Node
 from simulation.plan import FAULTS, Plan, Tuning
 from simulation.trace import Record
@@ -32,6 +33,7 @@ STRAGGLERS_S = 2.0  # Slow frames, what is queued behind them, connections yet t
 HANGS_S = 3.0  # A disk: longer than the others take to elect somebody.
 SERVED_WITHIN_S = 0.3  # While nothing is wrong.
 WOKEN_WITHIN_S = 2.0
+REDRIVEN_WITHIN_S = 120.0  # Hundreds of messages, of which five go in a second.
 DRAIN_ROUNDS_MAX = 400
 
 
@@ -141,11 +143,20 @@ class Story:
         world.run(FAULTS["hung disk"] if hung else STRAGGLERS_S)
         for node in world.alive:
             self.checks.digest(node)
-        Verdict(self.history, self.checks.oracle).check()
+        self._judge()
         for node in world.alive:
             self._wakes(node)
         self._give_way()
         self._drain()
+
+    def _judge(self) -> None:
+        leader = self.world.leader()
+        assert leader is not None
+        term = leader.running.consensus.term
+        verdict = Verdict(self.history, self.checks.oracle, self.checks.taken, term)
+        verdict.check()
+        if verdict.lost:
+            self.world.sometimes("what was accepted was lost with its leader")
 
     def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         try:
@@ -236,8 +247,9 @@ class Story:
 
     def _drain(self) -> None:
         """Everything that is still there can be had, and then nothing is there."""
-        node = self.world.alive[0]
-        model = self.checks.oracle.model
+        node, oracle = self.world.alive[0], self.checks.oracle
+        self._until(lambda: not oracle.redrives, REDRIVEN_WITHIN_S, "redrives to end")
+        model = oracle.model
         for names in sorted(model.queues):
             if names[1].endswith(DEAD) and model.queues[names].messages:
                 self.world.sometimes("dead letters were drained")

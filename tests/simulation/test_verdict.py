@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from raftq.replica.submitter import NotSubmitted, Unknown
-from simulation.checks import Violation
+from simulation.checks import Taken, Violation
 from simulation.clients import GONE, Gone, History, Read, Request
 from simulation.oracle import Effect, Oracle
 from simulation.verdict import Verdict
@@ -28,6 +28,7 @@ class Told:
         self.history = History()
         self.oracle = Oracle(lambda _what: None)
         self.oracle.index = 100
+        self.taken: dict[bytes, Taken] = {}
 
     def log(self, index: int, command: c.Command, outcome: Outcome) -> None:
         self.oracle.effects.append(Effect(index, command, outcome))
@@ -48,7 +49,7 @@ class Told:
         self.history.reads.append(Read("n1", 1, index, ("a", "q"), None, asked_at, at))
 
     def judge(self) -> None:
-        Verdict(self.history, self.oracle).check()
+        Verdict(self.history, self.oracle, self.taken, term=3).check()
 
 
 def test_the_truth_passes() -> None:

@@ -8,11 +8,12 @@ after it in the log (Herlihy and Wing, 1990).
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
-from raftq.replica.submitter import NotSubmitted
-from simulation.checks import Violation
+from raftq.replica.submitter import Accepted, NotSubmitted
+from simulation.checks import Taken, Violation
 from simulation.clients import History, NotKnown, Read, Request
-from simulation.oracle import Effect, Oracle
+from simulation.oracle import Effect, Oracle, key_of
 from statemachine import commands as c
 from statemachine.outcomes import Claimed, Outcome
 
@@ -20,12 +21,17 @@ from statemachine.outcomes import Claimed, Outcome
 class Verdict:
     """See the module; ``check`` raises ``Violation``."""
 
-    def __init__(self, history: History, oracle: Oracle) -> None:
+    def __init__(
+        self, history: History, oracle: Oracle, taken: Mapping[bytes, Taken], term: int
+    ) -> None:
+        """``taken`` is what leaders took, and ``term`` that in which the last of them leads."""
         self._history = history
         self._oracle = oracle
+        self._taken, self._term = taken, term
+        self.lost: list[Request] = []  # Accepted, and gone with a leader.
         self._effects: dict[bytes, list[Effect]] = defaultdict(list)
         for effect in oracle.effects:
-            self._effects[_key(effect.command)].append(effect)
+            self._effects[key_of(effect.command)].append(effect)
         self._index_of: dict[int, int] = {}  # Of requests that were answered, by number.
 
     def check(self) -> None:
@@ -41,11 +47,13 @@ class Verdict:
             answer = request.answer
             if answer is None:
                 raise Violation(f"request {request.number} was never answered")
-            if isinstance(answer, NotKnown):
+            if isinstance(answer, Accepted):
+                self._was_taken(request)
+            if isinstance(answer, NotKnown | Accepted):
                 continue
             same = [
                 effect
-                for effect in self._effects[_key(request.command)]
+                for effect in self._effects[key_of(request.command)]
                 if _agrees(effect.outcome, answer)
             ]
             if not same:
@@ -56,11 +64,23 @@ class Verdict:
             if len(same) == 1:
                 self._index_of[request.number] = same[0].index
 
+    def _was_taken(self, request: Request) -> None:
+        """It may be lost, but only with the leader that had it when this was told."""
+        key = key_of(request.command)
+        taken, told_at = self._taken.get(key), request.answered_at
+        assert told_at is not None
+        if taken is None or taken.at > told_at:
+            raise Violation(f"request {request.number} was accepted, and no leader had it")
+        if not self._effects[key]:
+            if taken.term == self._term:
+                raise Violation(f"request {request.number} was accepted and lost by its leader")
+            self.lost.append(request)
+
     def _nothing_was_invented(self) -> None:
         """Each request took effect at most once, and not at all if that was the answer."""
         asked: dict[bytes, int] = defaultdict(int)
         for request in self._history.requests:
-            asked[_key(request.command)] += not isinstance(request.answer, NotSubmitted)
+            asked[key_of(request.command)] += not isinstance(request.answer, NotSubmitted)
         for key, effects in self._effects.items():
             if isinstance(effects[0].command, c.Barrier):
                 continue  # Nodes send some of their own.
@@ -121,10 +141,6 @@ class Verdict:
         counts = self._oracle.counts(read.names, read.index)
         if counts != read.counts:
             raise Violation(f"{read}, but there was {counts}")
-
-
-def _key(command: c.Command) -> bytes:
-    return repr(command).encode()
 
 
 def _agrees(outcome: Outcome, answer: object) -> bool:

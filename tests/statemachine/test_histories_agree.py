@@ -20,10 +20,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from memory_kv import MemoryKV
-from queue_model import Event, HookNames, Message, Model, Place, Queue
+from queue_model import HookNames, Message, Model, Place, Queue
 from statemachine import commands as c
 from statemachine import (
-    events,
     fresh,
     histories,
     hooks,
@@ -39,6 +38,7 @@ from statemachine.digest import digest
 from statemachine.machine import BatchResult, Machine
 from statemachine.outcomes import Outcome, Reason, Refused, SessionOpened, Swept
 from statemachine.sessions import IDLE_MAX_MS
+from told import about, seen, told
 
 Names = tuple[str, str]
 ACCOUNTS = st.sampled_from(["a", "b\x00"])
@@ -111,27 +111,6 @@ BACK = st.none() | st.tuples(
 """How messages of a claim are given back, if they are."""
 
 HOW = st.sampled_from(["plain"] * 4 + ["batch"] * 4 + ["once"])
-
-Told = tuple[str, int, bytes | None, int, str, str]
-
-
-def about(record: records.EventRecord, message_id: bytes | None) -> Told:
-    """An event, about one message or none."""
-    rest = (record.claim, record.consumer, record.reason)
-    return (events.KINDS[record.kind], record.time_ms, message_id, *rest)
-
-
-def seen(event: histories.Event) -> list[Told]:
-    """An event once for each message."""
-    ids = [message_id for message_id, _ in events.messages_of(event.record)] or [None]
-    return [about(event.record, message_id) for message_id in ids]
-
-
-def told(event: Event) -> Told:
-    """The same of what the model knows."""
-    message_id = None if event.message is None else event.message.id
-    return (event.kind, event.time_ms, message_id, *event[3:])
-
 
 STEPS: list[tuple[str, dict[str, st.SearchStrategy[Any]]]] = []
 

@@ -85,6 +85,7 @@ class Event(NamedTuple):
 class Job:
     to: str
     moment: int
+    rate: int = 0
     moved: int = 0
     is_over: bool = False
 
@@ -520,7 +521,9 @@ class Model:
         if queue is None or message_id in queue.messages:
             return
         unknown = [one for one in queue.messages.values() if not one.is_known]
-        found = min((one for one in unknown if is_stored(one, record)), key=Message.age)
+        alike = [one for one in unknown if is_stored(one, record)]
+        assert alike, "a message that nobody has put"
+        found = min(alike, key=Message.age)
         assert (names, message_id) not in self.all_ids
         del queue.messages[found.id]
         found.id, found.is_known = message_id, True
@@ -686,7 +689,7 @@ class Model:
             self._enqueue(c.Enqueue(account, put.queue, put.messages), enqueued)
 
     def _redrive(self, command: c.Redrive, outcome: Outcome) -> None:
-        """Only what has no limit and no rate."""
+        """Only what has no limit; of one with a rate it has to be told what it moves."""
         queue = self._queue_or_refused(command, outcome)
         if queue is None:
             return
@@ -695,7 +698,7 @@ class Model:
             assert outcome.reason is Reason.REDRIVE_RUNNING
         else:
             assert outcome == o.Done()
-            queue.job = Job(command.to, self.moment)
+            queue.job = Job(command.to, self.moment, command.rate)
 
     def _cancel_redrive(self, command: c.CancelRedrive, outcome: Outcome) -> None:
         queue = self._queue_or_refused(command, outcome)
@@ -711,23 +714,34 @@ class Model:
     def _move(self, names: Names, queue: Queue) -> None:
         """Let a job do what it is to do."""
         job = queue.job
-        if job is None or job.is_over:
+        if job is None or job.is_over or job.rate:
             return
         job.is_over = True
-        while movable := [
+        while movable := self.movable(names):
+            for message in movable:
+                self.moves(names, message)
+
+    def movable(self, names: Names) -> list[Message]:
+        """What the queue's job may move now."""
+        queue = self.queues[names]
+        job = queue.job
+        assert job is not None
+        return [
             one
             for one in queue.of("ready")
             if one.moment <= job.moment
             and not one.expired(self.now_ms)
             and (job.to or (one.new.dead and one.new.dead.queue) or names[1]) != names[1]
-        ]:
-            for message in movable:
-                dead = message.new.dead
-                target = job.to or (dead.queue if dead else "")
-                self._leaves(names, queue, message, "redriven")
-                new = msgspec.structs.replace(message.new, dead=None)
-                self._arrives((names[0], target), new, self.now_ms)
-                job.moved += 1
+        ]
+
+    def moves(self, names: Names, message: Message) -> None:
+        """The queue's job moves this one."""
+        queue, dead = self.queues[names], message.new.dead
+        assert queue.job is not None
+        target = queue.job.to or (dead.queue if dead else "")
+        self._leaves(names, queue, message, "redriven")
+        self._arrives((names[0], target), replace(message.new, dead=None), self.now_ms)
+        queue.job.moved += 1
 
     def _give_back(self, names: Names, queue: Queue, message: Message, how: c.Release) -> None:
         in_force = self.in_force(names)

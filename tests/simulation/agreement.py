@@ -1,0 +1,119 @@
+"""What a replica has stored, held against the model: it is all there, once, and nothing else.
+
+Outcomes alone do not show what nobody has asked for yet: a dead letter that is still in
+its old queue too, or an event that was forgotten before its history says so.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable
+
+from queue_model import Model, Queue
+from simulation.making import ACCOUNT
+from statemachine import histories, keys, queries, records
+from statemachine.kv import Reader
+from statemachine.machine import Machine
+from statemachine.records import RedriveRecord
+from told import seen, told
+
+Names = tuple[str, str]
+
+
+class Store:
+    """What the first node to apply an entry holds right after it, in the midst of a round."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._state = machine._state
+
+    def rows(self, names: Names) -> list[tuple[bytes, bytes]]:
+        """Ids and records of a queue's messages, in the order of the ids."""
+        queue = self._state.find_queue(*names)
+        if queue is None:
+            return []
+        number = queue.record.number
+        low, high = keys.of_queue(b"m", number), keys.of_queue(b"m", number + 1)
+        rows = [(key[-keys.ID_BYTES :], data) for key, data in self._state.kv.scan(low, high)]
+        return sorted(rows, key=lambda row: row[0][2:])
+
+    def job(self, names: Names) -> RedriveRecord | None:
+        """What moves a queue's messages, or did of late."""
+        queue = self._state.find_queue(*names)
+        data = queue and self._state.kv.get(keys.redrive(queue.record.number))
+        return records.decode_redrive(data) if data else None
+
+
+class Told:
+    """Which entry of the log brought which of the model's events."""
+
+    def __init__(self) -> None:
+        self._ends: dict[Names, tuple[Queue, list[int], list[int]]] = {}
+
+    def entry(self, index: int, model: Model) -> None:
+        """All of an entry is in the model."""
+        for names, queue in model.queues.items():
+            found = self._ends.get(names)
+            if found is None or found[0] is not queue:
+                found = self._ends[names] = (queue, [], [])
+            _, indexes, ends = found
+            if len(queue.events) > (ends[-1] if ends else 0):
+                indexes.append(index)
+                ends.append(len(queue.events))
+
+    def since(self, names: Names, index: int) -> int:
+        """How many of a queue's events came before the entry at ``index``."""
+        _, indexes, ends = self._ends[names]
+        at = bisect_left(indexes, index)
+        return ends[at - 1] if at else 0
+
+
+def agrees(reader: Reader, model: Model, told_by: Told, sometimes: Callable[[str], None]) -> None:
+    """Assert that a store is what the model says, queue by queue."""
+    for names, queue in model.queues.items():
+        if names[0] == ACCOUNT:
+            _holds(reader, names, queue)
+            _tells(reader, names, queue, told_by, sometimes)
+
+
+def _holds(reader: Reader, names: Names, queue: Queue) -> None:
+    data = reader.get(keys.queue(*names))
+    assert data is not None, f"{names} is not there"
+    number = records.decode_queue(data).number
+    low, high = keys.of_queue(b"m", number), keys.of_queue(b"m", number + 1)
+    stored = {key[-keys.ID_BYTES :] for key, _ in reader.scan(low, high)}
+    assert stored == set(queue.messages), f"{names} holds other messages: {stored}"
+    stats = queries.stats(reader, *names)
+    assert stats is not None
+    bodies = sum(len(one.new.body) for one in queue.messages.values())
+    expected = (queue.dead, queue.leases_ended, bodies)
+    assert (stats.dead, stats.leases_ended, stats.bytes) == expected, f"{names}: {stats}"
+
+
+def _tells(
+    reader: Reader,
+    names: Names,
+    queue: Queue,
+    told_by: Told,
+    sometimes: Callable[[str], None],
+) -> None:
+    """No event behind the mark is lost, and none is invented."""
+    known = histories.known(reader, *names)
+    assert known is not None
+    gone, name = known.gone, names[1]
+    if gone > histories.BEGINNING:
+        sometimes("history was trimmed" if known.oldest else "a history was off")
+    held = list(histories.between(reader, known.number, name, gone, keys.U64_MAX - 1))
+    shown = Counter([one for event in held for one in seen(event) if event.position.at > gone.at])
+    whole = [one for one in queue.events[told_by.since(names, gone.at + 1) :] if _counts(one)]
+    expected = Counter([told(one) for one in whole])
+    assert shown == expected, f"{name}: lost {expected - shown}, made up {shown - expected}"
+    # Of an entry in which the mark is, the model can not tell what came before it.
+    part = Counter([one for event in held for one in seen(event) if event.position.at == gone.at])
+    before = queue.events[told_by.since(names, gone.at) : told_by.since(names, gone.at + 1)]
+    assert not part - Counter([told(one) for one in before]), f"{name} made up {part}"
+
+
+def _counts(event: object) -> bool:
+    """A purge is one event, whatever was there."""
+    return getattr(event, "kind", "") != "purged" or getattr(event, "message", None) is None
