@@ -61,12 +61,8 @@ class Maker:
     def command(self, kind: str, stamp_ms: int) -> c.Command:
         """One of this kind, or what comes near it. ``stamp_ms`` is about what log time is."""
         match kind:
-            case "put once" | "transact once" if self.unsure and self._chance.random() < 0.8:
-                return self._again(self.unsure)
-            case "put once":
-                return self._once(self._put("put"))
-            case "transact once":
-                return self._once(self._transact())
+            case "put once" | "transact once":
+                return self._once(kind)
             case "put" | "put weakly" | "put later" | "put mortal" | "put dedup":
                 return self._put(kind)
             case "put at":
@@ -79,9 +75,6 @@ class Maker:
                 return self._extend(kind)
             case "transact":
                 return self._transact()
-            case "delete" if self.known:
-                names, message_id = self.known.pop(self._chance.randrange(len(self.known)))
-                return c.DeleteMessages(ACCOUNT, names[1], (message_id,))
             case _:
                 return self._on_queue(kind)
 
@@ -96,7 +89,10 @@ class Maker:
 
     # Retries.
 
-    def _once(self, command: c.Enqueue | c.Transact) -> c.Once:
+    def _once(self, kind: str) -> c.Once:
+        if self.unsure is not None and self._chance.random() < 0.8:
+            return self._again(self.unsure)
+        command = self._transact() if kind == "transact once" else self._put("put")
         number = self._number()
         return c.Once(ACCOUNT, f"k{number}", b"%d" % number, 60_000, command)
 
@@ -207,6 +203,9 @@ class Maker:
     def _on_queue(self, kind: str) -> c.Command:
         queue = self.queue()
         match kind:
+            case "delete" if self.known:
+                names, message_id = self.known.pop(self._chance.randrange(len(self.known)))
+                return c.DeleteMessages(ACCOUNT, names[1], (message_id,))
             case "purge":
                 return c.Purge(ACCOUNT, self.any_queue())
             case "put queue":

@@ -9,6 +9,7 @@ from queue_model import Model, Queue
 from statemachine import commands as c
 from statemachine.outcomes import (
     Claimed,
+    Delivered,
     Enqueued,
     Extended,
     ManyExtended,
@@ -44,19 +45,23 @@ class Notices:
                 self.again(command.command)
                 return
             command = command.command
+        self._rare(command, outcome)
         match command, outcome:
             case c.Enqueue(), Enqueued():
                 self._enqueued((command.account, command.queue), command.messages, outcome)
             case c.Claim(), Claimed():
                 self._claimed(command, outcome)
-            case c.Extend(), Extended(claim=claim) if claim:
-                self._sometimes("some of a claim went over to another")
-            case c.ExtendMany(), ManyExtended(ended=ended) if ended:
-                self._sometimes("of many claims some were over")
             case c.Transact(), Transacted():
                 self._transacted(command, outcome)
             case c.Ack() | c.DeleteQueue(), _:
                 self._ends(command)
+
+    def _rare(self, command: c.Command, outcome: Outcome) -> None:
+        match command, outcome:
+            case c.Extend(), Extended(claim=claim) if claim:
+                self._sometimes("some of a claim went over to another")
+            case c.ExtendMany(), ManyExtended(ended=ended) if ended:
+                self._sometimes("of many claims some were over")
             case c.CancelRedrive(), one if not isinstance(one, Refused):
                 job = self._queue(command).job
                 if job is not None and job.moved:
@@ -134,20 +139,22 @@ class Notices:
         if len({one.id[:2] for one in outcome.messages}) > 1:
             self._sometimes("a claim took messages of several lanes")
         for one in outcome.messages:
-            message = queue.messages.get(one.id)
-            if message is None:
-                continue
-            if message.new.group and one.deliveries > 1:
-                self._sometimes("a group's head was delivered again")
-            if one.deliveries > 1 and one.error:
-                self._sometimes("a message came with what went wrong before")
-            if message.new.dead:
-                self._sometimes("a dead letter was claimed")
+            self._delivered(queue, one)
+        blocked = {one.new.group for one in queue.of("blocked")}
         for message in queue.of("delayed"):
-            group = message.new.group
-            if group and message.deliveries and queue.is_first(message):
-                if any(one.new.group == group for one in queue.of("blocked")):
-                    self._sometimes("a head that failed held up its group")
+            if message.deliveries and message.new.group in blocked and queue.is_first(message):
+                self._sometimes("a head that failed held up its group")
+
+    def _delivered(self, queue: Queue, one: Delivered) -> None:
+        message = queue.messages.get(one.id)
+        if message is None:
+            return
+        if message.new.group and one.deliveries > 1:
+            self._sometimes("a group's head was delivered again")
+        if one.error:
+            self._sometimes("a message came with what went wrong before")
+        if message.new.dead:
+            self._sometimes("a dead letter was claimed")
 
     def _transacted(self, command: c.Transact, outcome: Transacted) -> None:
         if outcome.stale:

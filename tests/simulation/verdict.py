@@ -71,7 +71,7 @@ class Verdict:
         assert told_at is not None
         if taken is None or taken.at > told_at:
             raise Violation(f"request {request.number} was accepted, and no leader had it")
-        if not self._effects[key]:
+        if key not in self._effects:
             if taken.term == self._term:
                 raise Violation(f"request {request.number} was accepted and lost by its leader")
             self.lost.append(request)

@@ -1,0 +1,158 @@
+"""Mutants of what becomes of messages: dead letters, duplicates, transactions, jobs, events."""
+
+from __future__ import annotations
+
+from raftq.replica.submitter import Submitter
+from simulation.mutants.damage import Edit, Mutant, mutant
+from statemachine import (
+    claims,
+    dead_letters,
+    dedup,
+    events,
+    giving_back,
+    messages,
+    redrive,
+    transactions,
+)
+
+MUTANTS: tuple[Mutant, ...] = (
+    # Giving back.
+    mutant(
+        "dead-letter-kept-alive",
+        "What became a dead letter stays in its queue too.",
+        Edit(dead_letters, "bury_if_due", "messages.leave(state, queue, (held,))", "pass"),
+    ),
+    mutant(
+        "one-delivery-too-many",
+        "A message is tried once more than its queue says.",
+        Edit(dead_letters, "bury_if_due", "held.deliveries < most", "held.deliveries <= most"),
+    ),
+    mutant(
+        "dead-letter-dies-again",
+        "A dead letter that is rejected becomes a dead letter of the next queue.",
+        Edit(dead_letters, "bury_if_due", "times.flags & DEAD or ", ""),
+    ),
+    mutant(
+        "back-off-ignored",
+        "What failed is tried again at once.",
+        Edit(giving_back, "_retry_delay_ms", "if in_force.retry_delay_ms <= 0:", "if True:"),
+    ),
+    mutant(
+        "back-off-not-doubled",
+        "What fails again waits no longer than the first time.",
+        Edit(giving_back, "_retry_delay_ms", "min(deliveries - 1, DOUBLINGS_MAX)", "0"),
+    ),
+    mutant(
+        "delay-counted-twice",
+        "A delay is twice as long.",
+        Edit(
+            messages, "_delay", "later(state.now_ms, delay_ms)", "later(state.now_ms, 2 * delay_ms)"
+        ),
+    ),
+    mutant(
+        "not-before-ignored",
+        "What is to wait until a time is ready as if no time were said.",
+        Edit(messages, "_delay_ms", "if at_ms is None", "if True"),
+    ),
+    # Extending.
+    mutant(
+        "split-keeps-the-moved",
+        "Messages that went over to a claim of their own are under the old one too.",
+        Edit(claims, "_split", "claim_record.messages = list(held.values())", "pass"),
+    ),
+    mutant(
+        "many-extended-in-words",
+        "An extension of many claims is confirmed and not done.",
+        Edit(claims, "extend_many", "_extend(state, queue, claim_id, found, until_ms)", "pass"),
+    ),
+    # Duplicates.
+    mutant(
+        "dedup-window-too-long",
+        "A dedup id is taken for a second longer than its window.",
+        Edit(
+            dedup,
+            "remember",
+            "later(state.now_ms, window_ms)",
+            "later(state.now_ms, window_ms + 1_000)",
+        ),
+    ),
+    mutant(
+        "dedup-not-remembered",
+        "A dedup id is forgotten at once.",
+        Edit(
+            dedup,
+            "remember",
+            "state.kv.put(keys.dedup(queue.record.number, subject), value)",
+            "pass",
+        ),
+    ),
+    # Transactions.
+    mutant(
+        "transaction-acks-before-it-checks",
+        "A transaction that is refused has acknowledged what it could.",
+        Edit(
+            transactions,
+            "transact",
+            "if lost:",
+            "if lost:\n"
+            "        for part in command.acks:\n"
+            "            claims.ack(state, Ack(account, part.queue, part.claim, part.ids))",
+        ),
+    ),
+    mutant(
+        "transaction-without-its-releases",
+        "A transaction says that it gave messages back, and does not.",
+        Edit(
+            transactions,
+            "transact",
+            "_release(state, account, part, ids)",
+            "len(ids)",
+        ),
+    ),
+    # Redrives.
+    mutant(
+        "redrive-cursor-forgotten",
+        "A step of a redrive begins where the one before it began.",
+        Edit(redrive, "_go_on", 'job.cursor = message_id + b"\\x00"', "pass"),
+    ),
+    mutant(
+        "redrive-copies",
+        "A redriven message stays where it was too.",
+        Edit(redrive, "_look_at", "messages.remove(state, queue, message_id, times)", "pass"),
+    ),
+    mutant(
+        "redrive-takes-newcomers",
+        "A redrive moves what came into the queue after it began.",
+        Edit(redrive, "_go_on", "if keys.number(message_id[2:]) >= job.mark:", "if False:"),
+    ),
+    # Events.
+    mutant(
+        "history-trimmed-behind-its-mark",
+        "More is forgotten than a history says is gone.",
+        Edit(events, "_forget", "history.gone_index + 1", "history.gone_index + 9"),
+    ),
+    mutant(
+        "lease-ends-without-event",
+        "A lease that ran out is not told.",
+        Edit(
+            claims,
+            "end_lease",
+            "_note(state, queue, events.LEASE_ENDED, claim_id, found, settled)",
+            "pass",
+        ),
+    ),
+    # Weak puts.
+    mutant(
+        "accepted-before-it-is-taken",
+        "A command counts as accepted when it was sent.",
+        Edit(
+            Submitter,
+            "_send",
+            "patience_s = flight.patience_s\n",
+            "patience_s = flight.patience_s\n"
+            "        self._runtime.call_soon(\n"
+            "            lambda: self.accepted(flight.batch.session, flight.batch.seq)\n"
+            "        )\n",
+        ),
+    ),
+)
