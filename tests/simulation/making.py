@@ -85,7 +85,7 @@ class Maker:
     def any_queue(self) -> str:
         """Now and then one of dead letters."""
         drawn = self._chance.random()
-        return GRAVEYARD if drawn < 0.05 else self.queue() + (".dead" if drawn < 0.2 else "")
+        return GRAVEYARD if drawn < 0.07 else self.queue() + (".dead" if drawn < 0.3 else "")
 
     # Retries.
 
@@ -163,7 +163,7 @@ class Maker:
         if kind == "release":
             return self._chance.choice((0, 0, 300)), "", False
         delay_ms = self._chance.choice((None, None, 0, 200))
-        return delay_ms, f"because of {self._number()}", self._chance.random() < 0.3
+        return delay_ms, f"because of {self._number()}", self._chance.random() < 0.4
 
     def _extend(self, kind: str) -> c.Command:
         if not self.held:
@@ -201,7 +201,6 @@ class Maker:
     # Queues.
 
     def _on_queue(self, kind: str) -> c.Command:
-        queue = self.queue()
         match kind:
             case "delete" if self.known:
                 names, message_id = self.known.pop(self._chance.randrange(len(self.known)))
@@ -209,10 +208,12 @@ class Maker:
             case "purge":
                 return c.Purge(ACCOUNT, self.any_queue())
             case "put queue":
-                return c.PutQueue(ACCOUNT, queue, self._settings())
+                return c.PutQueue(ACCOUNT, self.any_queue(), self._settings())
             case "patch queue":
                 fields = self._chance.sample([*FIELDS], self._chance.choice((1, 2, 5)))
-                return c.PatchQueue(ACCOUNT, queue, self._settings(), tuple(sorted(fields)))
+                return c.PatchQueue(
+                    ACCOUNT, self.any_queue(), self._settings(), tuple(sorted(fields))
+                )
             case "delete queue":
                 return c.DeleteQueue(ACCOUNT, self.any_queue())
             case "redrive" | "cancel redrive":

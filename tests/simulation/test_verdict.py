@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from raftq.replica.submitter import NotSubmitted, Unknown
+from raftq.replica.submitter import Accepted, NotSubmitted, Unknown
 from simulation.checks import Taken, Violation
 from simulation.clients import GONE, Gone, History, Read, Request
-from simulation.oracle import Effect, Oracle
+from simulation.oracle import Effect, Oracle, key_of
 from simulation.verdict import Verdict
 from statemachine import commands as c
 from statemachine.outcomes import Claimed, Delivered, Done, Enqueued, Outcome
@@ -36,7 +36,7 @@ class Told:
     def ask(
         self,
         command: c.Command,
-        answer: Outcome | NotSubmitted | Unknown | Gone | None,
+        answer: Outcome | Accepted | NotSubmitted | Unknown | Gone | None,
         asked_at: float = 1.0,
         answered_at: float = 2.0,
     ) -> None:
@@ -44,6 +44,10 @@ class Told:
         request.answer = answer
         request.answered_at = None if answer is None else answered_at
         self.history.requests.append(request)
+
+    def take(self, command: c.Command, at: float, term: int) -> None:
+        self.taken[key_of(command)] = taken = Taken(at)
+        taken.term = term
 
     def read(self, index: int, asked_at: float | None = None, at: float = 3.0) -> None:
         self.history.reads.append(Read("n1", 1, index, ("a", "q"), None, asked_at, at))
@@ -118,6 +122,27 @@ def read_what_is_not(told: Told) -> None:
     told.history.reads.append(Read("n1", 1, 5, ("a", "q"), (1, 0, 0, 0), None, 3.0))
 
 
+def accepted_by_nobody(told: Told) -> None:
+    told.ask(put(1), Accepted())
+
+
+def accepted_too_early(told: Told) -> None:
+    told.take(put(1), at=2.5, term=2)
+    told.ask(put(1), Accepted())
+
+
+def accepted_and_lost_without_need(told: Told) -> None:
+    told.take(put(1), at=1.5, term=3)
+    told.ask(put(1), Accepted())
+
+
+def accepted_and_done_twice(told: Told) -> None:
+    told.take(put(1), at=1.5, term=3)
+    told.log(5, put(1), Enqueued((ID,)))
+    told.log(6, put(1), Enqueued((b"another id",)))
+    told.ask(put(1), Accepted())
+
+
 LIES: list[tuple[Callable[[Told], None], str]] = [
     (never_answered, "never answered"),
     (acknowledged_and_lost, "the log does not say"),
@@ -130,6 +155,10 @@ LIES: list[tuple[Callable[[Told], None], str]] = [
     (read_backwards, "went back"),
     (read_stale, "stale"),
     (read_what_is_not, "but there was"),
+    (accepted_by_nobody, "no leader had it"),
+    (accepted_too_early, "no leader had it"),
+    (accepted_and_lost_without_need, "lost by its leader"),
+    (accepted_and_done_twice, "took effect 2 times"),
 ]
 
 
@@ -157,3 +186,15 @@ def test_a_nodes_own_barriers_are_nobodys_request() -> None:
     told = Told()
     told.log(5, c.Barrier(), Done())
     told.judge()
+
+
+def test_what_was_accepted_may_be_lost_with_its_leader_alone() -> None:
+    told = Told()
+    told.take(put(1), at=1.5, term=2)
+    told.ask(put(1), Accepted())
+    told.take(put(2), at=1.5, term=3)
+    told.log(5, put(2), Enqueued((ID,)))
+    told.ask(put(2), Accepted())
+    verdict = Verdict(told.history, told.oracle, told.taken, term=3)
+    verdict.check()
+    assert [request.command for request in verdict.lost] == [put(1)]
