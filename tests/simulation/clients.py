@@ -172,13 +172,6 @@ class Client:
             case c.Ack(), Refused():
                 self._world.sometimes("an ack came after its lease")
 
-    def _learn_of_transaction(self, command: c.Transact, answer: Answer | Gone) -> None:
-        if isinstance(answer, Transacted):
-            what = "refused" if answer.stale else "done"
-            self._world.sometimes(f"a transaction was {what}")
-        gone = {part.claim for part in command.acks}
-        self._held = [held for held in self._held if held.claim not in gone]
-
     # Reading.
 
     def _read_locally(self, node: Node) -> None:

@@ -136,12 +136,6 @@ OPERATIONS = {
     "cancel redrive": 0.6,
     "read": 2.0,
     "read locally": 2.0,
-    "put twice": 2.0,
-    "nack": 2.0,
-    "extend some": 1.0,
-    "extend many": 1.0,
-    "transact": 2.0,
-    "bury": 1.0,
 }
 ALWAYS = ("put", "claim", "ack", "read", "read locally")
 

@@ -251,8 +251,6 @@ class Story:
         self._until(lambda: not oracle.redrives, REDRIVEN_WITHIN_S, "redrives to end")
         model = oracle.model
         for names in sorted(model.queues):
-            if names[1].endswith(DEAD) and model.queues[names].messages:
-                self.world.sometimes("dead letters were drained")
             for _ in range(DRAIN_ROUNDS_MAX):
                 if not model.queues[names].messages:
                     break

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from itertools import chain
 
-from simulation.mutants import elections, logs, nodes, queues, replication, settling, stores
+from simulation.mutants import (
+    elections,
+    features,
+    logs,
+    nodes,
+    queues,
+    replication,
+    settling,
+    stores,
+)
 from simulation.mutants.damage import Mutant
 
 MUTANTS: dict[str, Mutant] = {
@@ -16,6 +25,7 @@ MUTANTS: dict[str, Mutant] = {
         stores.MUTANTS,
         nodes.MUTANTS,
         queues.MUTANTS,
+        features.MUTANTS,
         settling.MUTANTS,
     )
 }

@@ -23,19 +23,9 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(dead_letters, "bury_if_due", "messages.leave(state, queue, (held,))", "pass"),
     ),
     mutant(
-        "one-delivery-too-many",
-        "A message is tried once more than its queue says.",
-        Edit(dead_letters, "bury_if_due", "held.deliveries < most", "held.deliveries <= most"),
-    ),
-    mutant(
         "dead-letter-dies-again",
         "A dead letter that is rejected becomes a dead letter of the next queue.",
         Edit(dead_letters, "bury_if_due", "times.flags & DEAD or ", ""),
-    ),
-    mutant(
-        "back-off-ignored",
-        "What failed is tried again at once.",
-        Edit(giving_back, "_retry_delay_ms", "if in_force.retry_delay_ms <= 0:", "if True:"),
     ),
     mutant(
         "back-off-not-doubled",
@@ -54,17 +44,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "What is to wait until a time is ready as if no time were said.",
         Edit(messages, "_delay_ms", "if at_ms is None", "if True"),
     ),
-    # Extending.
-    mutant(
-        "split-keeps-the-moved",
-        "Messages that went over to a claim of their own are under the old one too.",
-        Edit(claims, "_split", "claim_record.messages = list(held.values())", "pass"),
-    ),
-    mutant(
-        "many-extended-in-words",
-        "An extension of many claims is confirmed and not done.",
-        Edit(claims, "extend_many", "_extend(state, queue, claim_id, found, until_ms)", "pass"),
-    ),
     # Duplicates.
     mutant(
         "dedup-window-too-long",
@@ -74,16 +53,6 @@ MUTANTS: tuple[Mutant, ...] = (
             "remember",
             "later(state.now_ms, window_ms)",
             "later(state.now_ms, window_ms + 1_000)",
-        ),
-    ),
-    mutant(
-        "dedup-not-remembered",
-        "A dedup id is forgotten at once.",
-        Edit(
-            dedup,
-            "remember",
-            "state.kv.put(keys.dedup(queue.record.number, subject), value)",
-            "pass",
         ),
     ),
     # Transactions.
