@@ -363,6 +363,7 @@ class Model:
         if until_ms > self.now_ms:
             assert message_id == earlier
             return False
+        queue.dedup.pop(new.dedup_id, None)
         assert len(message_id) == 10
         seen = [known[2:] for known_names, known in self.all_ids if known_names == names]
         assert all(earlier < message_id[2:] for earlier in seen), "ids grow"
@@ -809,7 +810,8 @@ class Model:
         queue = self._queue_or_refused(command, outcome)
         if queue is not None:
             assert outcome == o.Deleted(len(queue.messages))
-            if queue.messages or queue.claims:
+            # To forget what was put before, or what was moved, is something too.
+            if queue.messages or queue.claims or queue.dedup or queue.job:
                 queue.zones.clear()
                 self._note(queue, "purged")
             for message in queue.messages.values():
