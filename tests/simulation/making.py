@@ -56,6 +56,7 @@ class Maker:
         self._chance, self._workload, self._number = chance, workload, number
         self.held: list[Held] = []
         self.known: list[tuple[tuple[str, str], bytes]] = []
+        self._redriven = GRAVEYARD
         self.unsure: c.Once | None = None  # To be asked again until it is known.
 
     def command(self, kind: str, stamp_ms: int) -> c.Command:
@@ -223,9 +224,10 @@ class Maker:
 
     def _redrive(self, kind: str) -> c.Command:
         chance = self._chance
-        queue = chance.choice((self.queue() + ".dead", self.any_queue(), GRAVEYARD))
         if kind == "cancel redrive":
-            return c.CancelRedrive(ACCOUNT, queue)
+            return c.CancelRedrive(ACCOUNT, self._redriven)
+        queue = chance.choice((self.queue() + ".dead", self.any_queue(), GRAVEYARD))
+        self._redriven = queue
         to = chance.choice(("", "", "", self.queue()))
         return c.Redrive(ACCOUNT, queue, to, rate=chance.choice((0, 5, 5, 20)))
 

@@ -133,7 +133,7 @@ OPERATIONS = {
     "patch queue": 0.8,
     "delete queue": 0.15,
     "redrive": 1.0,
-    "cancel redrive": 0.6,
+    "cancel redrive": 1.0,
     "read": 2.0,
     "read locally": 2.0,
 }
