@@ -28,7 +28,7 @@ QUICK = (  # Which check is the first to say so is none of this test's business.
     "outcome-depends-on-the-node",
     "last-in-first-out",
 )
-QUICK_SEEDS = 8
+QUICK_SEEDS = 12
 
 
 def meaning(code: object) -> object:
