@@ -12,7 +12,17 @@ from collections import Counter
 import pytest
 
 from simulation import crash_points
-from simulation.crash_points import PLACES, ROLES, STRIKES, Strike, Told, slice_of, strikes, tell
+from simulation.crash_points import (
+    PLACES,
+    ROLES,
+    STATES,
+    STRIKES,
+    Strike,
+    Told,
+    slice_of,
+    strikes,
+    tell,
+)
 
 FULL = os.environ.get("RAFTQ_SIMULATION") == "full"
 MORE = 8
@@ -43,13 +53,12 @@ def play(some: list[Strike], told: Told) -> Counter[str]:
 def test_the_story_has_every_kind_of_step_in_every_role(told: Told) -> None:
     assert told.places == set(PLACES)
     assert set(ROLES) <= set(told.roles)
-    assert told.reached["log: snapshot installed"] == 2
+    assert told.reached["log: snapshot installed"] >= 2
     for name in ("n2", "n3"):  # The one that fell behind, and the one that lost its disk.
         steps = told.tapes[name].steps
         assert ("incoming store: write", "receiving") in steps
         assert sum(step.place == "store directory: rename" for step in steps) >= 2
-    assert told.reached["a lost disk was replaced and has caught up"] == 1
-    assert told.reached["leadership was handed over on request"] == 1
+    assert all(told.reached[state] for state in STATES)
 
 
 def test_a_strike_changes_nothing_before_it(told: Told) -> None:
