@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from loadtests import REPORTS, ROOT, leave_in_order
-from loadtests.bench import backlog, machine
+from loadtests.bench import backlog, machine, parked
 from loadtests.bench.plan import PLANS, Plan
 from loadtests.bench.records import Records, medians, show
 from loadtests.bench.service import Service
@@ -51,7 +51,7 @@ def _run(plan: Plan, directory: Path, records: Records) -> None:
             )
             for cell in plan.cells():
                 records.add(service.measure(cell, plan, repetition))
-        for record in backlog.records(service, plan):
+        for record in (*parked.records(service, plan), *backlog.records(service, plan)):
             records.add(record)
     for record in medians(records.kept):
         records.add(record)

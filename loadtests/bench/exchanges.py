@@ -26,17 +26,21 @@ def queue_path(queue: str) -> str:
     return f"/v1/{ACCOUNT}/queues/{queue}"
 
 
-def put_request(queue: str, batch: int, body_bytes: int) -> bytes:
+def put_request(queue: str, batch: int, body_bytes: int, *, persistent: bool = True) -> bytes:
     """``batch`` messages of JSON; one goes as a bare message."""
-    message = {"body": {"padding": "x" * max(0, body_bytes - len('{"padding":""}'))}}
+    message: dict[str, object] = {
+        "body": {"padding": "x" * max(0, body_bytes - len('{"padding":""}'))}
+    }
+    if not persistent:
+        message["persistent"] = False
     sent = message if batch == 1 else {"messages": [message] * batch}
     body = json.dumps(sent, separators=(",", ":")).encode()
     return request("POST", f"{queue_path(queue)}/messages", body)
 
 
-def claim_request(queue: str, limit: int) -> bytes:
+def claim_request(queue: str, limit: int, wait_s: float = 0) -> bytes:
     """Up to ``limit`` messages, under a lease that no run outlives."""
-    body = json.dumps({"limit": limit, "lease": LEASE_S}).encode()
+    body = json.dumps({"limit": limit, "lease": LEASE_S, "wait": wait_s}).encode()
     return request("POST", f"{queue_path(queue)}/claims", body)
 
 
@@ -53,10 +57,17 @@ class Puts:
     """Puts, for ever or ``operations`` times."""
 
     def __init__(
-        self, queue: str, batch: int, body_bytes: int, operations: float = float("inf")
+        self,
+        queue: str,
+        batch: int,
+        body_bytes: int,
+        operations: float = float("inf"),
+        *,
+        persistent: bool = True,
     ) -> None:
         self.finished = batch
-        self._put = put_request(queue, batch, body_bytes)
+        self._put = put_request(queue, batch, body_bytes, persistent=persistent)
+        self._status = 201 if persistent else 202
         self._left = operations
 
     def first(self) -> bytes:
@@ -65,7 +76,7 @@ class Puts:
 
     def next(self, status: int, body: bytes) -> bytes | None:
         """See ``Exchange``."""
-        if status != 201:
+        if status != self._status:
             raise BadAnswer
         self._left -= 1
         return self._put if self._left > 0 else None

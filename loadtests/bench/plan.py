@@ -6,9 +6,18 @@ from typing import NamedTuple
 
 NULL = "null"
 PUT = "put"
+WEAK_PUT = "put-weak"
+"""Puts of messages that need not persist."""
 LIFECYCLE = "lifecycle"
 FOLLOWER = "follower"
 ALL = "all"
+SUBJECTS = (
+    (PUT, FOLLOWER),
+    (PUT, ALL),
+    (WEAK_PUT, ALL),
+    (LIFECYCLE, FOLLOWER),
+    (LIFECYCLE, ALL),
+)
 
 
 class Cell(NamedTuple):
@@ -37,6 +46,10 @@ class Plan(NamedTuple):
     measure_s: float
     backlog: int
     claims: int
+    parked: int
+    """Claims that wait, on each node."""
+    parked_s: float
+    wakes: int
     body_bytes: int = 1024
 
     def cells(self) -> list[Cell]:
@@ -44,11 +57,7 @@ class Plan(NamedTuple):
         sizes = [(count, 1) for count in self.connections] + list(self.batches)
         found: dict[Cell, None] = {}
         for connections, batch in sorted(sizes):
-            cells = [
-                Cell(scenario, target, connections, batch)
-                for scenario in (PUT, LIFECYCLE)
-                for target in (FOLLOWER, ALL)
-            ]
+            cells = [Cell(scenario, target, connections, batch) for scenario, target in SUBJECTS]
             found[cells[0].baseline] = None
             found.update(dict.fromkeys(cells))
         return list(found)
@@ -58,8 +67,44 @@ CONNECTIONS = (1, 16, 64, 256)
 PLANS = {
     plan.name: plan
     for plan in (
-        Plan("full", CONNECTIONS, ((16, 64), (64, 64)), 4, 0.8, 4.0, 1_000_000, 500),
-        Plan("quick", CONNECTIONS, ((16, 64),), 2, 0.2, 0.7, 100_000, 200),
-        Plan("slice", (2,), ((2, 8),), 1, 0.05, 0.2, 2_000, 10),
+        Plan(
+            name="full",
+            connections=CONNECTIONS,
+            batches=((16, 64), (64, 64)),
+            repetitions=4,
+            warmup_s=0.8,
+            measure_s=4.0,
+            backlog=1_000_000,
+            claims=500,
+            parked=1_000,
+            parked_s=20.0,
+            wakes=100,
+        ),
+        Plan(
+            name="quick",
+            connections=CONNECTIONS,
+            batches=((16, 64),),
+            repetitions=2,
+            warmup_s=0.2,
+            measure_s=0.7,
+            backlog=100_000,
+            claims=200,
+            parked=1_000,
+            parked_s=5.0,
+            wakes=20,
+        ),
+        Plan(
+            name="slice",
+            connections=(2,),
+            batches=((2, 8),),
+            repetitions=1,
+            warmup_s=0.05,
+            measure_s=0.2,
+            backlog=2_000,
+            claims=10,
+            parked=5,
+            parked_s=0.2,
+            wakes=3,
+        ),
     )
 }

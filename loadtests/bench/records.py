@@ -99,6 +99,14 @@ def show(records: Iterable[Record], console: Console) -> None:
                 f"fdatasync after each 1 KiB: {one['syncs_per_s']:,.0f}/s, p50 {one['p50_ms']} ms"
             )
     console.print(table)
+    for one in kept:
+        if one["kind"] == "parked":
+            console.print(
+                f"{one['parked']:,} parked claims on each node: "
+                f"{100 * one['server_cpu_share']:.2f} % of a core for a node"
+            )
+        elif one["kind"] == "wake":
+            console.print(f"put to woken claim: p50 {one['p50_ms']} ms, p99 {one['p99_ms']} ms")
 
 
 def _cells_table(summaries: list[Record]) -> Table:

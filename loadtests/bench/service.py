@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,11 +20,13 @@ from loadtests import ROOT
 from loadtests.bench import exchanges, machine
 from loadtests.bench.client import Exchange, Load, Measured
 from loadtests.bench.exchanges import Lifecycles, Puts
-from loadtests.bench.plan import ALL, LIFECYCLE, NULL, Cell, Plan
+from loadtests.bench.plan import ALL, LIFECYCLE, NULL, WEAK_PUT, Cell, Plan
 
 READY_S = 60.0
 DELETE_S = 60.0
 CPU_UNIT = 10_000
+
+_PARKED = re.compile(r"^raftq_parked_polls (\S+)$", re.MULTILINE)
 
 
 class Service:
@@ -63,19 +66,36 @@ class Service:
         """A node that does not lead, now."""
         return self._cluster.follower().api_port
 
+    @property
+    def ports(self) -> list[int]:
+        """Of all nodes."""
+        return [node.api_port for node in self._cluster]
+
+    @property
+    def pids(self) -> list[int]:
+        """Of all nodes."""
+        return [node.pid for node in self._cluster]
+
+    def parked_polls(self) -> int:
+        """Claims that wait, on all nodes together."""
+        pages = [node.request("GET", "/metrics").body.decode() for node in self._cluster]
+        return sum(int(float(number)) for page in pages for number in _PARKED.findall(page))
+
     def measure(self, cell: Cell, plan: Plan, repetition: int) -> dict[str, object]:
         """One cell's record."""
         queue = f"{cell.scenario}-{cell.target}-{cell.connections}-{cell.batch}-{repetition}"
         ports = self._ports(cell)
-        pids = [node.pid for node in self._cluster] if cell.scenario != NULL else [self._null_pid]
+        pids = self.pids if cell.scenario != NULL else [self._null_pid]
         marks: list[tuple[float, float]] = []
 
         def mark() -> None:
             marks.append((machine.total_cpu_s(pids), machine.cpu_s(os.getpid())))
 
         def make() -> Exchange:
-            kind = Lifecycles if cell.scenario == LIFECYCLE else Puts
-            return kind(queue, cell.batch, plan.body_bytes)
+            if cell.scenario == LIFECYCLE:
+                return Lifecycles(queue, cell.batch, plan.body_bytes)
+            persistent = cell.scenario != WEAK_PUT
+            return Puts(queue, cell.batch, plan.body_bytes, persistent=persistent)
 
         async def load() -> Measured:
             running = Load(ports, cell.connections, make)
@@ -93,7 +113,7 @@ class Service:
         if cell.scenario == NULL:
             return [self._null_port]
         if cell.target == ALL:
-            return [node.api_port for node in self._cluster]
+            return self.ports
         return [self.follower_port]
 
     def _forget(self, queue: str) -> None:

@@ -31,6 +31,8 @@ def test_the_smallest_plan_measures_everything_and_nothing_fails(tmp_path: Path)
         "backlog_fill",
         "backlog_drain",
         "claim_latency",
+        "parked",
+        "wake",
         "end",
     }
     for record in records:
