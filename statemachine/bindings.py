@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from statemachine import keys, records
-from statemachine.commands import DeleteBinding, HeaderMatch, NewMessage, PartPut, PutBinding
+from statemachine import filters, keys, records
+from statemachine.commands import DeleteBinding, NewMessage, PartPut, PutBinding
 from statemachine.outcomes import Done, Enqueued, Outcome, Place, Reason, Refused, Stored
 from statemachine.queues import no_queue, open_queue
 from statemachine.records import Binding, BindingsRecord
@@ -155,24 +155,5 @@ def _refusal(state: State, more: _Copies) -> Refused | None:
 
 
 def _targets(bound: tuple[Binding, ...], message: NewMessage) -> list[str]:
-    headers: dict[str, list[str]] = {}
-    for name, value in message.headers:
-        headers.setdefault(_lower(name), []).append(value)
-    return [one.target for one in bound if _matches(one, headers)]
-
-
-def _matches(binding: Binding, headers: dict[str, list[str]]) -> bool:
-    tests = (_has(match, headers) for match in binding.match)
-    return any(tests) if binding.any_of else all(tests)
-
-
-def _has(match: HeaderMatch, headers: dict[str, list[str]]) -> bool:
-    return any(
-        value in match.values or value.startswith(match.prefixes)
-        for value in headers.get(_lower(match.header), ())
-    )
-
-
-def _lower(name: str) -> str:
-    """Of ASCII alone: what is a letter elsewhere depends on the version of Python."""
-    return name.lower() if name.isascii() else name
+    headers = filters.by_name(message.headers)
+    return [one.target for one in bound if filters.has(headers, one.match, any_of=one.any_of)]

@@ -15,9 +15,12 @@ from typing import TypeVar
 
 import msgspec
 
+from statemachine.parts import Act as Act
 from statemachine.parts import DeadLetter as DeadLetter
+from statemachine.parts import Filter as Filter
 from statemachine.parts import HeaderMatch as HeaderMatch
 from statemachine.parts import MessageId as MessageId
+from statemachine.parts import MessageState as MessageState
 from statemachine.parts import Missed as Missed
 from statemachine.parts import NewMessage as NewMessage
 from statemachine.parts import PartAck as PartAck
@@ -209,10 +212,13 @@ class Transact(msgspec.Struct, frozen=True, array_like=True, tag=20):
     releases: tuple[PartRelease, ...] = ()
 
 
-class Redrive(msgspec.Struct, frozen=True, array_like=True, tag=21):
-    """Begin to move a queue's ready messages back to where they died, or to ``to``.
+class StartJob(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """Begin to do the same to all messages of a queue that are meant by a filter.
 
-    It is done by sweeps: up to ``limit`` messages, ``rate`` in a second; 0 is no bound.
+    "redrive" moves ready ones back to where they died, "move" to ``to``, "delete" deletes
+    those that no claim holds, and "release" gives back those that one does. ``filter`` may
+    name another state where that makes sense. It is done by sweeps: up to ``limit``
+    messages, ``rate`` in a second; 0 is no bound. ``dry_run``: only count.
     """
 
     account: str
@@ -220,6 +226,9 @@ class Redrive(msgspec.Struct, frozen=True, array_like=True, tag=21):
     to: str = ""
     limit: int = 0
     rate: int = 0
+    act: Act = "redrive"
+    filter: Filter = Filter()
+    dry_run: bool = False
 
 
 class ExtendMany(msgspec.Struct, frozen=True, array_like=True, tag=22):
@@ -231,8 +240,8 @@ class ExtendMany(msgspec.Struct, frozen=True, array_like=True, tag=22):
     lease_ms: int | None = None
 
 
-class CancelRedrive(msgspec.Struct, frozen=True, array_like=True, tag=23):
-    """Move no more messages; what was moved stays where it is."""
+class CancelJob(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """Do no more of a job; what it has done stays done."""
 
     account: str
     queue: str
@@ -359,9 +368,9 @@ QueueCommand = (
     | PatchAccount
     | DeleteAccount
     | Transact
-    | Redrive
+    | StartJob
     | ExtendMany
-    | CancelRedrive
+    | CancelJob
     | PutBinding
     | DeleteBinding
     | PutSchedule

@@ -3,7 +3,7 @@
 They go there in the entry in which they are given back, as new messages that live as long
 as their new queue says. A dead letter does not become one again, however often it is
 delivered: so nothing goes round in a circle, whatever queues are set up. It stops being
-one when it is moved back (``redrive``).
+one when it is moved back (``acts``).
 """
 
 from __future__ import annotations

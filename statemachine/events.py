@@ -42,6 +42,7 @@ PURGED = 11
 QUEUE_CREATED = 12
 QUEUE_CHANGED = 13
 QUEUE_DELETED = 14
+MOVED = 15
 
 KINDS = {
     ENQUEUED: "enqueued",
@@ -58,13 +59,14 @@ KINDS = {
     QUEUE_CREATED: "queue_created",
     QUEUE_CHANGED: "queue_changed",
     QUEUE_DELETED: "queue_deleted",
+    MOVED: "moved",
 }
 """The numbers are in the store, the names are wire format: keep them."""
 
-LAST = (ACKED, EXPIRED, DELETED, DEAD_LETTERED, REDRIVEN, PURGED)
+LAST = (ACKED, EXPIRED, DELETED, DEAD_LETTERED, REDRIVEN, MOVED, PURGED)
 """Nothing happens to a message in its queue after one of these."""
 
-TO_ANOTHER = (DEAD_LETTERED, REDRIVEN)
+TO_ANOTHER = (DEAD_LETTERED, REDRIVEN, MOVED)
 """These have another queue as their target."""
 
 STRETCHES = 4

@@ -34,6 +34,12 @@ def join(state: State, queue: Queue, group: str, message_id: MessageId) -> bool:
     return data is None
 
 
+def first(state: State, queue: Queue, group: str) -> MessageId | None:
+    """The first member of a group; None if it has none."""
+    data = state.kv.get(keys.group(queue.record.number, group))
+    return None if data is None else records.decode_group(data).head
+
+
 def is_first(state: State, queue: Queue, group: str, message_id: MessageId) -> bool:
     """Whether a member is the first of its group."""
     return _load(state, keys.group(queue.record.number, group)).head == message_id

@@ -11,7 +11,7 @@
     g group      g u64(queue) name(group) u64(seq)         u16 lane: a member
     h history    h u64(history) u64(index) u32(ordinal)    EventRecord, see ``events``
     i dedup      i u64(queue) text                         message id, u64 until_ms
-    j job        j u64(queue)                              RedriveRecord
+    j job        j u64(queue)                              JobRecord
     k once       k name(account) name(key)                 OnceRecord
     l lane       l u64(queue) u16(lane)                    LaneRecord
     m message    m u64(queue) u16(lane) u64(seq)           header, meta, body, see ``records``
@@ -201,8 +201,8 @@ def deleted(queue_number: int, message_id: bytes) -> bytes:
     return b"x" + u64(queue_number) + message_id
 
 
-def redrive(queue_number: int) -> bytes:
-    """The job that moves a queue's messages elsewhere."""
+def job(queue_number: int) -> bytes:
+    """What is done to many of a queue's messages."""
     return b"j" + u64(queue_number)
 
 

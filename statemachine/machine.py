@@ -16,10 +16,10 @@ from statemachine import (
     bindings,
     claims,
     events,
+    jobs,
     messages,
     once,
     queues,
-    redrive,
     schedules,
     sessions,
     subscriptions,
@@ -31,7 +31,7 @@ from statemachine.commands import (
     Ack,
     Barrier,
     Batch,
-    CancelRedrive,
+    CancelJob,
     Claim,
     Command,
     DeleteAccount,
@@ -56,9 +56,9 @@ from statemachine.commands import (
     PutSchedule,
     PutSubscription,
     QueueSettings,
-    Redrive,
     Release,
     ReportDigest,
+    StartJob,
     Sweep,
     TakeDigest,
     TakeSubscriptions,
@@ -222,8 +222,8 @@ def _run_rare(
     | ExtendMany
     | DeleteMessages
     | Purge
-    | Redrive
-    | CancelRedrive
+    | StartJob
+    | CancelJob
     | Tick
     | _SettingsCommand,
 ) -> Outcome:
@@ -240,10 +240,10 @@ def _run_rare(
             return messages.delete_messages(state, command)
         case Purge():
             return queues.purge(state, command)
-        case Redrive():
-            return redrive.start(state, command)
-        case CancelRedrive():
-            return redrive.cancel(state, command)
+        case StartJob():
+            return jobs.start(state, command)
+        case CancelJob():
+            return jobs.cancel(state, command)
         case Tick():
             return schedules.tick(state, command)
         case _:

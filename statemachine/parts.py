@@ -105,6 +105,30 @@ class HeaderMatch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     prefixes: tuple[str, ...] = ()
 
 
+MessageState = Literal["ready", "delayed", "claimed", "blocked"]
+
+
+class Filter(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Which messages of a queue are meant: those of which all that is said holds.
+
+    Ages count from when a message came into the queue, and an empty group or zone means
+    those of none. See ``filters``.
+    """
+
+    headers: tuple[HeaderMatch, ...] = ()
+    any_of: bool = False  # One of the headers is enough.
+    group: str | None = None
+    priority: int | None = None
+    zone: str | None = None
+    min_age_ms: int | None = None
+    max_age_ms: int | None = None
+    min_deliveries: int = 0
+    state: MessageState | None = None
+
+
+Act = Literal["redrive", "move", "delete", "release"]
+"""What a job does: see ``StartJob``."""
+
 Missed = Literal["once", "skip", "all"]
 """What becomes of ticks for which no leader was there."""
 

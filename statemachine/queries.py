@@ -9,24 +9,23 @@ shown, nor is a claim whose lease has ended, swept or not.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from heapq import merge
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from statemachine import keys, rates, records
-from statemachine.commands import Claim, MessageId, QueueSettings
+from statemachine import filters, keys, rates, records
+from statemachine.commands import Claim, Filter, MessageId, MessageState, QueueSettings
 from statemachine.kv import Reader
+from statemachine.looking import Look
 from statemachine.outcomes import Claimed, Delivered
-from statemachine.records import LaneRecord, MachineRecord, QueueRecord, RedriveRecord
+from statemachine.records import JobRecord, LaneRecord, MachineRecord, QueueRecord
 from statemachine.settings import ONLY, PREFER, ZONE_MODE, Effective, effective
 
 NOTHING_SET = QueueSettings()
 SCANNED_MAX = 10_000
-"""Rows after which a page is cut short, or a search of the open claims given up."""
+"""Rows after which a page is cut short."""
 
-State = Literal["ready", "delayed", "claimed", "blocked"]
 UNKNOWN = (0, "")
 
 
@@ -85,15 +84,15 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     recent_ms: int
 
 
-class MessageView(msgspec.Struct, frozen=True, kw_only=True):
+class MessageView(msgspec.Struct, frozen=True):
     """A message where it is.
 
     ``record`` is for ``records.decode_message``. ``deliveries`` of a claimed message is
-    0 if it was not found among the first ``SCANNED_MAX`` that the queue's claims hold.
+    0 if it was not found among the first ``looking.HELD_MAX`` that the queue's claims hold.
     """
 
     id: MessageId
-    state: State
+    state: MessageState
     deliveries: int
     record: bytes
     error: str = ""  # What was last said to be wrong with it; of a claimed one like deliveries.
@@ -122,10 +121,14 @@ class Queues(NamedTuple):
 
 
 class Messages(NamedTuple):
-    """A page of messages, the oldest first; it may be short, or even empty."""
+    """A page of messages, the oldest first; it may be short, or even empty.
+
+    Then it ends where enough was looked at, if ``marker`` says that there is more.
+    """
 
     items: tuple[MessageView, ...]
     marker: MessageId | None
+    looked: int = 0
 
 
 def applied(reader: Reader) -> tuple[int, int, int]:
@@ -218,11 +221,11 @@ def stats(reader: Reader, account: str, name: str, *, now_ms: int | None = None)
     )
 
 
-def redrive(reader: Reader, account: str, name: str) -> RedriveRecord | None:
-    """What moves the queue's messages elsewhere, or last did; None if nothing does."""
+def job(reader: Reader, account: str, name: str) -> JobRecord | None:
+    """What is being done to many of the queue's messages, or last was; None if nothing is."""
     record = _queue(reader, account, name)
-    data = None if record is None else reader.get(keys.redrive(record.number))
-    return None if data is None else records.decode_redrive(data)
+    data = None if record is None else reader.get(keys.job(record.number))
+    return None if data is None else records.decode_job(data)
 
 
 def prospects(reader: Reader, command: Claim) -> Prospects:
@@ -248,33 +251,36 @@ def browse(
     limit: int,
     marker: MessageId | None = None,
     include_claimed: bool = False,
-    zone: str | None = None,
+    wanted: Filter = filters.ANY,
+    now_ms: int = 0,
+    looks: int = SCANNED_MAX,
 ) -> Messages | None:
-    """Messages of a queue; None if there is no queue."""
+    """Messages of a queue that are meant; None if there is no queue.
+
+    At most ``looks`` rows are looked at. Ages are those at ``now_ms``, see ``stats``.
+    """
     record = _queue(reader, account, name)
     if record is None:
         return None
-    look = _Look(reader, record)
+    look, stamp_ms = Look(reader, record, _lanes(reader, record)), _machine(reader).stamp_ms
     found: list[MessageView] = []
-    scanned, last = 0, marker
-    for message_id, data in look.rows(marker, include_claimed):
-        if len(found) == limit or scanned == SCANNED_MAX:
-            return Messages(tuple(found), last)
-        scanned, last = scanned + 1, message_id
+    looked, last = 0, marker
+    for message_id, data in look.rows(marker, include_claimed, wanted):
+        if len(found) == limit or looked >= min(looks, SCANNED_MAX):
+            return Messages(tuple(found), last, looked)
+        looked, last = looked + 1, message_id
+        if not filters.suits(wanted, data, max(stamp_ms, now_ms)):
+            continue
         state, deliveries, error = look.state(message_id, data)
         if state == "claimed":
             if not include_claimed:
                 continue
-        elif records.times(data).expires_ms <= look.now_ms:
-            continue
-        if zone is not None and records.decode_message(data).zone != zone:
-            continue
-        if state == "claimed":
             deliveries, error = look.held().get(message_id, UNKNOWN)
-        found.append(
-            MessageView(id=message_id, state=state, deliveries=deliveries, record=data, error=error)
-        )
-    return Messages(tuple(found), None)
+        elif records.times(data).expires_ms <= stamp_ms:
+            continue
+        if filters.is_there(wanted, state, deliveries):
+            found.append(MessageView(message_id, state, deliveries, data, error))
+    return Messages(tuple(found), None, looked)
 
 
 def message(reader: Reader, account: str, queue: str, message_id: MessageId) -> MessageView | None:
@@ -285,13 +291,13 @@ def message(reader: Reader, account: str, queue: str, message_id: MessageId) -> 
     data = reader.get(keys.of_queue(b"m", record.number) + message_id)
     if data is None:
         return None
-    look = _Look(reader, record)
+    look = Look(reader, record, _lanes(reader, record))
     state, deliveries, error = look.state(message_id, data)
     if state == "claimed":
         deliveries, error = look.held().get(message_id, UNKNOWN)
-    elif records.times(data).expires_ms <= look.now_ms:
+    elif records.times(data).expires_ms <= _machine(reader).stamp_ms:
         return None
-    return MessageView(id=message_id, state=state, deliveries=deliveries, record=data, error=error)
+    return MessageView(message_id, state, deliveries, data, error)
 
 
 def claim(reader: Reader, account: str, queue: str, claim_id: int) -> Claimed | None:
@@ -313,82 +319,6 @@ def claim(reader: Reader, account: str, queue: str, claim_id: int) -> Claimed | 
     return Claimed(claim_id, found.until_ms, tuple(delivered))
 
 
-class _Look:
-    """Tells what state the messages of one queue are in."""
-
-    def __init__(self, reader: Reader, record: QueueRecord) -> None:
-        self.now_ms = _machine(reader).stamp_ms
-        self._reader = reader
-        self._record = record
-        self._lanes = _lanes(reader, record)
-        self._held: dict[MessageId, tuple[int, str]] | None = None
-
-    def rows(
-        self, marker: MessageId | None, include_claimed: bool
-    ) -> Iterator[tuple[MessageId, bytes]]:
-        """Stored messages younger than ``marker``, from marks below which none is wanted."""
-        streams: list[Iterator[tuple[MessageId, bytes]]] = []
-        after = 0 if marker is None else keys.number(marker[2:]) + 1
-        for number, lane in enumerate(self._lanes):
-            if not lane.stored:
-                continue
-            low = lane.floor
-            if not include_claimed and not self._record.delayed:
-                low = max(low, min(lane.head, lane.returned_low))
-            streams.append(self._from(number, max(low, after)))
-            if lane.stored > lane.ready - lane.returned:
-                low = max(lane.flagged_floor, after)
-                streams.append(self._from(number | keys.PARKED, low))
-                streams.append(self._from(number | keys.GROUPED, low))
-        return merge(*streams, key=_age)
-
-    def state(self, message_id: MessageId, record_data: bytes) -> tuple[State, int, str]:
-        """A stored message's state; how often it was delivered, and what was wrong with it.
-
-        Both are not known of a claimed one.
-        """
-        record, get = self._record, self._reader.get
-        number = keys.lane_number(message_id)
-        lane = self._lanes[number]
-        if message_id[:2] == number.to_bytes(2, "big") and _seq(message_id) >= lane.head:
-            return "ready", 0, ""
-        if lane.returned:
-            data = get(keys.returned(record.number, message_id))
-            if data is not None:
-                return "ready", *records.decode_returned(data)
-        if record.delayed:
-            data = get(keys.delayed(record.number, message_id))
-            if data is not None:
-                return "delayed", *records.decode_delayed(data)[1:]
-        if record.blocked and (group := records.group_of(record_data)):
-            data = get(keys.group(record.number, group))
-            assert data is not None, "a group with members has a record"
-            if records.decode_group(data).head != message_id:
-                return "blocked", 0, ""
-        return "claimed", 0, ""
-
-    def held(self) -> dict[MessageId, tuple[int, str]]:
-        """Deliveries and errors of messages that claims hold; read once: it may be long."""
-        if self._held is None:
-            held: dict[MessageId, tuple[int, str]] = {}
-            self._held = held
-            record = self._record
-            low = keys.claim(record.number, record.claims_low)
-            for _, data in self._reader.scan(low, keys.claim(record.number + 1, 0)):
-                for one in records.decode_claim(data).messages:
-                    held[one.id] = one.deliveries, one.error
-                if len(held) >= SCANNED_MAX:
-                    break
-        return self._held
-
-    def _from(self, id_lane: int, seq: int) -> Iterator[tuple[MessageId, bytes]]:
-        """Messages whose ids begin with these two bytes, by age."""
-        prefix = keys.of_queue(b"m", self._record.number)
-        high = keys.message_id(0, id_lane + 1) if id_lane < 0xFFFF else b"\xff" * keys.ID_BYTES
-        for key, data in self._reader.scan(prefix + keys.message_id(seq, id_lane), prefix + high):
-            yield key[-keys.ID_BYTES :], data
-
-
 def _machine(reader: Reader) -> MachineRecord:
     data = reader.get(keys.POSITION)
     return MachineRecord() if data is None else records.decode_machine(data)
@@ -406,14 +336,6 @@ def _lanes(reader: Reader, record: QueueRecord) -> list[LaneRecord]:
         low, high = keys.lane(record.number, 1), keys.lane(record.number + 1, 0)
         lanes.extend(records.decode_lane(data) for _, data in reader.scan(low, high))
     return lanes
-
-
-def _seq(message_id: MessageId) -> int:
-    return keys.number(message_id[2:])
-
-
-def _age(row: tuple[MessageId, bytes]) -> bytes:
-    return row[0][2:]
 
 
 def named(

@@ -181,7 +181,7 @@ def _set(state: State, queue: Queue, settings: QueueSettings) -> Outcome:
 
 def _has_more(record: QueueRecord) -> bool:
     """Whether there is something to a queue besides its messages."""
-    return bool(record.claims or record.dedup_ids) or record.redrive_ms != FOR_EVER
+    return bool(record.claims or record.dedup_ids) or record.job_ms != FOR_EVER
 
 
 def _drop_subscriptions(state: State, account: str, name: str) -> None:

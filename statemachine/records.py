@@ -11,11 +11,14 @@ machine keeps them decoded and writes them once per round (``state``).
 from __future__ import annotations
 
 import struct
+from typing import Literal
 
 import msgspec
 
 from statemachine.commands import (
+    Act,
     DeadLetter,
+    Filter,
     HeaderMatch,
     MessageId,
     NewMessage,
@@ -157,7 +160,7 @@ class QueueRecord(msgspec.Struct, array_like=True):
     deadlines_low_ms: int = 0  # None is due before this.
     due_ms: int = FOR_EVER  # When the queue's timer goes; nothing in it is due before.
     dedup_ids: int = 0  # That are remembered.
-    redrive_ms: int = FOR_EVER  # When there is something to do for the job in space j.
+    job_ms: int = FOR_EVER  # When there is something to do for the job in space j.
     tally: Tally = msgspec.field(default_factory=Tally)
     bindings: int = 0
 
@@ -188,21 +191,42 @@ class GroupRecord(msgspec.Struct, frozen=True, array_like=True):
     members: int
 
 
-class RedriveRecord(msgspec.Struct, array_like=True):
-    """A job that moves a queue's messages elsewhere, also for a while after it has ended."""
+Trouble = Literal["claimed", "delayed", "no_source", "own_queue"]
+"""Why a job could not do with a message what it was to do."""
 
-    to: str  # Empty: to where each died.
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A message with which a job could not do what it was to do."""
+
+    id: MessageId
+    reason: Trouble
+
+
+class JobRecord(msgspec.Struct, array_like=True):
+    """Something that is done to many of a queue's messages, also for a while after it has ended.
+
+    What is meant by the filter is done, or failed, and the rest is skipped; only what is
+    behind others of its group and had no turn is neither.
+    """
+
+    act: Act
+    to: str
+    filter: Filter
+    dry_run: bool
     limit: int
     rate: int
-    total: int  # How many there were to be moved when it began.
-    mark: int  # What came into the queue later than this is left alone.
+    total: int  # How many there were to look at when it began.
+    mark: int  # What came later than this is left alone.
     started_ms: int
-    moved: int = 0
+    looked: int = 0
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    failures: list[Failure] = []  # The first of them.
     ended_ms: int = 0  # 0: it is running.
     cancelled: bool = False
     cursor: bytes = b""  # Up to here all was looked at.
-    began: int = 0  # How many were moved before it last began at the first message.
-    again: bool = False  # Whether something was passed over that may have its turn since.
+    group: str = ""  # One of which the next message may be due its turn, behind the cursor.
 
 
 class SessionRecord(msgspec.Struct, array_like=True):
@@ -274,7 +298,9 @@ class RunnerRecord(msgspec.Struct, frozen=True, array_like=True):
     until_ms: int
 
 
-class _Meta(msgspec.Struct, frozen=True, array_like=True):
+class Meta(msgspec.Struct, frozen=True, array_like=True):
+    """What a stored message carries beside its times and its body."""
+
     content_type: str
     headers: tuple[tuple[str, str], ...]
     zone: str
@@ -310,7 +336,7 @@ class Times(msgspec.Struct, frozen=True, gc=False):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_meta = msgspec.msgpack.Decoder(_Meta)
+_meta = msgspec.msgpack.Decoder(Meta)
 _plain_meta: dict[tuple[str, str, int], bytes] = {}
 PLAIN_META_MAX = 1_000
 
@@ -326,7 +352,7 @@ decode_claim = msgspec.msgpack.Decoder(ClaimRecord).decode
 decode_bindings = msgspec.msgpack.Decoder(BindingsRecord).decode
 decode_schedule = msgspec.msgpack.Decoder(ScheduleRecord).decode
 decode_session = msgspec.msgpack.Decoder(SessionRecord).decode
-decode_redrive = msgspec.msgpack.Decoder(RedriveRecord).decode
+decode_job = msgspec.msgpack.Decoder(JobRecord).decode
 decode_subscription = msgspec.msgpack.Decoder(SubscriptionRecord).decode
 decode_runner = msgspec.msgpack.Decoder(RunnerRecord).decode
 decode_once = msgspec.msgpack.Decoder(OnceRecord).decode
@@ -369,7 +395,7 @@ def encode_message(message: NewMessage, flags: int, expires_ms: int, enqueued_ms
     if message.headers or message.group or message.dead or message.content_encoding:
         flags |= DEAD if message.dead else 0
         meta = _encoder.encode(
-            _Meta(
+            Meta(
                 message.content_type,
                 message.headers,
                 message.zone,
@@ -404,10 +430,15 @@ def decode_message(record: bytes) -> StoredMessage:
     )
 
 
+def meta_of(record: bytes) -> Meta:
+    """All of a message but its times and its body."""
+    size = _HEADER.unpack_from(record)[3]
+    return _meta.decode(record[_HEADER.size : _HEADER.size + size])
+
+
 def group_of(record: bytes) -> str:
     """A message's group; empty if it has none."""
-    size = _HEADER.unpack_from(record)[3]
-    return _meta.decode(record[_HEADER.size : _HEADER.size + size]).group
+    return meta_of(record).group
 
 
 def times(record: bytes) -> Times:
@@ -449,6 +480,6 @@ def _plain(content_type: str, zone: str, priority: int) -> bytes:
     if meta is None:
         if len(_plain_meta) >= PLAIN_META_MAX:
             _plain_meta.clear()
-        meta = _encoder.encode(_Meta(content_type, (), zone, priority))
+        meta = _encoder.encode(Meta(content_type, (), zone, priority))
         _plain_meta[content_type, zone, priority] = meta
     return meta

@@ -12,11 +12,11 @@ from statemachine import (
     dedup,
     events,
     fresh,
+    jobs,
     keys,
     messages,
     once,
     records,
-    redrive,
     sessions,
     subscriptions,
 )
@@ -66,19 +66,22 @@ def _sweep_queue(state: State, queue: Queue, limit: int) -> int:
     """Do what is due in the queue, and set its timer to what is next.
 
     Each step answers how much it has done and when it is next wanted: now, if it had
-    to stop. A job comes first, since it may put messages into the queue. Deadlines come
-    last, since the steps before may set some.
+    to stop. Deadlines come after leases and heads, since these may set some. A job comes
+    when all that was due is done: so it holds up no lease, and sees the queue as it is.
     """
-    count = redrive.step(state, queue, limit)
-    ended, leases_ms = _end_leases(state, queue, limit - count)
-    count += ended
+    count, leases_ms = _end_leases(state, queue, limit)
     dropped, heads_ms = _drop_heads(state, queue, limit - count)
     count += dropped
     fired, deadlines_ms = _meet_deadlines(state, queue, limit - count)
     count += fired
+    if worked := jobs.step(state, queue, limit - count):
+        count += worked
+        # Once more: what it gave back may have set deadlines.
+        low = keys.deadline(queue.record.number, queue.record.deadlines_low_ms)
+        _, deadlines_ms = _due_deadlines(state, queue, low, 0)
     history_ms = events.forget_aged(state, queue)
-    redrive_ms = max(queue.record.redrive_ms, state.now_ms)
-    due_ms = min(redrive_ms, leases_ms, heads_ms, deadlines_ms, history_ms)
+    job_ms = max(queue.record.job_ms, state.now_ms)
+    due_ms = min(job_ms, leases_ms, heads_ms, deadlines_ms, history_ms)
     deadlines.set_timer(state, queue, due_ms)
     state.touch_queue(queue)
     return max(count, 1)

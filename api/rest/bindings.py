@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from api.problems import Problem
-from api.rest import answers, envelopes, parameters
+from api.rest import answers, envelopes, filters, parameters
 from api.rest.answers import Answer
 from api.rest.operations import Operation, Says
 from api.rest.parameters import NoQuery
@@ -16,20 +16,11 @@ from api.rest.queues import QUEUE, no_queue
 from api.rest.reads import ReadQuery
 from api.rest.requests import Call, JsonBody
 from statemachine import records, standing
-from statemachine.commands import DeleteBinding, HeaderMatch, PutBinding
+from statemachine.commands import DeleteBinding, PutBinding
 from statemachine.outcomes import Done, Reason, Stored
 
 BINDINGS = QUEUE + "/bindings"
 BINDING = BINDINGS + "/{target}"
-CONDITIONS_MAX = 16
-TERMS_MAX = 64
-"""Values and prefixes that one header may have."""
-
-
-class Prefix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a value begins with; an empty one is for any value."""
-
-    prefix: str
 
 
 class BindingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,7 +29,7 @@ class BindingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     An empty ``match`` matches every message.
     """
 
-    match: dict[str, str | Prefix | list[str | Prefix]] = {}
+    match: dict[str, filters.Terms] = {}
     match_mode: Literal["all", "any"] = "all"
 
 
@@ -46,7 +37,7 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     """A binding of one queue to another."""
 
     target: str
-    match: dict[str, str | Prefix | list[str | Prefix]]
+    match: dict[str, filters.Terms]
     match_mode: Literal["all", "any"]
     created_at: datetime
 
@@ -69,7 +60,8 @@ async def put_binding(call: Call, query: NoQuery) -> Answer:
     """PUT a binding: create it, or replace what it matches."""
     account, queue, target = call.account, call.queue, _target(call)
     given = await SETTINGS.read(call)
-    command = PutBinding(account, queue, target, _match(call, given), given.match_mode == "any")
+    match = filters.matches(call, given.match, given.match_mode)
+    command = PutBinding(account, queue, target, match, given.match_mode == "any")
     stored = await call.propose(command, Stored)
     if not stored.created:
         return answers.json(200, _describe(call, target))
@@ -107,50 +99,10 @@ def _describe(call: Call, target: str) -> Binding:
     raise Problem(Reason.NO_BINDING, detail)
 
 
-def _match(call: Call, given: BindingSettings) -> tuple[HeaderMatch, ...]:
-    if len(given.match) > CONDITIONS_MAX:
-        raise Problem(
-            "out_of_range",
-            f"match may name at most {CONDITIONS_MAX} headers",
-            field="match",
-            limit=CONDITIONS_MAX,
-        )
-    if not given.match and given.match_mode == "any":
-        raise Problem(
-            "invalid_request", "match_mode any of nothing matches nothing", field="match_mode"
-        )
-    found = tuple(_condition(header, wanted) for header, wanted in given.match.items())
-    most = call.service.limits.header_bytes_max
-    if sum(_size(one) for one in found) > most:
-        raise Problem(
-            "headers_too_large", f"match may have at most {most} bytes", field="match", limit=most
-        )
-    return found
-
-
-def _condition(header: str, wanted: str | Prefix | list[str | Prefix]) -> HeaderMatch:
-    terms = wanted if isinstance(wanted, list) else [wanted]
-    field = f"match.{header[:64]}"
-    parameters.in_range(len(terms), 1, TERMS_MAX, field)
-    values = tuple(term for term in terms if isinstance(term, str))
-    prefixes = tuple(term.prefix for term in terms if isinstance(term, Prefix))
-    for text in values + prefixes:
-        envelopes.check_header(header, text, field)
-    return HeaderMatch(header, values, prefixes)
-
-
-def _size(match: HeaderMatch) -> int:
-    return sum(len(text.encode()) for text in (match.header, *match.values, *match.prefixes))
-
-
 def _shown(found: records.Binding) -> Binding:
-    match: dict[str, str | Prefix | list[str | Prefix]] = {}
-    for one in found.match:
-        terms: list[str | Prefix] = [*one.values, *map(Prefix, one.prefixes)]
-        match[one.header] = terms[0] if len(terms) == 1 else terms
     return Binding(
         target=found.target,
-        match=match,
+        match=filters.shown_matches(found.match),
         match_mode="any" if found.any_of else "all",
         created_at=envelopes.timestamp(found.created_ms),
     )

@@ -10,16 +10,21 @@ import msgspec
 
 from api.ports import Limits, Service
 from api.problems import Problem
-from api.rest import answers, envelopes, pages, parameters
+from api.rest import answers, browsing, envelopes, parameters
 from api.rest.answers import Answer
-from api.rest.envelopes import Message, envelope, new_message
+from api.rest.browsing import MESSAGES
+from api.rest.envelopes import Message, new_message
 from api.rest.operations import Operation, Says
 from api.rest.parameters import NoQuery
-from api.rest.queues import no_queue
 from api.rest.reads import ReadQuery
 from api.rest.requests import JSON, Call, decode, is_json
 from statemachine import outcomes, queries
-from statemachine.commands import DeleteMessages, Enqueue, MessageId, NewMessage, Purge
+from statemachine.commands import (
+    DeleteMessages,
+    Enqueue,
+    NewMessage,
+    Purge,
+)
 from statemachine.outcomes import Deleted, Enqueued
 from statemachine.records import (
     StoredMessage,
@@ -28,10 +33,8 @@ from statemachine.records import (
     message_id_text,
 )
 
-MESSAGES = "/v1/{account}/queues/{queue}/messages"
 MESSAGE = MESSAGES + "/{message}"
 HEADER_PREFIX = b"raftq-header-"
-AT_ONCE = 100  # Messages read before their sizes are looked at.
 
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -103,22 +106,6 @@ class Taken(msgspec.Struct, frozen=True):
     accepted: int
 
 
-class BrowseQuery(ReadQuery, frozen=True, kw_only=True):
-    """Which messages to look at."""
-
-    limit: int | None = None
-    marker: str | None = None
-    include_claimed: bool = False
-    zone: str | None = None
-
-
-class Page(msgspec.Struct, frozen=True):
-    """A page of messages; ``marker`` asks for the next one and is null on the last."""
-
-    messages: list[Message]
-    marker: str | None
-
-
 class GetQuery(ReadQuery, frozen=True, kw_only=True):
     """``raw`` asks for the bare body."""
 
@@ -173,19 +160,6 @@ async def put_messages(call: Call, query: PutQuery) -> Answer:
     return answers.json(201, view, (b"location", location))
 
 
-async def browse_messages(call: Call, query: BrowseQuery) -> Answer:
-    """GET messages: look without claiming."""
-    limit = pages.limit(query.limit, call.service.limits)
-    zone = None if query.zone is None else parameters.name(query.zone, "zone")
-    marker = None
-    if query.marker is not None and (marker := message_id_from_text(query.marker)) is None:
-        raise Problem("invalid_id", "marker must be a message id", field="marker")
-    page = _page(call, limit, marker, query.include_claimed, zone)
-    messages = [_envelope(found) for found in page.items]
-    next_marker = None if page.marker is None else message_id_text(page.marker)
-    return answers.json(200, Page(messages, next_marker), *pages.link(call, next_marker))
-
-
 async def get_message(call: Call, query: GetQuery) -> Answer:
     """GET one message: its envelope, or its bare body."""
     account, queue, text = call.account, call.queue, call.path["message"]
@@ -196,7 +170,7 @@ async def get_message(call: Call, query: GetQuery) -> Answer:
     stored = decode_message(found.record)
     if query.raw or envelopes.prefers_raw(call.header(b"accept") or "", stored.content_type):
         return _bare(stored)
-    return answers.json(200, _envelope(found), (b"vary", b"accept"))
+    return answers.json(200, browsing.shown(found), (b"vary", b"accept"))
 
 
 async def delete_message(call: Call, query: NoQuery) -> Answer:
@@ -221,43 +195,6 @@ async def delete_messages(call: Call, query: DeleteQuery) -> Answer:
         ids = parameters.message_ids(query.ids.split(","), limit)
         deleted = await call.propose(DeleteMessages(account, queue, ids), Deleted)
     return answers.json(200, DeletedMessages(deleted.count))
-
-
-def _page(
-    call: Call, limit: int, marker: MessageId | None, include_claimed: bool, zone: str | None
-) -> queries.Messages:
-    """A page that ends early rather than grow beyond the size of a request."""
-    account, queue, reader = call.account, call.queue, call.service.reader()
-    left = call.service.limits.request_bytes_max
-    found: list[queries.MessageView] = []
-    while True:
-        asked = min(limit - len(found), AT_ONCE)
-        page = queries.browse(
-            reader,
-            account,
-            queue,
-            limit=asked,
-            marker=marker,
-            include_claimed=include_claimed,
-            zone=zone,
-        )
-        if page is None:
-            raise no_queue(call)
-        for message in page.items:
-            left -= len(message.record)
-            if left < 0 and found:
-                return queries.Messages(tuple(found), found[-1].id)
-            found.append(message)
-        marker = page.marker
-        # A short page with a marker has looked at as much as one request should.
-        if marker is None or len(page.items) < asked or len(found) == limit:
-            return queries.Messages(tuple(found), marker)
-
-
-def _envelope(found: queries.MessageView) -> Message:
-    return envelope(
-        found.id, decode_message(found.record), found.state, found.deliveries, found.error
-    )
 
 
 def _bare(stored: StoredMessage) -> Answer:
@@ -437,14 +374,7 @@ OPERATIONS = (
         },
         refusals=("body_too_large", "headers_too_large", "fan_out_too_large"),
     ),
-    Operation(
-        "GET",
-        MESSAGES,
-        browse_messages,
-        "Look at messages without claiming them",
-        query=BrowseQuery,
-        answers={200: Says("A page, the oldest first", Page)},
-    ),
+    *browsing.OPERATIONS,
     Operation(
         "DELETE",
         MESSAGES,

@@ -156,12 +156,20 @@ def _parameters(row: Operation[Any], schemas: dict[str, Any]) -> list[dict[str, 
         for name in re.findall(r"{(\w+)}", row.path)
     ]
     query = schemas[row.query.__name__]["properties"]
-    found += [{"name": name, "in": "query", "schema": _set(query[name])} for name in query]
+    found += [_in_query(name, query[name]) for name in query]
     found += READ_HEADERS if row.reads else []
     found += [RESUME_HEADER] if row.resumes else []
     found += [KEY_HEADER] if row.proposes else []
     found.append(ZONE_HEADER)
     return found
+
+
+def _in_query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    if schema.get("type") != "object":
+        return {"name": name, "in": "query", "schema": _set(schema)}
+    # OpenAPI has no style for names with a dot: its own name says how they are written.
+    named = {"name": f"{name}.NAME", "in": "query", "schema": {"type": "string"}}
+    return {**named, "description": "NAME is the name of a header; an empty value is any"}
 
 
 def _set(schema: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,9 @@ PARAMETERS_MAX = 32
 LINE_LENGTH_MAX = 255
 GROUP_BYTES_MAX = 128
 
+HEADER = "header."
+"""How the names of those parameters begin that name a message header."""
+
 ZoneMode = Literal["any", "prefer", "only"]
 
 Q = TypeVar("Q", bound=msgspec.Struct)
@@ -155,12 +158,16 @@ def query(raw: bytes, kind: type[Q]) -> Q:
         )
     except ValueError as error:
         raise Problem("invalid_request", f"the query string is malformed: {error}") from error
+    by_header: dict[str, str] = {}
     for key, value in pairs:
-        if key in values:
+        given, name = (by_header, key[len(HEADER) :]) if key.startswith(HEADER) else (values, key)
+        if name in given:
             raise Problem("invalid_request", f"parameter {key!r} is given twice", field=key)
-        values[key] = value
+        given[name] = value
     try:
-        return msgspec.convert(values, kind, strict=False)
+        return msgspec.convert(
+            {**values, "header": by_header} if by_header else values, kind, strict=False
+        )
     except msgspec.ValidationError as error:
         raise invalid(error, "query parameter") from error
 

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from api.app import create
 from api.ports import Limits
-from api.rest.messages import AT_ONCE
+from api.rest.browsing import AT_ONCE
 from local_service import LocalService
 from statemachine import queries
 
@@ -294,12 +294,52 @@ def test_a_page_may_be_larger_than_what_is_read_at_once(client: TestClient) -> N
     assert [message["body"] for message in rest["messages"]] == list(range(count - 10, count))
 
 
-def test_a_search_for_a_zone_stops_after_a_while_and_can_go_on(
+def test_a_search_stops_after_a_while_says_so_and_can_go_on(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queries, "SCANNED_MAX", 3)
-    ids = [put(client, n, zone="south" if n == 4 else "north") for n in range(6)]
-    page = client.get(MESSAGES, params={"zone": "south"}).json()
-    assert page == {"messages": [], "marker": ids[2]}
-    page = client.get(MESSAGES, params={"zone": "south", "marker": ids[2]}).json()
+    ids = [put(client, n, headers={"K": "south" if n == 4 else "north"}) for n in range(6)]
+    wanted = {"header.k": "south"}
+    page = client.get(MESSAGES, params=wanted).json()
+    assert page == {"messages": [], "marker": ids[2], "partial": True}
+    page = client.get(MESSAGES, params=wanted | {"marker": ids[2]}).json()
     assert [message["id"] for message in page["messages"]] == [ids[4]]
+    assert (page["marker"], "partial" in page) == (None, False)
+
+
+def test_messages_are_searched_by_all_that_a_filter_says(client: TestClient) -> None:
+    ids = [put(client, 1, headers={"K": "v", "l": ""}, group="g"), put(client, 2, priority=9)]
+    for query, found in (
+        ("header.k=v", ids[:1]),
+        ("header.k=", ids[:1]),
+        ("header.k=w", []),
+        ("header.k=v&header.L=&group=g&priority=0&min_age=0&state=ready", ids[:1]),
+        ("group=", ids[1:]),
+        ("priority=9&zone=north", ids[1:]),
+        ("min_age=1", []),
+        ("max_age=0", ids),
+        ("min_deliveries=1", []),
+        ("state=claimed", []),
+    ):
+        page = client.get(f"{MESSAGES}?{query}").json()
+        assert [one["id"] for one in page["messages"]] == found, query
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "header.=v",
+        "header.k=v&header.k=w",
+        "header=v",
+        "headers.k=v",
+        "priority=10",
+        "min_age=-1",
+        "max_age=nan",
+        "min_deliveries=-1",
+        "state=lost",
+        "zone=/",
+        f"group={'g' * 129}",
+    ],
+)
+def test_a_filter_that_means_nothing_is_refused(client: TestClient, query: str) -> None:
+    assert client.get(f"{MESSAGES}?{query}").status_code == 400

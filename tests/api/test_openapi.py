@@ -67,8 +67,10 @@ def a_dead_letter(client: TestClient, service: LocalService) -> dict[str, str]:
     return {"queue": "orders.dead"}
 
 
-def a_redrive(client: TestClient, service: LocalService) -> dict[str, str]:
+def a_job(client: TestClient, service: LocalService) -> dict[str, str]:
+    """One that takes a second for each message."""
     found = a_dead_letter(client, service)
+    a_dead_letter(client, service)
     client.post(f"{ACCOUNT}/queues/orders.dead/redrive", json={"rate": 1})
     return found
 
@@ -155,6 +157,20 @@ class Case(NamedTuple):
     query: str = ""
 
 
+WANTED = {
+    "match": {"k": ["v", {"prefix": ""}]},
+    "match_mode": "any",
+    "group": "",
+    "priority": 4,
+    "zone": "z",
+    "min_age": 1,
+    "max_age": 2,
+    "min_deliveries": 3,
+    "state": "delayed",
+}
+QUERY = (
+    "?header.k=v&header.l=&group=g&priority=1&min_age=0&max_age=1.5&min_deliveries=1&state=ready"
+)
 CASES = [
     Case("put_messages", 201, json={"body": None}),
     Case("put_messages", 201, json={"messages": [{"body": 1, "ttl": 5}, {"body": "x"}]}),
@@ -170,6 +186,8 @@ CASES = [
     Case("browse_messages", 200, a_claim, query="?include_claimed=true&limit=1&zone=north"),
     Case("browse_messages", 200, a_text, query="?consistency=linearizable"),
     Case("browse_messages", 400, a_message, query="?limit=0"),
+    Case("browse_messages", 200, a_message, query=QUERY),
+    Case("browse_messages", 431, a_message, query=f"?header.k={'v' * 9000}"),
     Case("delete_messages", 200, a_message),
     Case("delete_messages", 200, a_message, query=f"?ids={ABSENT_ID}"),
     Case("delete_messages", 404),
@@ -208,12 +226,17 @@ CASES = [
     ),
     Case("start_redrive", 202, a_dead_letter, json={"limit": 5, "rate": 1}),
     Case("start_redrive", 404),
-    Case("start_redrive", 409, a_redrive),
+    Case("start_redrive", 409, a_job),
     Case("start_redrive", 400, json={"to": "orders"}),
-    Case("show_redrive", 200, a_redrive),
-    Case("show_redrive", 404, a_queue),
-    Case("cancel_redrive", 200, a_redrive),
-    Case("cancel_redrive", 404, a_queue),
+    Case("start_job", 202, a_dead_letter, json={"act": "move", "to": "p", "filter": WANTED}),
+    Case("start_job", 404, json={"act": "delete"}),
+    Case("start_job", 409, a_job, json={"act": "delete"}),
+    Case("start_job", 400, a_queue, json={"act": "move"}),
+    Case("start_job", 431, a_queue, json={"act": "delete", "filter": {"match": {"k": "v" * 9000}}}),
+    Case("show_job", 200, a_job),
+    Case("show_job", 404, a_queue),
+    Case("cancel_job", 200, a_job),
+    Case("cancel_job", 404, a_queue),
     Case("release_claim", 200, a_claim, query="?delay=5"),
     Case("release_claim", 404, a_message),
     Case("release_claim", 409, a_claim, query=f"?ids={ABSENT_ID}"),

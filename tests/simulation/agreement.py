@@ -15,7 +15,7 @@ from simulation.making import ACCOUNT
 from statemachine import histories, keys, queries, records
 from statemachine.kv import Reader
 from statemachine.machine import Machine
-from statemachine.records import RedriveRecord
+from statemachine.records import JobRecord
 from told import seen, told
 
 Names = tuple[str, str]
@@ -37,11 +37,11 @@ class Store:
         rows = [(key[-keys.ID_BYTES :], data) for key, data in self._state.kv.scan(low, high)]
         return sorted(rows, key=lambda row: row[0][2:])
 
-    def job(self, names: Names) -> RedriveRecord | None:
-        """What moves a queue's messages, or did of late."""
+    def job(self, names: Names) -> JobRecord | None:
+        """What is done to many of a queue's messages, or was of late."""
         queue = self._state.find_queue(*names)
-        data = queue and self._state.kv.get(keys.redrive(queue.record.number))
-        return records.decode_redrive(data) if data else None
+        data = queue and self._state.kv.get(keys.job(queue.record.number))
+        return records.decode_job(data) if data else None
 
 
 class Told:

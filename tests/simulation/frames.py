@@ -204,6 +204,8 @@ def _command(command: c.Command) -> str:
         case c.Transact(acks=acks, puts=puts, releases=releases):
             parts = ((acks, "ack"), (puts, "put"), (releases, "release"))
             return f"{name} {', '.join(_count(len(some), what) for some, what in parts)}"
+        case c.StartJob(queue=queue, act=act, to=to, dry_run=dry_run):
+            return f"{name} {queue} {act}{to and f' to {to}'}{', only to count' * dry_run}"
         case c.DeleteMessages(queue=queue, ids=ids):
             return f"{name} {queue} {len(ids)}"
         case c.Once(key=key, command=inner):

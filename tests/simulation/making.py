@@ -225,11 +225,12 @@ class Maker:
     def _redrive(self, kind: str) -> c.Command:
         chance = self._chance
         if kind == "cancel redrive":
-            return c.CancelRedrive(ACCOUNT, self._redriven)
+            return c.CancelJob(ACCOUNT, self._redriven)
         queue = chance.choice((self.queue() + ".dead", self.any_queue(), GRAVEYARD))
         self._redriven = queue
         to = chance.choice(("", "", "", self.queue()))
-        return c.Redrive(ACCOUNT, queue, to, rate=chance.choice((0, 5, 5, 20)))
+        rate = chance.choice((0, 5, 5, 20))
+        return c.StartJob(ACCOUNT, queue, to, rate=rate, act="move" if to else "redrive")
 
     def _settings(self) -> c.QueueSettings:
         given = {name: self._chance.choice(values) for name, values in FIELDS.items()}

@@ -62,9 +62,9 @@ class Notices:
                 self._sometimes("some of a claim went over to another")
             case c.ExtendMany(), ManyExtended(ended=ended) if ended:
                 self._sometimes("of many claims some were over")
-            case c.CancelRedrive(), one if not isinstance(one, Refused):
+            case c.CancelJob(), one if not isinstance(one, Refused):
                 job = self._queue(command).job
-                if job is not None and job.moved:
+                if job is not None and job.done:
                     self._sometimes("a redrive was cancelled halfway")
 
     def again(self, command: c.Command) -> None:
@@ -111,7 +111,7 @@ class Notices:
             if terms and max(filter(None, terms)) < self.term:
                 self._sometimes("a dead letter was made under another leader than claimed it")
 
-    def _queue(self, command: c.Ack | c.DeleteQueue | c.CancelRedrive | c.Claim) -> Queue:
+    def _queue(self, command: c.Ack | c.DeleteQueue | c.CancelJob | c.Claim) -> Queue:
         names = (command.account, command.queue)
         return self._model.queues.get(names, Queue(c.QueueSettings()))
 

@@ -164,14 +164,11 @@ class Oracle:
     def _sweep(self, outcome: Swept) -> None:
         swept = self._notices.sweep(outcome)
         model = self.model
-        moved = {names: 0 if one.job is None else one.job.moved for names, one in self._jobs()}
-        for names, queue in self._jobs():
-            if queue.job is not None and queue.job.rate:
-                self._moves(names, queue.job)
-        model.sweep()
+        moved = {names: 0 if one.job is None else one.job.done for names, one in self._jobs()}
+        model.sweep(self._moves)
         for names, before in moved.items():
             job = model.queues[names].job
-            if job is not None and job.moved > before:
+            if job is not None and job.done > before:
                 self._notices.moved(names)
         swept()
 

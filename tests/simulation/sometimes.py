@@ -127,9 +127,9 @@ SOMETIMES: dict[str, str] = {
     "Once took effect": "",
     "ExtendMany took effect": "",
     "Transact took effect": "",
-    "Redrive took effect": "",
-    "Redrive was refused": "no such queue, or there is one",
-    "CancelRedrive took effect": "",
+    "StartJob took effect": "",
+    "StartJob was refused": "no such queue, or there is one",
+    "CancelJob took effect": "",
     "a queue was deleted with claims": "",
     # Every fault, on the leader and elsewhere.
     **{f"fault on the leader: {kind}": "" for kind in FAULTS},

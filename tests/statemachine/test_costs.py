@@ -389,12 +389,73 @@ def test_a_redrive_does_not_walk_over_what_it_has_moved() -> None:
     bench.put(5_000)
     for _ in range(5):
         bench.do(c.Release("a", "q", bench.claim(1_000).claim))
-    bench.do(c.Redrive("a", "q.dead"))
+    bench.do(c.StartJob("a", "q.dead"))
     while (swept := bench.do(c.Sweep(500), restart=True)) != Swept(0, more=False):
         assert isinstance(swept, Swept)
         # Once for moving them, and once for the head to follow.
         assert bench.cost["step"] < 2 * 500 + 2 * STEPS_MAX, bench.cost
     assert len(bench.claim(1_000).messages) == 1_000
+
+
+WANTED = c.Filter(headers=(c.HeaderMatch("k", ("v",)),))
+
+
+@pytest.mark.parametrize("act", ["move", "delete", "release"])
+def test_a_step_of_a_job_costs_the_same_however_much_there_is(act: c.Act) -> None:
+    """One message in a thousand is meant, and what was done is not walked over again."""
+    bench, limit = Bench(), 500
+    for _ in range(MANY // 1_000):
+        bench.put(999)
+        bench.put(1, headers=(("k", "v"),))
+    if act == "release":
+        while bench.claim(1_000, lease_ms=10**6).messages:
+            pass
+    bench.do(c.StartJob("a", "q", "p", act=act, filter=WANTED))
+    for step in range(1_000):
+        swept = bench.do(c.Sweep(limit), restart=step % 2 == 1)
+        # Each row once; and once more for a head that follows.
+        assert bench.cost["step"] <= 2 * limit + STEPS_MAX, bench.cost
+        assert bench.cost["get"] <= limit + 20, bench.cost
+        assert bench.cost["put"] + bench.cost["delete"] <= 20, bench.cost
+        if swept == Swept(0, more=False):
+            break
+    job = queries.job(bench.kv, "a", "q")
+    assert job is not None
+    assert (job.looked, job.done, job.total) == (MANY, MANY // 1_000, MANY)
+    assert job.ended_ms
+
+
+def test_a_job_does_not_hold_up_what_is_due() -> None:
+    """Leases end while a job has much to do."""
+    bench = Bench()
+    bench.put(5_000)
+    bench.claim(10, lease_ms=50)
+    bench.do(c.StartJob("a", "q", act="delete", filter=WANTED))
+    bench.do(c.Sweep(500))
+    bench.now_ms += 50
+    bench.do(c.Sweep(500))
+    stats = queries.stats(bench.kv, "a", "q")
+    assert stats is not None
+    assert stats.leases_ended == 1
+    job = queries.job(bench.kv, "a", "q")
+    assert job is not None
+    assert not job.ended_ms
+
+
+def test_a_search_looks_at_so_much_and_not_at_what_can_not_be_meant() -> None:
+    bench = Bench()
+    bench.put(MANY)
+    wanted = bench.put(1, priority=9)
+    before = bench.kv.calls.copy()
+    page = queries.browse(bench.kv, "a", "q", limit=10, wanted=WANTED)
+    assert page is not None
+    assert page.marker, "an empty page that is not the last"
+    assert (page.items, page.looked) == ((), queries.SCANNED_MAX)
+    assert (bench.kv.calls - before)["step"] <= queries.SCANNED_MAX + 10
+    page = queries.browse(bench.kv, "a", "q", limit=10, wanted=c.Filter(priority=9))
+    assert page is not None
+    assert [one.id for one in page.items] == wanted
+    assert (page.marker, page.looked) == (None, 1)
 
 
 def test_a_runner_goes_on_at_the_same_cost_however_much_it_runs() -> None:

@@ -30,6 +30,8 @@ PLACED = QueueSettings(zone_mode="only", locality_wait_ms=4)
 LANE = r.LaneRecord(1, "z", *range(2, 10))
 HOOK = c.SubscriptionSettings("http://x", (("k", "v"),), 1, 2, 3, 4, 5, 6)
 
+FILTER = c.Filter((c.HeaderMatch("K", ("v",)),), True, "g", 4, "z", 1, 2, 3, "ready")
+
 COMMANDS: list[tuple[str, c.Command]] = [
     (
         "9301079194050302919401a161a171929cc404626f6479a3742f709192a16ba1760102a17a03a167a1640496a872656a6563746564a3776879a171c40a000000000000000000070203a09cc400a17490c0c0a000a0a0c0c0a0",
@@ -90,9 +92,12 @@ COMMANDS: list[tuple[str, c.Command]] = [
             (c.PartRelease("r", 6, None, 7, "why", True),),
         ),
     ),
-    ("9301079194050302919615a161a171a1700506", c.Redrive("a", "q", "p", 5, 6)),
+    (
+        "9301079194050302919915a161a171a1700506a46d6f7665999193a14b91a17690c3a16704a17a010203a57265616479c3",
+        c.StartJob("a", "q", "p", 5, 6, "move", FILTER, True),
+    ),
     ("9301079194050302919516a161a17192050607", c.ExtendMany("a", "q", (5, 6), 7)),
-    ("9301079194050302919317a161a171", c.CancelRedrive("a", "q")),
+    ("9301079194050302919317a161a171", c.CancelJob("a", "q")),
     (
         "930107919405030291961ea161a171a1749193a14b91a17691a170c3",
         c.PutBinding("a", "q", "t", (c.HeaderMatch("K", ("v",), ("p",)),), any_of=True),
@@ -175,7 +180,21 @@ RECORDS: list[tuple[str, msgspec.Struct]] = [
     ),
     ("9a01a17a0203040506070809", LANE),
     ("92c40a0000000000000000000702", r.GroupRecord(ID, 2)),
-    ("9ca17001020304050607c3c4016308c3", r.RedriveRecord("p", *range(1, 8), True, b"c", 8, True)),
+    (
+        "dc0012a46d6f7665a170999193a14b91a17690c3a16704a17a010203a57265616479c30102030405060708099192c40a00000000000000000007a764656c617965640ac3c40163a167",
+        r.JobRecord(
+            "move",
+            "p",
+            FILTER,
+            True,
+            *range(1, 10),
+            [r.Failure(ID, "delayed")],
+            10,
+            True,
+            b"c",
+            "g",
+        ),
+    ),
     (
         "9b010203a26e3104a177c4016d05a26e6fa17006",
         r.EventRecord(1, 2, 3, "n1", 4, "w", b"m", 5, "no", "p", 6),
@@ -197,6 +216,8 @@ RECORDS: list[tuple[str, msgspec.Struct]] = [
     ("920102", r.RunnerRecord(1, 2)),
 ]
 
+ACTS: list[c.Act] = ["move", "delete", "release"]
+
 MESSAGE_HEX = (
     "03000000000000000500000000000000060000002f97a3742f709192a16ba176a17a03a16796a872"
     "656a6563746564a3776879a171c40a000000000000000000070203a0626f6479"
@@ -205,7 +226,7 @@ PLAIN_HEX = "00ffffffffffffffff00000000000000060000000997a17490a000a0c0a078"
 
 NEAR = [("y", "only", None), ("z", "prefer", 40), ("", "prefer", None)]
 
-STATE_DIGEST = "4f27b712fb3c24b7321c0641136a05cc"
+STATE_DIGEST = "56bb1f9daac27ca4ba0f711bce38140b"
 
 REASONS = {
     "no_account",
@@ -215,8 +236,8 @@ REASONS = {
     "idempotency_key_reused",
     "session_expired",
     "stale_batch",
-    "redrive_running",
-    "no_redrive",
+    "job_running",
+    "no_job",
     "no_binding",
     "no_schedule",
     "too_many_bindings",
@@ -379,7 +400,10 @@ class History:
             c.Extend("a", queue, claim, lease_ms, ids),
             c.ExtendMany("a", queue, tuple(one for _, one in self._claims), lease_ms),
             c.Transact("a", (c.PartAck(queue, claim),), (c.PartPut(queue, new),)),
-            c.Redrive("a", draw.choice([queue, f"{queue}.dead"]), "", draw.choice([0, 3]), 20),
+            c.StartJob("a", draw.choice([queue, f"{queue}.dead"]), "", draw.choice([0, 3]), 20),
+            c.StartJob(
+                "a", queue, "p", act=draw.choice(ACTS), filter=draw.choice([FILTER, c.Filter()])
+            ),
         ]
         command = draw.choice(common)
         if draw.random() < 0.1:

@@ -9,7 +9,7 @@ import pytest
 
 from memory_kv import MemoryKV
 from statemachine import commands as c
-from statemachine import queries, rates
+from statemachine import looking, queries, rates
 from statemachine.commands import Batch, Command, Entry, NewMessage
 from statemachine.machine import Machine
 from statemachine.outcomes import Claimed, Enqueued, Outcome
@@ -139,7 +139,7 @@ def test_a_long_look_is_cut_short_but_gets_to_the_end(
     marker, pages = None, 0
     found: list[queries.MessageView] = []
     while pages == 0 or marker is not None:
-        page = queries.browse(store.kv, "a", "q", limit=5, marker=marker, zone="z")
+        page = queries.browse(store.kv, "a", "q", limit=5, marker=marker, wanted=c.Filter(zone="z"))
         assert page is not None
         found.extend(page.items)
         marker, pages = page.marker, pages + 1
@@ -150,7 +150,7 @@ def test_a_long_look_is_cut_short_but_gets_to_the_end(
 def test_deliveries_of_a_claimed_message_are_given_up_on_in_a_queue_with_many(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "SCANNED_MAX", 2)
+    monkeypatch.setattr(looking, "HELD_MAX", 2)
     store.do(c.Enqueue("a", "q", (NewMessage(b"", ""),) * 4))
     for _ in range(4):
         store.do(c.Claim("a", "q", 1))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from memory_kv import MemoryKV
@@ -21,7 +22,7 @@ from statemachine import outcomes as o
 from statemachine.commands import Batch, Command, Entry
 from statemachine.machine import Machine
 from statemachine.outcomes import Outcome
-from statemachine.records import decode_message, decode_schedule
+from statemachine.records import JobRecord, decode_message, decode_schedule
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.txt"))
 Words = dict[str, list[str]]
@@ -77,9 +78,8 @@ class Scenario:
         if stats is None or page is None:
             return "no queue"
         shown = [f"{self.name('m', one.id)}:{one.state}({one.deliveries})" for one in page.items]
-        job = queries.redrive(self.kv, *names)
         if "job" in words:
-            return f"moved={job.moved} of {job.total} ended={job.ended_ms}" if job else "no job"
+            return self.job(queries.job(self.kv, *names))
         if "of-late" in words:
             recent = [f"{kind}={count}" for kind, count in stats.recent.items() if count]
             return f"dead={stats.dead} ended={stats.leases_ended} {' '.join(recent)}"
@@ -87,6 +87,13 @@ class Scenario:
         if stats.blocked:
             counts += f" blocked={stats.blocked}"
         return " ".join([counts, f"bytes={stats.bytes} oldest={stats.oldest_ready_ms}", *shown])
+
+    def job(self, job: JobRecord | None) -> str:
+        if job is None:
+            return "no job"
+        failures = "".join(f" {self.name('m', one.id)}:{one.reason}" for one in job.failures)
+        counts = f"done={job.done} skipped={job.skipped} failed={job.failed}{failures}"
+        return f"looked={job.looked} of {job.total} {counts} ended={job.ended_ms}"
 
     def hooks(self) -> str:
         shown = [f"runners={','.join(hooks.runners(self.kv)) or 'none'}"]
@@ -269,14 +276,18 @@ def pairs(words: list[str]) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
-def bind(_: Scenario, words: Words) -> Command:
+def matches(words: list[str]) -> tuple[c.HeaderMatch, ...]:
     """A value that ends in a star is a prefix."""
-    match = tuple(
+    return tuple(
         c.HeaderMatch(name, (), (value[:-1],))
         if value.endswith("*")
         else c.HeaderMatch(name, (value,))
-        for name, value in pairs(words.get("match", []))
+        for name, value in pairs(words)
     )
+
+
+def bind(_: Scenario, words: Words) -> Command:
+    match = matches(words.get("match", []))
     return c.PutBinding(*names_of(words), words["to"][0], match, "any" in words)
 
 
@@ -332,16 +343,34 @@ def claim(_: Scenario, words: Words) -> Command:
     )
 
 
+def job(_: Scenario, words: Words) -> Command:
+    wanted = c.Filter(
+        headers=matches(words.get("has", [])),
+        group=word(words, "group"),
+        priority=number(words, "priority"),
+        min_age_ms=number(words, "age"),
+        min_deliveries=number(words, "deliveries") or 0,
+        state=msgspec.convert(word(words, "state"), c.MessageState | None),
+    )
+    return c.StartJob(
+        *names_of(words),
+        word(words, "to") or "",
+        number(words, "limit") or 0,
+        number(words, "rate") or 0,
+        msgspec.convert(word(words, "act") or "redrive", c.Act),
+        wanted,
+        "dry" in words,
+    )
+
+
 COMMANDS: dict[str, Callable[[Scenario, Words], Command]] = {
     "put": put,
     "claim": claim,
     "extend": lambda s, w: c.Extend(*names_of(w), s.claim(w), number(w, "lease"), s.ids(w)),
     "extend-many": lambda s, w: c.ExtendMany(*names_of(w), s.claims(w), number(w, "lease")),
     "transact": lambda s, w: transaction(s, w),
-    "redrive": lambda _, w: c.Redrive(
-        *names_of(w), word(w, "to") or "", number(w, "limit") or 0, number(w, "rate") or 0
-    ),
-    "cancel": lambda _, w: c.CancelRedrive(*names_of(w)),
+    "job": job,
+    "cancel": lambda _, w: c.CancelJob(*names_of(w)),
     "ack": lambda s, w: c.Ack(*names_of(w), s.claim(w), s.ids(w)),
     "release": lambda s, w: c.Release(
         *names_of(w),

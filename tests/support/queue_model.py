@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from dataclasses import replace as altered
 from typing import Any, NamedTuple
 
 import msgspec
@@ -45,6 +46,7 @@ class InForce(NamedTuple):
 
 BUILT_IN = InForce()
 BINDINGS_MAX, SCHEDULES_MAX = 64, 1_000
+TROUBLES = ("claimed", "delayed", "no_source", "own_queue")
 
 
 @dataclass(eq=False)  # Two are never the same, and there may be thousands to look through.
@@ -83,10 +85,11 @@ class Event(NamedTuple):
 
 @dataclass
 class Job:
-    to: str
+    asked: c.StartJob
     moment: int
-    rate: int = 0
-    moved: int = 0
+    started_ms: int
+    done: int = 0
+    troubles: dict[bytes, str] = field(default_factory=dict)
     is_over: bool = False
 
 
@@ -96,6 +99,7 @@ class Queue:
     messages: dict[bytes, Message] = field(default_factory=dict)
     claims: dict[int, int] = field(default_factory=dict)  # To the end of the lease.
     consumers: dict[int, str] = field(default_factory=dict)
+    claimed_at: dict[int, int] = field(default_factory=dict)  # To the moment.
     events: list[Event] = field(default_factory=list)  # Of its whole life, forgotten or not.
     dedup: dict[str, tuple[bytes, int]] = field(default_factory=dict)  # To id and end of window.
     job: Job | None = None
@@ -198,8 +202,8 @@ class Model:
             c.Once: self._once,
             c.Transact: self._transact,
             c.ExtendMany: self._extend_many,
-            c.Redrive: self._redrive,
-            c.CancelRedrive: self._cancel_redrive,
+            c.StartJob: self._start_job,
+            c.CancelJob: self._cancel_job,
             c.PutSubscription: self._put_subscription,
             c.DeleteSubscription: self._delete_subscription,
             c.DisableSubscription: self._disable_subscription,
@@ -229,11 +233,9 @@ class Model:
         )
         return o.Claimed(outcome.claim, queue.claims[outcome.claim], given) if given else nothing
 
-    def sweep(self) -> None:
-        """Let everything happen that is due."""
+    def sweep(self, take_time: Callable[[Names, Job], None] = lambda _, __: None) -> None:
+        """Let everything happen that is due, and then the jobs; ``take_time`` those with a rate."""
         self.moment += 1
-        for names, queue in list(self.queues.items()):
-            self._move(names, queue)
         for names, queue in list(self.queues.items()):
             self._end_leases(names, queue)
             for message in queue.of("delayed"):
@@ -246,6 +248,9 @@ class Model:
                 if message.expired(self.now_ms):
                     self._expires(names, queue, message)
             queue.dedup = {key: kept for key, kept in queue.dedup.items() if kept[1] > self.now_ms}
+        for names, queue in list(self.queues.items()):
+            if queue.job is not None and not queue.job.is_over:
+                (take_time if queue.job.asked.rate else self._work)(names, queue.job)
         self.once = {key: kept for key, kept in self.once.items() if kept[1] > self.now_ms}
         self.runners = self.running()
 
@@ -478,6 +483,7 @@ class Model:
         assert outcome.claim not in [claim for _, claim in self.all_claims]
         lease_ms = self.in_force(names).lease_ms if command.lease_ms is None else command.lease_ms
         queue.claims[outcome.claim] = outcome.until_ms
+        queue.claimed_at[outcome.claim] = self.moment
         queue.consumers[outcome.claim] = command.consumer
         self.all_claims.append((names, outcome.claim))
         assert outcome.until_ms == self.now_ms + lease_ms
@@ -530,8 +536,10 @@ class Model:
         found.id, found.is_known = message_id, True
         queue.messages[message_id] = found
         self.all_ids.append((names, message_id))
-        found.zone, found.state = queue.zone(found.new.zone), "blocked"
-        self._turn(names, queue, found)
+        found.zone = queue.zone(found.new.zone)
+        if found.state != "delayed":
+            found.state = "blocked"
+            self._turn(names, queue, found)
 
     def _why(self, queue: Queue, ids: Iterable[bytes], ended: int = 0) -> tuple[o.Why, ...]:
         """What became of messages that a claim does not hold, or no more as it has ended."""
@@ -583,6 +591,7 @@ class Model:
         elif moved:
             assert outcome.claim not in [claim for _, claim in self.all_claims]
             queue.claims[outcome.claim] = until_ms
+            queue.claimed_at[outcome.claim] = self.moment
             self.all_claims.append((names, outcome.claim))
             queue.consumers[outcome.claim] = queue.consumers.get(command.claim, "")
             for message in moved:
@@ -689,60 +698,120 @@ class Model:
         for put, enqueued in zip(command.puts, outcome.put, strict=True):
             self._enqueue(c.Enqueue(account, put.queue, put.messages), enqueued)
 
-    def _redrive(self, command: c.Redrive, outcome: Outcome) -> None:
+    def _start_job(self, command: c.StartJob, outcome: Outcome) -> None:
         """Only what has no limit; of one with a rate it has to be told what it moves."""
         queue = self._queue_or_refused(command, outcome)
         if queue is None:
             return
         if queue.job is not None and not queue.job.is_over:
             assert isinstance(outcome, Refused)
-            assert outcome.reason is Reason.REDRIVE_RUNNING
+            assert outcome.reason is Reason.JOB_RUNNING
         else:
             assert outcome == o.Done()
-            queue.job = Job(command.to, self.moment, command.rate)
+            queue.job = Job(command, self.moment, self.now_ms)
 
-    def _cancel_redrive(self, command: c.CancelRedrive, outcome: Outcome) -> None:
+    def _cancel_job(self, command: c.CancelJob, outcome: Outcome) -> None:
         queue = self._queue_or_refused(command, outcome)
         if queue is None:
             return
         if queue.job is None or queue.job.is_over:
             assert isinstance(outcome, Refused)
-            assert outcome.reason is Reason.NO_REDRIVE
+            assert outcome.reason is Reason.NO_JOB
         else:
             assert outcome == o.Done()
             queue.job.is_over = True
 
-    def _move(self, names: Names, queue: Queue) -> None:
-        """Let a job do what it is to do."""
-        job = queue.job
-        if job is None or job.is_over or job.rate:
-            return
+    def _work(self, names: Names, job: Job) -> None:
+        """Let a job do all that it is to do."""
+        queue, asked = self.queues[names], job.asked
         job.is_over = True
-        while movable := self.movable(names):
-            for message in movable:
-                self.moves(names, message)
+        if asked.act == "release" or (asked.act == "delete" and asked.filter.state == "claimed"):
+            self._work_on_claims(names, queue, job)
+        elif asked.act == "delete":
+            self._delete_meant(names, queue, job)
+        elif asked.dry_run:
+            job.done = len(self.movable(names))
+        else:
+            while movable := self.movable(names):
+                for message in movable:
+                    self.moves(names, message)
+        if asked.act in ("redrive", "move"):
+            fates = {one.id: self._fate(names, job, one) for one in queue.messages.values()}
+            job.troubles = {one: fate for one, fate in fates.items() if fate in TROUBLES}
+
+    def _work_on_claims(self, names: Names, queue: Queue, job: Job) -> None:
+        asked = job.asked
+        for claim in sorted(queue.claims):
+            if queue.claimed_at[claim] > job.moment:
+                continue
+            meant = [
+                one.id for one in queue.held(claim) if meets(one, asked.filter, job.started_ms)
+            ]
+            job.done += len(meant)
+            if asked.dry_run or not meant:
+                continue
+            if asked.act == "release":
+                ids = tuple(sorted(meant))
+                self._release(c.Release(*names, claim, ids, 0), o.Settled(len(ids)))
+            else:
+                for one in meant:
+                    self._leaves(names, queue, queue.messages[one], "deleted")
+
+    def _delete_meant(self, names: Names, queue: Queue, job: Job) -> None:
+        for one in sorted(queue.messages.values(), key=lambda one: one.id):
+            # By the time: what was blocked has its turn when the others are gone.
+            is_claimed = one.state == "claimed"
+            if one.moment > job.moment or not meets(
+                one, job.asked.filter, job.started_ms, counts=not is_claimed
+            ):
+                continue
+            if is_claimed:
+                job.troubles[one.id] = "claimed"
+                continue
+            job.done += 1
+            if not job.asked.dry_run:
+                self._leaves(names, queue, one, "deleted")
 
     def movable(self, names: Names) -> list[Message]:
         """What the queue's job may move now."""
         queue = self.queues[names]
         job = queue.job
         assert job is not None
-        return [
-            one
-            for one in queue.of("ready")
-            if one.moment <= job.moment
-            and not one.expired(self.now_ms)
-            and (job.to or (one.new.dead and one.new.dead.queue) or names[1]) != names[1]
-        ]
+        return [one for one in queue.messages.values() if self._fate(names, job, one) == "moves"]
+
+    def _fate(self, names: Names, job: Job, message: Message) -> str:
+        """What becomes of a message by a job that moves some, as things are."""
+        asked, seen = job.asked, message
+        if message.state == "blocked":
+            seen = altered(message, state="ready")
+        is_claimed = message.state == "claimed"
+        if message.moment > job.moment or not meets(
+            seen, asked.filter, job.started_ms, counts=not is_claimed
+        ):
+            return "is left alone"
+        if is_claimed or (seen.state == "delayed" != asked.filter.state):
+            return seen.state
+        if not asked.dry_run and not self.queues[names].is_first(message):
+            return "waits"
+        target = self._target(job, message)
+        return "no_source" if not target else "own_queue" if target == names[1] else "moves"
+
+    def _target(self, job: Job, message: Message) -> str:
+        dead = message.new.dead
+        return job.asked.to or (dead.queue if dead else "")
 
     def moves(self, names: Names, message: Message) -> None:
         """The queue's job moves this one."""
-        queue, dead = self.queues[names], message.new.dead
-        assert queue.job is not None
-        target = queue.job.to or (dead.queue if dead else "")
-        self._leaves(names, queue, message, "redriven")
-        self._arrives((names[0], target), replace(message.new, dead=None), self.now_ms)
-        queue.job.moved += 1
+        queue = self.queues[names]
+        job = queue.job
+        assert job is not None
+        target, delay_ms = self._target(job, message), message.due_ms - self.now_ms
+        was_delayed = message.state == "delayed"
+        self._leaves(names, queue, message, "redriven" if job.asked.act == "redrive" else "moved")
+        moved = self._arrives((names[0], target), replace(message.new, dead=None), self.now_ms)
+        if was_delayed:
+            moved.state, moved.due_ms = "delayed", self.now_ms + delay_ms
+        job.done += 1
 
     def _give_back(self, names: Names, queue: Queue, message: Message, how: c.Release) -> None:
         in_force = self.in_force(names)
@@ -777,7 +846,7 @@ class Model:
         new = msgspec.structs.replace(message.new, dead=dead)
         self._arrives(names, new, message.enqueued_ms)
 
-    def _arrives(self, names: Names, new: c.NewMessage, enqueued_ms: int) -> None:
+    def _arrives(self, names: Names, new: c.NewMessage, enqueued_ms: int) -> Message:
         """A message comes from another queue, under an id that is not known yet."""
         queue = self._open(names)
         ttl_ms = self.in_force(names).ttl_ms
@@ -796,6 +865,7 @@ class Model:
         )
         queue.counts["enqueued", self.now_ms] += 1
         self._note(queue, "enqueued", queue.messages[message_id])
+        return queue.messages[message_id]
 
     def _delete_messages(self, command: c.DeleteMessages, outcome: Outcome) -> None:
         queue = self._queue_or_refused(command, outcome)
@@ -827,8 +897,8 @@ class Model:
         | c.Purge
         | c.PatchQueue
         | c.DeleteQueue
-        | c.Redrive
-        | c.CancelRedrive
+        | c.StartJob
+        | c.CancelJob
         | c.DeleteBinding,
         outcome: Outcome,
     ) -> Queue | None:
@@ -1003,7 +1073,26 @@ def is_stored(message: Message, record: bytes) -> bool:
     )
 
 
+def meets(message: Message, wanted: c.Filter, now_ms: int, *, counts: bool = True) -> bool:
+    """Whether a filter means the message; not ``counts``: however often it was delivered."""
+    age_ms, new = now_ms - message.arrived_ms, message.new
+    return (
+        wanted.state in (None, message.state)
+        and wanted.group in (None, new.group)
+        and wanted.zone in (None, new.zone)
+        and wanted.priority in (None, new.priority)
+        and (wanted.min_age_ms is None or age_ms >= wanted.min_age_ms)
+        and (wanted.max_age_ms is None or age_ms <= wanted.max_age_ms)
+        and (not counts or message.deliveries >= wanted.min_deliveries)
+        and (not wanted.headers or _has(wanted.headers, wanted.any_of, new))
+    )
+
+
 def _matches(binding: c.PutBinding, message: c.NewMessage) -> bool:
+    return _has(binding.match, binding.any_of, message)
+
+
+def _has(headers: tuple[c.HeaderMatch, ...], any_of: bool, message: c.NewMessage) -> bool:
     def holds(match: c.HeaderMatch) -> bool:
         found = [v for name, v in message.headers if name.lower() == match.header.lower()]
         return any(
@@ -1011,8 +1100,8 @@ def _matches(binding: c.PutBinding, message: c.NewMessage) -> bool:
             for one in found
         )
 
-    wanted = [holds(match) for match in binding.match]
-    return True in wanted if binding.any_of else False not in wanted
+    wanted = [holds(match) for match in headers]
+    return True in wanted if any_of else False not in wanted
 
 
 def _patched(

@@ -5,14 +5,15 @@ from __future__ import annotations
 from raftq.replica.submitter import Submitter
 from simulation.mutants.damage import Edit, Mutant, mutant
 from statemachine import (
+    acts,
     claims,
     dead_letters,
     dedup,
     events,
     giving_back,
     messages,
-    redrive,
     transactions,
+    walks,
 )
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -82,17 +83,22 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "redrive-cursor-forgotten",
         "A step of a redrive begins where the one before it began.",
-        Edit(redrive, "_go_on", 'job.cursor = message_id + b"\\x00"', "pass"),
+        Edit(walks, "_over_messages", 'job.cursor = message_id + b"\\x00"', "pass"),
     ),
     mutant(
         "redrive-copies",
         "A redriven message stays where it was too.",
-        Edit(redrive, "_look_at", "messages.remove(state, queue, message_id, times)", "pass"),
+        Edit(
+            acts.Step,
+            "_send",
+            "messages.remove(state, queue, message_id, records.times(data))",
+            "pass",
+        ),
     ),
     mutant(
         "redrive-takes-newcomers",
         "A redrive moves what came into the queue after it began.",
-        Edit(redrive, "_go_on", "if keys.number(message_id[2:]) >= job.mark:", "if False:"),
+        Edit(acts.Step, "is_new", "number >= self.job.mark", "False"),
     ),
     # Events.
     mutant(
