@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from raftq.cli import bindings, events, messages, output, put
+from raftq.cli import bindings, events, jobs, messages, output, put
 from raftq.cli.failure import Exit, Failure
 from raftq.cli.options import (
     JSON_HEADERS,
@@ -40,6 +40,9 @@ app.command("history")(events.history)
 app.command("bind")(bindings.bind)
 app.command("unbind")(bindings.unbind)
 app.command("bindings")(bindings.list_bindings)
+app.command("bulk")(jobs.bulk)
+app.command("redrive")(jobs.redrive)
+app.command("job")(jobs.job)
 
 Ndjson = Annotated[bool, typer.Option("--ndjson", help="One JSON message per line.")]
 Claim = Annotated[str, typer.Argument(metavar="CLAIM", help="As claim printed it.")]
@@ -92,14 +95,33 @@ def peek(
     queue: Queue,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 10,
     include_claimed: Annotated[bool, typer.Option(help="Those at work as well.")] = False,
+    header: jobs.Headers = None,
+    group: jobs.Group = None,
+    priority: jobs.Priority = None,
+    zone: jobs.Zone = None,
+    min_age: jobs.MinAge = None,
+    max_age: jobs.MaxAge = None,
+    min_deliveries: jobs.Deliveries = None,
+    state: jobs.InState = None,
     ndjson: Ndjson = False,
     url: Urls = None,
     account: Account = "default",
     timeout: Timeout = 10.0,
 ) -> None:
     """Look at messages without claiming them. Exits 5 when there is none."""
+    wanted = {
+        "include_claimed": "true" if include_claimed else None,
+        "group": group,
+        "priority": priority,
+        "zone": zone,
+        "min_age": min_age,
+        "max_age": max_age,
+        "min_deliveries": min_deliveries,
+        "state": state,
+    }
+    query = {name: str(value) for name, value in given(wanted).items()}
+    query |= {f"header.{name}": value for name, value in put.named_headers(header or []).items()}
     with connect(url, timeout) as client:
-        query = {"include_claimed": "true"} if include_claimed else {}
         path = f"{queue_path(account, queue)}/messages"
         found = list(islice(pages(client, path, "messages", query, limit), limit))
     _print_messages(found, ndjson)
@@ -216,36 +238,6 @@ def nack(
         path = f"{queue_path(account, queue)}/claims/{claim}/nack"
         settled = write(client, "POST", path, body=body)
     _report(settled["released"], "nacked", settled["stale"])
-
-
-@app.command()
-def redrive(
-    queue: Queue,
-    to: Annotated[str | None, typer.Option(help="Else each to where it died.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most.")] = None,
-    rate: Annotated[int | None, typer.Option(min=1, help="At most in a second.")] = None,
-    status: Annotated[bool, typer.Option("--status", help="Only show how far it is.")] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="Move no more.")] = False,
-    as_json: Json = False,
-    url: Urls = None,
-    account: Account = "default",
-    timeout: Timeout = 10.0,
-) -> None:
-    """Move a queue's dead letters back, in the background."""
-    asked = {"to": to, "limit": limit, "rate": rate}
-    body = messages.encode(given(asked))
-    with connect(url, timeout) as client:
-        path = f"{queue_path(account, queue)}/redrive"
-        if status:
-            job = client.request("GET", path, repeatable=True).json()
-        elif cancel:
-            job = write(client, "DELETE", path)
-        else:
-            job = write(client, "POST", path, body=body)
-    if as_json:
-        output.print_json(job)
-    else:
-        output.print_table(("what", "value"), list(job.items()))
 
 
 @app.command()

@@ -202,16 +202,29 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     rates: Rates = Rates()
 
 
-class Redrive(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that moves dead letters back; ``left`` counts against what was there at first."""
+class JobFailure(msgspec.Struct, frozen=True):
+    """A message with which a job could do nothing, and why."""
 
+    id: str
+    reason: str
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is done to many messages; ``failures`` are the first of the ``failed``."""
+
+    act: str
     state: str
     to: str | None
+    filter: dict[str, Any]
     limit: int | None
     rate: int | None
-    moved: int
-    left: int
-    done: bool
+    dry_run: bool
+    total: int
+    looked_at: int
+    done: int
+    skipped: int
+    failed: int
+    failures: tuple[JobFailure, ...]
     started_at: datetime
     ended_at: datetime | None
 

@@ -154,8 +154,9 @@ class AsyncQueue(Shell[AsyncDriver, QueueCore]):
     purge = awaiting(QueueCore.purge)
     delete = awaiting(QueueCore.delete)
     redrive = awaiting(QueueCore.redrive)
-    redrive_status = awaiting(QueueCore.redrive_status)
-    redrive_cancel = awaiting(QueueCore.redrive_cancel)
+    start_job = awaiting(QueueCore.start_job)
+    job = awaiting(QueueCore.job)
+    cancel_job = awaiting(QueueCore.cancel_job)
     history = awaiting(QueueCore.history)
 
     def events(

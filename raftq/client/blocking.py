@@ -152,8 +152,9 @@ class Queue(Shell[BlockingDriver, QueueCore]):
     purge = blocking(QueueCore.purge)
     delete = blocking(QueueCore.delete)
     redrive = blocking(QueueCore.redrive)
-    redrive_status = blocking(QueueCore.redrive_status)
-    redrive_cancel = blocking(QueueCore.redrive_cancel)
+    start_job = blocking(QueueCore.start_job)
+    job = blocking(QueueCore.job)
+    cancel_job = blocking(QueueCore.cancel_job)
     history = blocking(QueueCore.history)
 
     def events(

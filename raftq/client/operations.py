@@ -20,13 +20,13 @@ from raftq.client.answers import (
     Claimed,
     Deleted,
     History,
+    Job,
     Message,
     MessageId,
     Page,
     Put,
     QueueEvent,
     QueueInfo,
-    Redrive,
     Stats,
 )
 from raftq.client.bodies import JSON_HEADERS, Item, NewMessage
@@ -38,6 +38,8 @@ from raftq.client.exchange import Session, decoded
 Consistency = Literal["local", "session", "linearizable"]
 ZoneMode = Literal["any", "prefer", "only"]
 Keep = Literal["keep"]
+Act = Literal["redrive", "move", "delete", "release"]
+State = Literal["ready", "delayed", "blocked", "claimed"]
 ACCEPTED = 202
 
 
@@ -168,17 +170,38 @@ class QueueCore(Place):
         limit: int = 10,
         *,
         include_claimed: bool = False,
+        headers: Mapping[str, str] | None = None,
+        group: str | None = None,
+        priority: int | None = None,
         zone: str | None = None,
+        min_age: float | None = None,
+        max_age: float | None = None,
+        min_deliveries: int | None = None,
+        state: State | None = None,
         consistency: Consistency = "session",
     ) -> Steps[tuple[Message, ...]]:
-        """Look at messages, the oldest first, without claiming them."""
+        """Look at messages, the oldest first, without claiming them.
+
+        All that is given must hold; a header that is "" may have any value.
+        """
+        given = {
+            "group": group,
+            "priority": priority,
+            "zone": zone,
+            "min_age": min_age,
+            "max_age": max_age,
+            "min_deliveries": min_deliveries,
+            "state": state,
+        }
+        wanted = {name: str(value) for name, value in given.items() if value is not None}
+        wanted |= {f"header.{name}": value for name, value in (headers or {}).items()}
         found: list[Message] = []
         marker: str | None = ""
         while marker is not None and len(found) < limit:
             query = {"limit": str(min(limit - len(found), 500))}
             query |= {"include_claimed": "true"} if include_claimed else {}
             query |= {"marker": marker} if marker else {}
-            query |= {"zone": zone} if zone else {}
+            query |= wanted
             request = Request("GET", f"{self.path}/messages", query)
             answer = yield from self.session.read(request, consistency=consistency)
             page = decoded(answer, Page)
@@ -249,25 +272,45 @@ class QueueCore(Place):
 
     def redrive(
         self, *, to: str | None = None, limit: int | None = None, rate: int | None = None
-    ) -> Steps[Redrive]:
-        """Move this queue's dead letters back, in the background.
+    ) -> Steps[Job]:
+        """Move this queue's dead letters back, in the background: a job.
 
         Each to where it died, or all ``to`` another queue; ``limit`` of them at most, and
         ``rate`` at most in a second.
         """
         body = bodies.encode_given(to=to, limit=limit, rate=rate)
         request = Request("POST", f"{self.path}/redrive", {}, JSON_HEADERS, body)
-        return decoded((yield from self.session.change(request)), Redrive)
+        return decoded((yield from self.session.change(request)), Job)
 
-    def redrive_status(self, *, consistency: Consistency = "session") -> Steps[Redrive]:
+    def start_job(
+        self,
+        act: Act,
+        *,
+        to: str | None = None,
+        filter: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        rate: int | None = None,
+        dry_run: bool = False,
+    ) -> Steps[Job]:
+        """Do the same to all messages that ``filter`` means, in the background.
+
+        api/PROTOCOL.md has what a filter is. ``dry_run``: only count.
+        """
+        body = bodies.encode_given(
+            act=act, to=to, filter=filter, limit=limit, rate=rate, dry_run=dry_run
+        )
+        request = Request("POST", f"{self.path}/job", {}, JSON_HEADERS, body)
+        return decoded((yield from self.session.change(request)), Job)
+
+    def job(self, *, consistency: Consistency = "session") -> Steps[Job]:
         """How far the job is, or what the last one has done."""
-        request = Request("GET", f"{self.path}/redrive")
-        return decoded((yield from self.session.read(request, consistency=consistency)), Redrive)
+        request = Request("GET", f"{self.path}/job")
+        return decoded((yield from self.session.read(request, consistency=consistency)), Job)
 
-    def redrive_cancel(self) -> Steps[Redrive]:
-        """Move no more; what was moved."""
-        answer = yield from self.session.change(Request("DELETE", f"{self.path}/redrive"))
-        return decoded(answer, Redrive)
+    def cancel_job(self) -> Steps[Job]:
+        """Do no more; what was done."""
+        answer = yield from self.session.change(Request("DELETE", f"{self.path}/job"))
+        return decoded(answer, Job)
 
     def history(self, message: str, *, consistency: Consistency = "session") -> Steps[History]:
         """What happened to a message, also when it is gone."""

@@ -52,6 +52,29 @@ def test_arguments_become_messages_in_their_order(shell: Shell) -> None:
     assert (last["headers"], last["priority"]) == ({"k": "v"}, 3)
 
 
+def test_messages_are_looked_for_and_the_same_is_done_to_all_of_them(shell: Shell) -> None:
+    shell.queue("put", "jobs", "one", "--header", "k=v")
+    shell.queue("put", "jobs", "two", "--priority", 3, "--group", "g", "--zone", "z")
+    peek = shell.queue("peek", "jobs", "--header", "k=", "--max-age", 60, "--state", "ready")
+    assert peek.out.endswith("one\n")
+    assert shell.queue("peek", "jobs", "--header", "k=w").code == Exit.EMPTY
+    wanted = ("--priority", 3, "--group", "g", "--zone", "z")
+    counted = shell.queue("bulk", "jobs", "delete", *wanted, "--dry-run", "--json")
+    assert json.loads(counted.out)["filter"] == {"group": "g", "priority": 3, "zone": "z"}
+    shell.service.advance(1)
+    assert json.loads(shell.queue("job", "jobs", "--json").out)["done"] == 1
+    assert len(shell.bodies("jobs")) == 2
+    shell.queue("claim", "jobs")
+    shell.queue("bulk", "jobs", "move", "--to", "others", "--header", "k=v")
+    shell.service.advance(1)
+    shell.queue("bulk", "jobs", "delete")
+    shell.service.advance(1)
+    assert "claimed" in shell.queue("job", "jobs").out
+    assert [m["body"] for m in shell.bodies("others")] == ["one"]
+    assert "no_job" in shell.queue("job", "jobs", "--cancel").err
+    assert shell.queue("redrive", "others", "--rate", 5).code == Exit.DONE
+
+
 def test_lines_become_messages_in_batches(shell: Shell) -> None:
     lines = b"".join(b"%d\n" % number for number in range(1_201))
     result = shell.queue("put", "jobs", "--lines", "--json", "-q", stdin=lines)

@@ -338,9 +338,36 @@ def test_work_that_fails_becomes_a_dead_letter_and_is_redriven(
     assert {m.last_error for m in queue.peek()} == {"no disk", None}
     assert dead.redrive(rate=100).state == "running"
     service.advance(1)
-    assert dead.redrive_status().moved == 1
-    with pytest.raises(Refused, match="no_redrive"):
-        dead.redrive_cancel()
+    assert dead.job().done == 1
+    with pytest.raises(Refused, match="no_job"):
+        dead.cancel_job()
+
+
+def test_messages_are_searched_and_done_with_by_a_filter(
+    client: Raftq, service: LocalService
+) -> None:
+    queue = client.queue("jobs")
+    queue.put(1, headers={"k": "v"})
+    queue.put(2, headers={"k": "w"}, group="g", priority=4)
+    queue.put(3)
+    assert [one.body for one in queue.peek(headers={"K": ""})] == [1, 2]
+    assert [one.body for one in queue.peek(headers={"k": "w"}, group="g", priority=4)] == [2]
+    assert [one.body for one in queue.peek(group="", min_age=0, max_age=60, zone="north")] == [1, 3]
+    assert queue.peek(state="claimed", min_deliveries=1) == ()
+    job = queue.start_job("delete", filter={"match": {"k": "v"}}, dry_run=True)
+    assert (job.state, job.total) == ("running", 3)
+    service.advance(1)
+    assert (queue.job().done, queue.job().skipped) == (1, 2)
+    queue.claim(1)
+    queue.start_job("move", to="others", limit=9)
+    service.advance(1)
+    (failure,) = queue.job().failures
+    assert failure.reason == "claimed"
+    assert [one.body for one in client.queue("others").peek()] == [1, 3]
+    queue.put(4)
+    queue.claim(1)
+    queue.start_job("release", rate=1)
+    assert queue.cancel_job().state == "cancelled"
 
 
 def test_some_messages_of_a_claim_are_extended(client: Raftq, service: LocalService) -> None:
