@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from memory_kv import CountingKV
+from statemachine import acts, fresh, hooks, keys, lanes, queries
 from statemachine import commands as c
-from statemachine import fresh, hooks, keys, lanes, queries
 from statemachine.commands import Batch, Command, Entry, NewMessage
 from statemachine.digest import digest
 from statemachine.machine import Machine
@@ -423,6 +423,17 @@ def test_a_step_of_a_job_costs_the_same_however_much_there_is(act: c.Act) -> Non
     assert job is not None
     assert (job.looked, job.done, job.total) == (MANY, MANY // 1_000, MANY)
     assert job.ended_ms
+
+
+def test_a_job_names_the_first_messages_with_which_it_could_do_nothing() -> None:
+    bench = Bench()
+    ids = bench.put(acts.FAILURES_MAX + 50)
+    bench.do(c.StartJob("a", "q"))
+    bench.do(c.Sweep(500))
+    job = queries.job(bench.kv, "a", "q")
+    assert job is not None
+    assert job.failed == len(ids)
+    assert [one.id for one in job.failures] == ids[: acts.FAILURES_MAX]
 
 
 def test_a_job_does_not_hold_up_what_is_due() -> None:
