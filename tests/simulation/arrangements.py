@@ -13,7 +13,7 @@ from queue_model import HookNames, Model, Names
 from simulation.agreement import Store
 from simulation.standing import PERIODS_MS
 from statemachine import commands as c
-from statemachine.outcomes import Claimed, Enqueued, Outcome, Place, Refused
+from statemachine.outcomes import Claimed, Done, Enqueued, Outcome, Place, Refused, Settled
 from statemachine.records import decode_message, message_id_text
 
 LATE_MS = 60_000
@@ -31,6 +31,7 @@ class Arrangements:
         self._ran: dict[HookNames, str] = {}  # The last node that did.
         self.given: dict[Posting, tuple[str, bytes]] = {}
         """What nodes claimed for subscriptions: who it was, and the body."""
+        self.delivered: set[tuple[str, str]] = set()  # Queue and id of what a receiver has.
 
     def command(self, command: c.Command, outcome: Outcome, store: Store) -> None:
         """A command is about to be told to the model."""
@@ -42,12 +43,14 @@ class Arrangements:
                     key = (command.queue, message_id_text(one.id), one.deliveries)
                     assert key not in self.given, f"{key} was delivered twice"
                     self.given[key] = command.consumer, decode_message(one.record).body
+            case c.Ack(), Settled():
+                self._acknowledged(command, outcome)
             case c.PutSchedule(), _:
                 self._scheduled(command)
             case c.PutSubscription(), _:
                 names = (command.account, command.queue, command.name)
                 self._model.revisions.setdefault(names, []).append(store.revision(names))
-            case c.DisableSubscription(), _:
+            case c.DisableSubscription(), Done() if command.reason.endswith("Gone"):
                 self._sometimes("a receiver wanted no more")
             case c.TakeSubscriptions(), _ if command.lease_ms > 0:
                 self._taken(command)
@@ -60,6 +63,16 @@ class Arrangements:
             elif targets == [queue]:
                 self._sometimes("what no binding matched stayed")
 
+    def _acknowledged(self, command: c.Ack, outcome: Settled) -> None:
+        """What a node acknowledges for a subscription is what the receiver said it has."""
+        consumers = self._model.queues[command.account, command.queue].consumers
+        if "@" not in consumers.get(command.claim, ""):
+            return
+        assert command.ids is not None
+        for one in dict.fromkeys(command.ids):
+            key = command.queue, message_id_text(one)
+            assert one in outcome.stale or key in self.delivered, f"{key} was not delivered"
+
     def _scheduled(self, command: c.PutSchedule) -> None:
         names = (command.account, command.schedule)
         before = self._model.schedules.get(names)
@@ -67,8 +80,6 @@ class Arrangements:
             self._behind[names] = 0
         elif before.put.timing == command.timing and before.put.message == command.message:
             self._sometimes("a schedule was put again as it was")
-            if before.next_ms != command.next_ms:
-                self._sometimes("a schedule was put again while a tick was due")
         else:
             self._behind[names] = 0
 

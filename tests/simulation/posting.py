@@ -64,8 +64,11 @@ class Receiver:
             await asyncio.get_running_loop().create_future()
         if kind == "breaks":
             raise NoAnswer("the connection broke")
-        if kind == "well" and self.in_peace:
-            self._took.add((named["raftq-queue"], named["raftq-message"]))
+        if kind == "well":
+            key = named["raftq-queue"], named["raftq-message"]
+            self._arrangements.delivered.add(key)
+            if self.in_peace:
+                self._took.add(key)
         return Answer(STATUSES[kind], "1" if kind == "busy" else "")
 
     def close(self) -> None:

@@ -165,10 +165,10 @@ class Story:
         for node in world.alive:
             self.checks.digest(node)
         self._judge()
+        self._tick_no_more()
         for node in world.alive:
             self._wakes(node)
         self._give_way()
-        self._tick_no_more()
         self._drain()
 
     def _judge(self) -> None:
@@ -179,6 +179,8 @@ class Story:
         verdict.check()
         if verdict.lost:
             self.world.sometimes("what was accepted was lost with its leader")
+        if verdict.copied:
+            self.world.sometimes("a put that nobody heard of was copied")
 
     def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         try:

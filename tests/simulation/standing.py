@@ -55,7 +55,7 @@ class Standing(Maker):
             case "subscribe":
                 return self._subscribe()
             case "unsubscribe":
-                return c.DeleteSubscription(ACCOUNT, self._hooked(), self._name("h"))
+                return self._unsubscribe()
             case "unhook":
                 return c.DeleteQueue(ACCOUNT, HOOKED)
             case _:
@@ -95,7 +95,7 @@ class Standing(Maker):
             timing = c.Timing(cron, end_ms=ends_ms, missed=missed)
         else:
             starts_ms = chance.choice((None, stamp_ms - 250, stamp_ms + 700))
-            every_ms = chance.choice((150, 400, 400, 1_500))
+            every_ms = chance.choice((250, 600, 600, 1_500))
             timing = c.Timing("", every_ms, "UTC", starts_ms, ends_ms, missed)
         queue = chance.choice((TICKS, TICKS, HOOKED, self.queue()))
         message = replace(self._message(), body=b"%d" % self._number())
@@ -106,6 +106,13 @@ class Standing(Maker):
 
     def _hooked(self) -> str:
         return HOOKED if self._chance.random() < 0.75 else self.queue()
+
+    def _unsubscribe(self) -> c.Command:
+        """Now and then in the name of one that has been replaced, which is not to matter."""
+        names = (ACCOUNT, self._hooked(), self._name("h"))
+        if self._chance.random() < 0.6:
+            return c.DisableSubscription(*names, self._number(), "of another one")
+        return c.DeleteSubscription(*names)
 
     def _subscribe(self) -> c.PutSubscription:
         chance = self._chance

@@ -151,14 +151,9 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(subscriptions, "disable", "found.revision == command.revision and", ""),
     ),
     mutant(
-        "lease-not-renewed",
-        "A node that runs subscriptions is not heard of again.",
-        Edit(Runner, "_settle", "due_s > 0", "True"),
-    ),
-    mutant(
         "nothing-is-given-back",
         "A node that stops leaves its subscriptions to nobody until its lease ends.",
-        Edit(Runner, "stop", "await self._take(0.0, (), (), GIVE_UP_S)", "pass"),
+        Edit(Runner, "_be_no_runner", "await self._take(0.0, (), (), GIVE_UP_S)", "pass"),
     ),
     mutant(
         "delivered-comes-again",
@@ -171,13 +166,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     mutant(
-        "courier-forgets-what-failed",
-        "What the receiver did not take stays with the node until the lease ends.",
-        Edit(Courier, "_deliver", "if not hold.lost:", "if ended.how is Delivery.DELIVERED:"),
-    ),
-    mutant(
-        "posting-outlives-its-claim",
-        "A node goes on with messages that it does not hold any more.",
+        "room-is-used-up",
+        "What was posted leaves no room for the next message.",
         Edit(Courier, "_deliver", "self._slots.give(1)", "self._slots.give(0)"),
     ),
     mutant(
