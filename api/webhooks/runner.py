@@ -57,6 +57,7 @@ class Runner:
         self._renewed_at = self._valid_until = service.monotonic() - lease_s
         self._couriers: dict[SubscriptionName, Courier] = {}
         self._tasks: dict[SubscriptionName, asyncio.Task[None]] = {}
+        self._settling = asyncio.Lock()
         self._stopping = False
         self._again = False
         self._waiting: anyio.CancelScope | None = None
@@ -67,7 +68,8 @@ class Runner:
         while not self._stopping:
             self._again = False
             try:
-                wait_s = await self._settle()
+                async with self._settling:
+                    wait_s = await self._settle()
             except (Unavailable, OutcomeUnknown, TimeoutError):
                 wait_s = RETRY_S
             self._match()
@@ -89,8 +91,13 @@ class Runner:
             courier.abandon()
         if tasks:
             await asyncio.wait(tasks, timeout=GIVE_UP_S)
-        if self._node() in hooks.runners(self._service.reader()):
-            with contextlib.suppress(Unavailable, OutcomeUnknown, TimeoutError):
+        with contextlib.suppress(Unavailable, OutcomeUnknown, TimeoutError):
+            await self._be_no_runner()
+
+    async def _be_no_runner(self) -> None:
+        """Give up the lease, also one that was just being asked for."""
+        async with asyncio.timeout(GIVE_UP_S), self._settling:
+            if self._node() in hooks.runners(self._service.reader()):
                 await self._take(0.0, (), (), GIVE_UP_S)
 
     def _poke(self) -> None:

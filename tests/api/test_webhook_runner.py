@@ -33,6 +33,9 @@ class AsNode:
         self._service, self._name = service, name
         self.activity: dict[c.SubscriptionName, Activity] = {}
         self.cut_off = False
+        self.asking = 0
+        self.open = asyncio.Event()  # What is proposed goes through.
+        self.open.set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._service, name)
@@ -44,6 +47,8 @@ class AsNode:
         if self.cut_off:
             await asyncio.sleep(0)
             raise Unavailable("no_leader", "cut off")
+        self.asking += 1
+        await self.open.wait()
         return await self._service.propose(command)
 
 
@@ -161,6 +166,21 @@ async def test_what_a_node_had_that_stops_is_taken_over_at_once() -> None:
         await b.stop("n1")
         assert set(hooks.runners(b.service.reader())) == {"n2"}
         await eventually(b.shared("n2"), "one has it all")
+
+
+async def test_a_node_that_stops_while_it_asks_to_be_believed_is_not_believed_afterwards() -> None:
+    async with bench() as b:
+        await b.subscribe("q")
+        b.start("n1")
+        node = b.nodes["n1"]
+        node.open.clear()
+        await eventually(lambda: node.asking, "it asks")
+        stopping = asyncio.create_task(b.stop("n1"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        node.open.set()
+        await stopping
+        assert not hooks.runners(b.service.reader())
 
 
 async def test_a_node_that_comes_back_within_its_lease_goes_on() -> None:

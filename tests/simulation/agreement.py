@@ -10,9 +10,9 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 
-from queue_model import Model, Queue
+from queue_model import HookNames, Model, Queue
 from simulation.making import ACCOUNT
-from statemachine import histories, keys, queries, records
+from statemachine import histories, hooks, keys, queries, records, standing
 from statemachine.kv import Reader
 from statemachine.machine import Machine
 from statemachine.records import JobRecord
@@ -42,6 +42,11 @@ class Store:
         queue = self._state.find_queue(*names)
         data = queue and self._state.kv.get(keys.job(queue.record.number))
         return records.decode_job(data) if data else None
+
+    def revision(self, names: HookNames) -> int:
+        """Which putting of a subscription is there now; 0 without one."""
+        data = self._state.kv.get(keys.subscription(*names))
+        return records.decode_subscription(data).revision if data else 0
 
 
 class Told:
@@ -74,6 +79,44 @@ def agrees(reader: Reader, model: Model, told_by: Told, sometimes: Callable[[str
         if names[0] == ACCOUNT:
             _holds(reader, names, queue)
             _tells(reader, names, queue, told_by, sometimes)
+            _binds(reader, names, model)
+    _ticks(reader, model)
+    _runs(reader, model)
+
+
+def _binds(reader: Reader, names: Names, model: Model) -> None:
+    found = standing.bindings(reader, *names)
+    assert found is not None
+    stored = {one.target: (one.match, one.any_of) for one in found}
+    bound = model.bindings.get(names, {})
+    expected = {target: (one.match, one.any_of) for target, one in bound.items()}
+    assert stored == expected, f"{names} has other bindings: {found}"
+
+
+def _ticks(reader: Reader, model: Model) -> None:
+    found = standing.schedules(reader, ACCOUNT, limit=len(model.schedules) + 1)
+    stored = {one.name: one.record for one in found.items} if found else {}
+    assert stored.keys() == {name for _, name in model.schedules}
+    for (_, name), one in model.schedules.items():
+        record = stored[name]
+        assert (record.next_ms, record.ticks) == (one.next_ms, len(one.ticks)), f"{name}: {record}"
+        put = (one.put.queue, one.put.message, one.put.timing)
+        assert (record.queue, record.message, record.timing) == put, f"{name}: {record}"
+
+
+def _runs(reader: Reader, model: Model) -> None:
+    """Each subscription is as it was put, and of one node at most: of that which took it."""
+    running = {node: one.number for node, one in model.running().items()}
+    assert hooks.runners(reader) == running, "others run subscriptions"
+    stored = {
+        one.names: (one.settings, one.secret, one.node, one.disabled_reason)
+        for one in hooks.all_subscriptions(reader)
+    }
+    expected = {
+        names: (one.settings, one.secret, model.node_of(one), one.disabled)
+        for names, one in model.hooks.items()
+    }
+    assert stored == expected, "other subscriptions"
 
 
 def _holds(reader: Reader, names: Names, queue: Queue) -> None:

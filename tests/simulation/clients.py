@@ -74,11 +74,16 @@ class Client:
     """See the module."""
 
     def __init__(
-        self, world: World, chance: random.Random, workload: Workload, history: History
+        self,
+        world: World,
+        chance: random.Random,
+        workload: Workload,
+        history: History,
+        maker: type[Maker] = Maker,
     ) -> None:
         self._world, self._chance = world, chance
         self._workload, self._history = workload, history
-        self._maker = Maker(chance, workload, history.number)
+        self._maker = maker(chance, workload, history.number)
         self._node = chance.choice(world.names)
         self._waiting: Request | None = None
         self.stopped = False
@@ -165,6 +170,10 @@ class Client:
                     self._world.sometimes("a message was delivered again")
             case c.Extend(ids=ids), Extended(claim=claim) if claim and ids:
                 maker.held.append(Held((ACCOUNT, command.queue), claim, ids))
+            case c.Enqueue(), Enqueued(routed=routed) if routed:
+                maker.known += [
+                    ((ACCOUNT, one.queue), one.id) for places in routed for one in places
+                ]
             case c.Enqueue(), Enqueued(ids=ids):
                 maker.known += [((ACCOUNT, command.queue), one) for one in ids]
             case c.Enqueue(), Accepted():

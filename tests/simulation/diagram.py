@@ -283,7 +283,7 @@ def _plan(result: Result) -> str:
     ]
     tuning = msgspec.structs.asdict(plan.tuning).items()
     workload = msgspec.structs.asdict(plan.workload)
-    weights = workload.pop("operations")
+    weights = workload.pop("operations") | workload.pop("standing")
     return (
         _table(
             f"{len(faults)} faults", ("at", "kind", "node", "other", "seconds", "amount"), faults

@@ -21,6 +21,13 @@ GRAVEYARD = "undeliverable"
 ZONES = ("", "z1", "z1", "z1", "z2", "z2", "z3")
 PRIORITIES = (0, 0, 0, 4, 9)
 GROUPS = ("", "", "", "", "", "", "g1", "g1", "g2", "g2", "g3")
+HEADERS = (
+    (),
+    (("kind", "a"),),
+    (("Kind", "b"), ("size", "10")),
+    (("kind", "ab"), ("kind", "c")),
+    (("size", "205"),),
+)
 MODES = (None, None, "any", "only", "prefer", "prefer", "prefer", "only")
 WAITS_MS = (None, 0, 300)
 DEDUP_IDS = 5
@@ -117,6 +124,7 @@ class Maker:
         return c.NewMessage(
             body,
             "text/plain",
+            HEADERS[number % len(HEADERS)],
             ttl_ms=chance.choice((300, 1_000, 4_000)) if kind == "put mortal" else None,
             delay_ms=chance.choice((50, 500, 2_000)) if kind == "put later" else None,
             zone=ZONES[number % len(ZONES)],

@@ -53,6 +53,7 @@ class Node:
         self.raft = RaftConfig()
         self.leader_zones: dict[str, int] = {}
         self.paused = False
+        self.started: Callable[[Node], None] = lambda _node: None
         self._backlog: list[tuple[int, Callable[[], None]]] = []
 
     def tune(self, **changes: int) -> None:
@@ -80,6 +81,7 @@ class Node:
         def begin() -> None:
             self.replica = self._make()
             self.replica.start()
+            self.started(self)
 
         self._attempt(begin)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from queue_model import Job, Model, Queue, is_stored
 from simulation.agreement import Store, Told
+from simulation.arrangements import Arrangements
 from simulation.notices import Notices
 from statemachine import commands as c
 from statemachine.machine import BatchResult
@@ -54,6 +55,7 @@ class Oracle:
         self._sessions: dict[int, Session] = {}
         self._counts: dict[Names, tuple[list[int], list[Counts]]] = {}
         self._notices = Notices(self.model, sometimes)
+        self.arrangements = Arrangements(self.model, sometimes)
         self.told = Told()
         self._store: Store
 
@@ -130,6 +132,7 @@ class Oracle:
         else:
             self._learn()
             self._notices.command(command, outcome)
+            self.arrangements.command(command, outcome, self._store)
             self.model.check(command, outcome)
 
     def _learn(self) -> None:
@@ -152,11 +155,7 @@ class Oracle:
                 assert not outcome.more, "more than one sweep's work was due"
                 self._sweep(outcome)
             case c.Tick():
-                self._sometimes(
-                    "two leaders told of one tick"
-                    if isinstance(outcome, Refused)
-                    else "a schedule ticked"
-                )
+                self.arrangements.tick(command, outcome, self._notices.term)
                 self.model.check(command, outcome)
             case _:
                 assert outcome == Done()

@@ -33,6 +33,7 @@ class Workload(msgspec.Struct, frozen=True):
     queues: int
     body_bytes_max: int
     operations: dict[str, float]  # Kind to weight.
+    standing: dict[str, float] = {}  # The same of one client more, who makes what stands.
 
 
 class Tuning(msgspec.Struct, frozen=True):
@@ -137,6 +138,14 @@ OPERATIONS = {
     "read": 2.0,
     "read locally": 2.0,
 }
+STANDING = {
+    "bind": ("bind", "unbind"),
+    "schedule": ("schedule", "unschedule"),
+    "subscribe": ("subscribe", "unsubscribe", "unhook", "feed"),
+}
+"""What makes something that stands, and what is done with it. Bindings and the like are left
+to a client of their own: it makes nothing that others do rarer."""
+
 ALWAYS = ("put", "claim", "ack", "read", "read locally")
 
 
@@ -153,7 +162,7 @@ def make(seed: int, nodes: int | None = None) -> Plan:
         seconds=seconds,
         # Drawn apart, so that the rest of each plan is as it was before.
         tuning=_tuning(chance, random.Random(f"placement {seed}").choice((0, 0, 1, 2, 3))),
-        workload=_workload(chance),
+        workload=_workload(chance, random.Random(f"standing {seed}")),
         clocks=tuple(_clock(chance) for _ in names),
         faults=_faults(chance, names, seconds),
     )
@@ -184,7 +193,7 @@ def _clock(chance: random.Random) -> Clock:
     )
 
 
-def _workload(chance: random.Random) -> Workload:
+def _workload(chance: random.Random, apart: random.Random) -> Workload:
     operations = {}
     for name, weight in OPERATIONS.items():
         if name in ALWAYS or chance.random() < 0.5:
@@ -195,7 +204,18 @@ def _workload(chance: random.Random) -> Workload:
         queues=chance.choice((1, 1, 2, 4)),
         body_bytes_max=chance.choice((10, 200, 200, 3_000)),
         operations=operations,
+        standing=_standing(apart),
     )
+
+
+def _standing(chance: random.Random) -> dict[str, float]:
+    return {
+        kind: chance.choice((0.5, 1.0, 2.0)) * (0.3 if kind.startswith("un") else 1.0)
+        for made, kinds in STANDING.items()
+        if chance.random() < 0.4
+        for kind in kinds
+        if kind in (made, "feed") or chance.random() < 0.6
+    }
 
 
 def _faults(chance: random.Random, names: list[str], seconds: float) -> tuple[Fault, ...]:

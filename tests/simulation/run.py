@@ -18,6 +18,8 @@ from simulation.faults import Faults
 from simulation.making import ACCOUNT
 from simulation.node import Node
 from simulation.plan import FAULTS, Plan, Tuning
+from simulation.posting import GRACE_S, LEASE_S, Postings, Receiver
+from simulation.standing import Standing
 from simulation.trace import Record
 from simulation.verdict import Verdict
 from simulation.world import World
@@ -34,6 +36,10 @@ HANGS_S = 3.0  # A disk: longer than the others take to elect somebody.
 SERVED_WITHIN_S = 0.3  # While nothing is wrong.
 WOKEN_WITHIN_S = 2.0
 REDRIVEN_WITHIN_S = 120.0  # Hundreds of messages, of which five go in a second.
+TICKED_WITHIN_S = 5.0  # A hundred ticks that were missed, one after the other.
+RUN_WITHIN_S = 5 * LEASE_S
+POSTED_WITHIN_S = 35.0  # A receiver that was down is left alone for half a minute.
+STOPPED_WITHIN_S = GRACE_S + 2.0
 DRAIN_ROUNDS_MAX = 400
 
 
@@ -56,7 +62,7 @@ def run(plan: Plan, *, keep_trace: bool = False) -> Result:
     world = World(plan.seed, plan.names, keep_trace=keep_trace)
     story = Story(world, plan)
     violation = None
-    with _in_pieces(plan.tuning):
+    with _in_pieces(plan.tuning), story.postings.received(plan.seed):
         try:
             story.tell()
         except Violation as error:
@@ -101,12 +107,21 @@ class Story:
             )
             for number in range(plan.workload.clients)
         ]
+        if plan.workload.standing:
+            self.clients.append(self._maker_of_what_stands())
+        receiver = Receiver(
+            world, random.Random(f"receiver {plan.seed}"), self.checks.oracle.arrangements
+        )
+        self.postings = Postings(world, self.history, receiver)
+        self.receiver = receiver
         self.checks.died = self._died
         self.checks.lost_power = self._lost_power
         self.checks.failed = self._failed
         for node, clock in zip(world.nodes.values(), plan.clocks, strict=True):
             node.clock_rate, node.clock_origin = clock.rate, clock.origin_s
             node.wall_skew_ms = clock.wall_skew_ms
+            if "subscribe" in plan.workload.standing:
+                node.started = self.postings.started
             node.raft = msgspec.structs.replace(
                 node.raft,
                 request_timeout_ms=plan.tuning.request_timeout_ms,
@@ -124,6 +139,11 @@ class Story:
                 digest_interval_ms=plan.tuning.digest_interval_ms,
             )
 
+    def _maker_of_what_stands(self) -> Client:
+        work, chance = self.plan.workload, random.Random(f"standing client {self.plan.seed}")
+        workload = msgspec.structs.replace(work, operations=work.standing)
+        return Client(self.world, chance, workload, self.history, Standing)
+
     def tell(self) -> None:
         """Begin, suffer, heal, and be judged."""
         world, plan = self.world, self.plan
@@ -139,11 +159,13 @@ class Story:
         self._until(self._has_leader, LEADER_WITHIN_S, "a leader after healing")
         self._until(self._answered, ANSWERED_WITHIN_S, "an answer to every request")
         self._until(self._recovered, CONVERGED_WITHIN_S, "all nodes to be members and equal")
+        self._post_in_peace()
         hung = any(fault.kind == "hung disk" for fault in plan.faults)
         world.run(FAULTS["hung disk"] if hung else STRAGGLERS_S)
         for node in world.alive:
             self.checks.digest(node)
         self._judge()
+        self._tick_no_more()
         for node in world.alive:
             self._wakes(node)
         self._give_way()
@@ -157,6 +179,8 @@ class Story:
         verdict.check()
         if verdict.lost:
             self.world.sometimes("what was accepted was lost with its leader")
+        if verdict.copied:
+            self.world.sometimes("a put that nobody heard of was copied")
 
     def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         try:
@@ -196,6 +220,7 @@ class Story:
     # What happens meanwhile.
 
     def _died(self, node: Node) -> None:
+        self.postings.died(node)
         for client in self.clients:
             client.node_died(node)
 
@@ -226,6 +251,47 @@ class Story:
         world.at(0.1, self._watch_disks)
 
     # The end.
+
+    def _post_in_peace(self) -> None:
+        """Every subscription is run by one node, which posts what there is; then all stop."""
+        if "subscribe" not in self.plan.workload.standing:
+            return
+        self.receiver.in_peace = True
+        self._until(self._all_run, RUN_WITHIN_S, "each subscription to run on one node")
+        self._until(self._all_posted, POSTED_WITHIN_S, "all messages to be posted")
+        stopped = self.postings.stop()
+        self._until(lambda: all(one.done() for one in stopped), STOPPED_WITHIN_S, "runners to stop")
+        self._until(self.postings.answered, ANSWERED_WITHIN_S, "an answer to every node")
+        self._until(
+            lambda: not self.checks.oracle.model.running(), SERVED_WITHIN_S, "no runner to be left"
+        )
+        self._until(self._recovered, CONVERGED_WITHIN_S, "all nodes to be equal again")
+
+    def _all_run(self) -> bool:
+        model = self.checks.oracle.model
+        expected = {
+            names: [model.node_of(hook)] for names, hook in model.hooks.items() if not hook.disabled
+        }
+        return self.postings.running() == expected
+
+    def _all_posted(self) -> bool:
+        model = self.checks.oracle.model
+        hooked = {names[:2] for names, hook in model.hooks.items() if not hook.disabled}
+        return not any(model.queues[names].of("ready") for names in hooked)
+
+    def _tick_no_more(self) -> None:
+        """No tick is left out; then there are to be no more."""
+        node, oracle = self.world.alive[0], self.checks.oracle
+        leader = self.world.leader()
+        assert leader is not None
+        stamps = leader.running.stamps
+
+        def in_time() -> bool:
+            return not oracle.arrangements.late(stamps.now_ms())
+
+        self._until(in_time, TICKED_WITHIN_S, "a message for each tick that was due")
+        for account, name in sorted(oracle.model.schedules):
+            self._ask(node, c.DeleteSchedule(account, name))
 
     def _give_way(self) -> None:
         """A leader's last entry gives way to another's while its disk is busy with it.

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from simulation.plan import Plan, Workload
+from simulation.plan import Plan
 
 T = TypeVar("T")
 Fails = Callable[[Plan], bool]
@@ -74,10 +74,7 @@ def _simpler(plan: Plan) -> Iterator[Plan]:
     for clients in (1, 2, work.clients // 2):
         if 0 < clients < work.clients:
             yield _with(plan, clients=clients)
-    for name in work.operations:
-        rest = {key: weight for key, weight in work.operations.items() if key != name}
-        if rest:
-            yield _with(plan, operations=rest)
+    yield from _less_to_do(plan)
     if any(clock.rate != 1.0 or clock.wall_skew_ms for clock in plan.clocks):
         true = msgspec.structs.replace(plan.clocks[0], rate=1.0, wall_skew_ms=0, origin_s=0.0)
         yield msgspec.structs.replace(plan, clocks=(true,) * plan.nodes)
@@ -89,15 +86,17 @@ def _simpler(plan: Plan) -> Iterator[Plan]:
             )
 
 
-def _with(
-    plan: Plan, *, clients: int | None = None, operations: dict[str, float] | None = None
-) -> Plan:
-    before = plan.workload
-    workload = Workload(
-        clients=clients or before.clients,
-        think_s=before.think_s,
-        queues=before.queues,
-        body_bytes_max=before.body_bytes_max,
-        operations=operations or before.operations,
-    )
+def _less_to_do(plan: Plan) -> Iterator[Plan]:
+    work = plan.workload
+    for name in work.operations:
+        rest = {key: weight for key, weight in work.operations.items() if key != name}
+        if rest:
+            yield _with(plan, operations=rest)
+    for name in work.standing:
+        rest = {key: weight for key, weight in work.standing.items() if key != name}
+        yield _with(plan, standing=rest)
+
+
+def _with(plan: Plan, **changes: int | dict[str, float]) -> Plan:
+    workload = msgspec.structs.replace(plan.workload, **changes)
     return msgspec.structs.replace(plan, workload=workload)

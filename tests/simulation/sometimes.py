@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simulation.plan import FAULTS
+from simulation.posting import ANSWERS
 
 EXPECTED_AFTER = 2_000
 """Seeds after which every one of them must have been seen."""
@@ -105,6 +106,31 @@ SOMETIMES: dict[str, str] = {
     "a retry was answered from a remembered transaction": "of a batch, or of an idempotency key",
     "a message was accepted before it was safe": "by its leader, as its producer asked",
     "what was accepted was lost with its leader": "which is all that is allowed",
+    # Bindings, schedules and subscriptions.
+    "a message was copied to several queues": "several bindings matched",
+    "what no binding matched stayed": "in the queue that it was put to",
+    "a put that nobody heard of was copied": "its client does not know that it happened",
+    "a schedule ticked": "",
+    "two leaders told of one tick": "the second in vain",
+    "a schedule ticked on under another leader": "from where the last one's ticks had come",
+    "ticks that were missed are made up for": "one after the other",
+    "a schedule was put again as it was": "and ticks on",
+    "a subscription moved to another node": "the lease of the one before it was over, or given up",
+    "a subscription was taken that another node has": "it asked too late, and got nothing",
+    "a subscription was given back for another node": "which it is meant for",
+    "a receiver wanted no more": "and the subscription rests",
+    **{f"a receiver answers: {kind}": "" for kind in ANSWERS},
+    "PutBinding took effect": "",
+    "DeleteBinding took effect": "",
+    "DeleteBinding was refused": "",
+    "PutSchedule took effect": "",
+    "DeleteSchedule took effect": "",
+    "DeleteSchedule was refused": "",
+    "PutSubscription took effect": "",
+    "DeleteSubscription took effect": "",
+    "DeleteSubscription was refused": "",
+    "DisableSubscription took effect": "",
+    "TakeSubscriptions took effect": "",
     # Events.
     "history was trimmed": "and the rest is whole",
     "a history was off": "and is so from a mark on",

@@ -15,7 +15,7 @@ from simulation.checks import Taken, Violation
 from simulation.clients import History, NotKnown, Read, Request
 from simulation.oracle import Effect, Oracle, key_of
 from statemachine import commands as c
-from statemachine.outcomes import Claimed, Outcome
+from statemachine.outcomes import Claimed, Enqueued, Outcome
 
 
 class Verdict:
@@ -29,6 +29,7 @@ class Verdict:
         self._oracle = oracle
         self._taken, self._term = taken, term
         self.lost: list[Request] = []  # Accepted, and gone with a leader.
+        self.copied: list[Request] = []  # To several queues, and the client has not heard of it.
         self._effects: dict[bytes, list[Effect]] = defaultdict(list)
         for effect in oracle.effects:
             self._effects[key_of(effect.command)].append(effect)
@@ -50,6 +51,7 @@ class Verdict:
             if isinstance(answer, Accepted):
                 self._was_taken(request)
             if isinstance(answer, NotKnown | Accepted):
+                self._may_be_copied(request)
                 continue
             same = [
                 effect
@@ -63,6 +65,11 @@ class Verdict:
                 )
             if len(same) == 1:
                 self._index_of[request.number] = same[0].index
+
+    def _may_be_copied(self, request: Request) -> None:
+        for effect in self._effects.get(key_of(request.command), ()):
+            if isinstance(effect.outcome, Enqueued) and effect.outcome.routed:
+                self.copied.append(request)
 
     def _was_taken(self, request: Request) -> None:
         """It may be lost, but only with the leader that had it when this was told."""

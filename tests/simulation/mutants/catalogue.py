@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 
 from simulation.mutants import (
+    arrangements,
     elections,
     features,
     logs,
@@ -26,6 +27,7 @@ MUTANTS: dict[str, Mutant] = {
         nodes.MUTANTS,
         queues.MUTANTS,
         features.MUTANTS,
+        arrangements.MUTANTS,
         settling.MUTANTS,
     )
 }

@@ -1,0 +1,131 @@
+"""What stands until it is taken away: bindings, schedules and subscriptions, made at random.
+
+One client makes and removes them, beside those that put and claim. What it makes is mostly
+about queues of its own, so that the other clients find their messages.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from raftq.replica.ticks import next_tick
+from simulation.making import ACCOUNT, Maker
+from simulation.plan import Workload
+from statemachine import commands as c
+
+COPIES, TICKS, HOOKED = "copies", "ticks", "hooked"
+URL = "http://receiver.example/"
+NAMES = 3  # Of schedules, and of a queue's subscriptions.
+PERIODS_MS = {"* * * * * *": 1_000, "*/2 * * * * *": 2_000}
+"""Cron expressions, and how far apart their ticks are; the first is at a multiple of that."""
+
+MATCHES: tuple[tuple[c.HeaderMatch, ...], ...] = (
+    (c.HeaderMatch("kind", ("a",)),),
+    (c.HeaderMatch("KIND", (), ("a",)),),
+    (c.HeaderMatch("kind", ("b", "c")), c.HeaderMatch("size", ("10",))),
+    (c.HeaderMatch("size", (), ("1", "2")),),
+    (),
+)
+
+
+class Standing(Maker):
+    """One client's commands."""
+
+    def __init__(
+        self, chance: random.Random, workload: Workload, number: Callable[[], int]
+    ) -> None:
+        super().__init__(chance, workload, number)
+        self._bound: list[c.PutBinding] = []
+        self._scheduled: dict[str, c.PutSchedule] = {}
+
+    def command(self, kind: str, stamp_ms: int) -> c.Command:
+        """See ``Maker``."""
+        match kind:
+            case "bind":
+                return self._bind()
+            case "unbind":
+                return self._unbind()
+            case "schedule":
+                return self._schedule(stamp_ms)
+            case "unschedule":
+                return c.DeleteSchedule(ACCOUNT, self._name("s"))
+            case "subscribe":
+                return self._subscribe()
+            case "unsubscribe":
+                return self._unsubscribe()
+            case "unhook":
+                return c.DeleteQueue(ACCOUNT, HOOKED)
+            case _:
+                return replace(self._put("put"), queue=HOOKED)
+
+    def any_queue(self) -> str:
+        """Also those of its own."""
+        return self._chance.choice((COPIES, TICKS, HOOKED, self.queue()))
+
+    def _name(self, letter: str) -> str:
+        return f"{letter}{self._chance.randrange(NAMES)}"
+
+    def _bind(self) -> c.PutBinding:
+        chance, queue = self._chance, self.queue()
+        target = chance.choice((COPIES, HOOKED, self.queue(), self.queue(), queue))
+        match = chance.choice(MATCHES)
+        command = c.PutBinding(ACCOUNT, queue, target, match, any_of=chance.random() < 0.5)
+        self._bound.append(command)
+        return command
+
+    def _unbind(self) -> c.DeleteBinding:
+        if not self._bound:
+            return c.DeleteBinding(ACCOUNT, self.queue(), COPIES)
+        gone = self._bound.pop(self._chance.randrange(len(self._bound)))
+        return c.DeleteBinding(ACCOUNT, gone.queue, gone.target)
+
+    def _schedule(self, stamp_ms: int) -> c.PutSchedule:
+        """A new one, another one under the same name, or seldom the very same."""
+        chance, name = self._chance, self._name("s")
+        known = self._scheduled.get(name)
+        if known is not None and chance.random() < 0.4:
+            return replace(known, next_ms=next_tick(known.timing, stamp_ms))
+        missed = chance.choice(("all", "all", "once", "skip"))
+        ends_ms = stamp_ms + 1_500 if chance.random() < 0.2 else None
+        if chance.random() < 0.25:
+            cron = chance.choice([*PERIODS_MS])
+            timing = c.Timing(cron, end_ms=ends_ms, missed=missed)
+        else:
+            starts_ms = chance.choice((None, stamp_ms - 250, stamp_ms + 700))
+            every_ms = chance.choice((250, 600, 600, 1_500))
+            timing = c.Timing("", every_ms, "UTC", starts_ms, ends_ms, missed)
+        queue = chance.choice((TICKS, TICKS, HOOKED, self.queue()))
+        message = replace(self._message(), body=b"%d" % self._number())
+        next_ms = next_tick(timing, stamp_ms)
+        command = c.PutSchedule(ACCOUNT, name, queue, message, timing, next_ms)
+        self._scheduled[name] = command
+        return command
+
+    def _hooked(self) -> str:
+        return HOOKED if self._chance.random() < 0.75 else self.queue()
+
+    def _unsubscribe(self) -> c.Command:
+        """Now and then in the name of one that has been replaced, which is not to matter."""
+        names = (ACCOUNT, self._hooked(), self._name("h"))
+        if self._chance.random() < 0.6:
+            return c.DisableSubscription(*names, self._number(), "of another one")
+        return c.DeleteSubscription(*names)
+
+    def _subscribe(self) -> c.PutSubscription:
+        chance = self._chance
+        settings = c.SubscriptionSettings(
+            URL,
+            (),
+            lease_ms=chance.choice((700, 2_000)),
+            concurrency=chance.choice((1, 2, 5)),
+            timeout_ms=chance.choice((200, 1_000)),
+            retry_base_ms=50,
+            retry_max_ms=400,
+            attempts=chance.choice((2, 5, 20)),
+        )
+        secret, queue, name = b"secret %d" % self._number(), self._hooked(), self._name("h")
+        made = chance.random() < 0.5
+        return c.PutSubscription(ACCOUNT, queue, name, settings, secret, made)
