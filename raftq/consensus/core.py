@@ -40,12 +40,7 @@ from raftq.journal import Journal, LogEntry, TermFile
 
 FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
 NEVER = float("inf")
-
-_now: Callable[[], float]  # The clock of the core that is being called.
-
-
-def _engine_clock() -> float:
-    return _now()
+_UNREAD = bytes((Kind.NO_OP,))
 
 
 class _Refusing:
@@ -80,7 +75,6 @@ engine.createPoller = lambda _kind: _NoPoller()
 engine.Serializer = _NoSerializer
 engine.PIPE_NOTIFIER_ENABLED = False
 engine.pickle = _Refusing()
-engine.monotonicTime = _engine_clock
 
 
 class MemberNode(EngineNode):  # type: ignore[misc]  # the engine is untyped
@@ -140,7 +134,7 @@ class CoreLog(EngineJournal):  # type: ignore[misc]  # the engine is untyped
         if term is None:
             raise IndexError(index)
         # The engine reads index and term of a single entry, never its payload.
-        return LogEntry(bytes((Kind.NO_OP,)), index, term)
+        return LogEntry(_UNREAD, index, term)
 
     def add(self, payload: bytes, index: int, term: int) -> None:
         """Append one entry."""
@@ -303,9 +297,8 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
     def _enter(self, now: float | None = None) -> None:
         """Stop the engine's clock for one call: it reads it often, and must not disagree with
         itself, nor with the caller, when the process is held up in between."""
-        global _now
         at = self._monotonic() if now is None else now
-        _now = lambda: at  # noqa: E731  # A name of the module is what the engine reads.
+        engine.monotonicTime = lambda: at
 
     # What the engine calls, replaced.
 
@@ -338,12 +331,14 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
     @property
     def state(self) -> int:
         """FOLLOWER, CANDIDATE or LEADER."""
-        return int(self._SyncObj__raftState)
+        state: int = self._SyncObj__raftState
+        return state
 
     @property
     def term(self) -> int:
         """The current term, on disk."""
-        return int(self._SyncObj__raftCurrentTerm)
+        term: int = self._SyncObj__raftCurrentTerm
+        return term
 
     @property
     def voted_for(self) -> str | None:
@@ -360,12 +355,14 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
     @property
     def commit_index(self) -> int:
         """The highest entry known to be committed."""
-        return int(self._SyncObj__raftCommitIndex)
+        commit_index: int = self._SyncObj__raftCommitIndex
+        return commit_index
 
     @property
     def applied_index(self) -> int:
         """The highest entry applied."""
-        return int(self._SyncObj__raftLastApplied)
+        applied_index: int = self._SyncObj__raftLastApplied
+        return applied_index
 
     @property
     def others(self) -> list[str]:
@@ -378,12 +375,14 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
     @property
     def election_deadline(self) -> float:
         """When a follower stands; monotonic seconds."""
-        return float(self._SyncObj__raftElectionDeadline)
+        election_deadline: float = self._SyncObj__raftElectionDeadline
+        return election_deadline
 
     @property
     def heartbeat_deadline(self) -> float:
         """When a leader speaks next; monotonic seconds."""
-        return float(self._SyncObj__newAppendEntriesTime)
+        heartbeat_deadline: float = self._SyncObj__newAppendEntriesTime
+        return heartbeat_deadline
 
     @property
     def transfer_pending(self) -> bool:

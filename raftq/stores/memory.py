@@ -49,11 +49,12 @@ class Memory:
             return
         with self._committing:
             self.version += 1
+            views = list(self._views)
             for low, high in ranges:
                 for key in list(self._data.irange(low, high, (True, False))):
-                    self._set(key, None)
+                    self._set(key, None, views)
             for key, value in keys.items():
-                self._set(key, value)
+                self._set(key, value, views)
 
     def reader(self) -> _Committed:
         """See ``Store``."""
@@ -88,10 +89,10 @@ class Memory:
         keys: Iterator[bytes] = self._data.irange(low, high, (True, False))
         return keys
 
-    def _set(self, key: bytes, value: bytes | None) -> None:
-        if self._views:
+    def _set(self, key: bytes, value: bytes | None, views: list[_View]) -> None:
+        if views:
             former = self._data.get(key)
-            for view in self._views:
+            for view in views:
                 view.former.setdefault(key, former)
         if value is None:
             self._data.pop(key, None)

@@ -158,7 +158,7 @@ class Checks:
             self._listen(node, machine)
         self._fetches(node, seen)
         core, journal = replica.consensus.core, replica.journal
-        self._refuse(node, self._durability.watched(node))
+        self._refuse(node, self._durability.watched(node, journal))
         last, last_term = journal.last_index, journal.last_term
         if last != seen.last or last_term != seen.last_term:
             self._log_changed(node, journal, seen)
@@ -169,13 +169,14 @@ class Checks:
             if seen.state == LEADER:
                 leads_no_more(self.world, node, same_term=term == seen.term)
             seen.state, seen.term, seen.vote = state, term, vote
-        self._refuse(node, self._gate.watched(node, seen.commit) or self._echoes.watched(node))
-        if core.commit_index != seen.commit:
-            self._commit_moved(node, seen, core.commit_index)
+        wrong = self._gate.watched(node, seen.commit) or self._echoes.watched(node, state, term)
+        self._refuse(node, wrong)
+        if (commit := core.commit_index) != seen.commit:
+            self._commit_moved(node, seen, commit)
         if state == LEADER:
-            self._refuse(node, self._progress.watched(node))
-        if machine.applied_index != seen.applied:
-            self._applied_moved(node, seen, machine.applied_index)
+            self._refuse(node, self._progress.watched(node, core))
+        if (applied := machine.applied_index) != seen.applied:
+            self._applied_moved(node, seen, applied)
 
     # The log.
 
@@ -412,10 +413,10 @@ class Checks:
         if replica.snapshots_installed != seen.installed:
             seen.installed = replica.snapshots_installed
             self._echoes.installed(node)
-        manifest, applied = replica._fetching._manifest, replica.machine.applied_index
+        manifest = replica._fetching._manifest
         if manifest is seen.fetching:
             return
-        seen.fetching = manifest
+        seen.fetching, applied = manifest, replica.machine.applied_index
         if manifest is not None and manifest.index <= applied:
             self._broken(node, f"fetches a snapshot of {manifest.index}, has applied {applied}")
 

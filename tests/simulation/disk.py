@@ -56,7 +56,7 @@ class _Inode:
 
     def touch(self, start: int, end: int) -> None:
         numbers = range(start // SECTOR_BYTES, -(-end // SECTOR_BYTES))
-        blank = len(numbers) > 1 and not any(self.data[start:end])
+        blank = len(numbers) > 1 and not self.data[start:end].strip(b"\0")
         for number in numbers:
             whole = blank and start <= number * SECTOR_BYTES <= end - SECTOR_BYTES
             content = _BLANK if whole else self.sector(self.data, number)
@@ -68,11 +68,13 @@ class _Inode:
         if not (self.versions or self.sizes or self.lost):
             return
         before = self.durable
-        durable = bytearray(self.data)
-        for number in self.lost:
-            start = number * SECTOR_BYTES
-            durable[start : start + SECTOR_BYTES] = self.sector(before, number)
-        self.durable = bytes(durable[: len(self.data)])
+        self.durable = bytes(self.data)
+        if self.lost:
+            durable = bytearray(self.data)
+            for number in self.lost:
+                start = number * SECTOR_BYTES
+                durable[start : start + SECTOR_BYTES] = self.sector(before, number)
+            self.durable = bytes(durable[: len(self.data)])
         self.versions.clear()
         self.sizes.clear()
 

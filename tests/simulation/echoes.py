@@ -57,11 +57,10 @@ class Echoes:
         if manifest.index <= replica.machine.applied_index:
             replica.snapshot_offered(peer, member or "", offer.term, manifest)
 
-    def watched(self, node: Node) -> str | None:
+    def watched(self, node: Node, state: int, term: int) -> str | None:
         """A node has done something: what is wrong with what it would make of an echo."""
-        state = node.running.consensus.core.state
         if state == LEADER:
-            return self._leads(node)
+            return self._leads(node, term)
         if state == CANDIDATE:
             return self._stands(node)
         if node.name in self._appended:
@@ -80,10 +79,10 @@ class Echoes:
                 return f"would count in term {consensus.term} what {member} voted in {vote.term}"
         return None
 
-    def _leads(self, node: Node) -> str | None:
+    def _leads(self, node: Node, term: int) -> str | None:
         """A leader, of a term and of members, would count a reply: what is wrong with it."""
         consensus = node.running.consensus
-        moment = (node.life, consensus.term, *consensus.core.others)
+        moment = (node.life, term, consensus.core.others)
         if self._asked.get(node.name) == moment:
             return None
         self._asked[node.name] = moment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 
 
@@ -35,10 +36,11 @@ class Events:
         heapq.heappush(self._queue, (due_at, self._number, timer, callback))
         return timer
 
-    def step(self) -> bool:
-        """Let the next thing happen; False when nothing ever will."""
-        while self._queue:
-            due_at, _, timer, callback = heapq.heappop(self._queue)
+    def step(self, until: float = math.inf) -> bool:
+        """Let the next thing happen; False when nothing will until then."""
+        queue = self._queue
+        while queue and queue[0][0] <= until:
+            due_at, _, timer, callback = heapq.heappop(queue)
             if not timer.cancelled:
                 self.now = due_at
                 self.count_run += 1
@@ -49,14 +51,7 @@ class Events:
     def run(self, seconds: float, after: Callable[[], None] | None = None) -> None:
         """Let ``seconds`` pass; ``after`` is called after each thing that happens in them."""
         end = self.now + seconds
-        while (due_at := self.next_at()) is not None and due_at <= end:
-            self.step()
+        while self.step(end):
             if after is not None:
                 after()
         self.now = end
-
-    def next_at(self) -> float | None:
-        """When the next thing is due."""
-        while self._queue and self._queue[0][2].cancelled:
-            heapq.heappop(self._queue)
-        return self._queue[0][0] if self._queue else None

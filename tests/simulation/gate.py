@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from raftq.consensus.core import CANDIDATE
+from raftq.consensus.core import CANDIDATE, LEADER
 from raftq.consensus.messages import Append, AppendReply, RaftMessage, VoteReply
 from raftq.journal import Journal
 from simulation.node import Node
@@ -27,6 +27,7 @@ class Gate:
         self._handled: dict[str, RaftMessage] = {}  # By node: what has come and is being handled.
         self._votes: dict[Tenure, set[str]] = defaultdict(set)
         self._verified: dict[Tenure, int] = {}  # Up to where the log is the leader's.
+        self._looked_at: dict[str, tuple[object, ...]] = {}  # By node: what it vouched for.
 
     def begun(self, node: Node) -> None:
         """A life has begun: listen to what its core is handed."""
@@ -51,20 +52,26 @@ class Gate:
         """A node has done something: what is wrong with it. ``committed``: as it was before."""
         message = self._handled.pop(node.name, None)
         consensus = node.running.consensus
-        if consensus.is_leader:
+        core = consensus.core
+        if core.state == LEADER:
             return None
-        tenure = (node.name, node.life, consensus.term)
+        # Without a message nothing more is compared: only these can make it wrong.
+        stands = (node.life, core.term, consensus._following, consensus._vouched)
+        if message is None and stands == self._looked_at.get(node.name):
+            return None
+        self._looked_at[node.name] = stands
+        tenure = (node.name, node.life, core.term)
         verified = self._verified.get(tenure, 0)
-        if isinstance(message, Append) and message.term == consensus.term:
+        if isinstance(message, Append) and message.term == core.term:
             if _holds(node.running.journal, message):
                 verified = max(verified, message.prev_index + len(message.entries))
                 self._verified[tenure] = verified
-            if consensus.commit_index > max(committed, verified):
-                return f"commits {consensus.commit_index}, compared with its leader to {verified}"
+            if core.commit_index > max(committed, verified):
+                return f"commits {core.commit_index}, compared with its leader to {verified}"
         vouched = consensus._vouched
-        if vouched > verified and consensus._following[0] == consensus.term:
+        if vouched > verified and consensus._following[0] == core.term:
             # What is committed is in the log of every later leader.
-            verified = max(verified, consensus.commit_index)
+            verified = max(verified, core.commit_index)
             if vouched > verified:
                 return f"vouches for {vouched}, compared with its leader to {verified}"
         return None

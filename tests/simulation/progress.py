@@ -7,6 +7,7 @@ that SandTable, EuroSys 2024, found broken in the engine).
 
 from __future__ import annotations
 
+from raftq.consensus.core import Core
 from raftq.replica.identity import node_of
 from simulation.elections import Elections
 from simulation.node import Node
@@ -20,10 +21,18 @@ class Progress:
         self._world = world
         self._elections = elections
         self._match: dict[str, tuple[int, dict[str, int]]] = {}  # Leader to term, by member.
+        self._books: dict[str, tuple[object, ...]] = {}  # By node: as they were looked at last.
 
-    def watched(self, node: Node) -> str | None:
+    def watched(self, node: Node, core: Core) -> str | None:
         """A leader has done something: what is wrong with what it believes."""
-        core = node.running.consensus.core
+        match, following = core._SyncObj__raftMatchIndex, core._SyncObj__raftNextIndex
+        books = (node.life, core.term, core.others, match, following)
+        if books == self._books.get(node.name):
+            return None
+        self._books[node.name] = (*books[:3], {**match}, {**following})
+        return self._compared(node, core)
+
+    def _compared(self, node: Node, core: Core) -> str | None:
         term, before = self._match.get(node.running.self_id, (0, {}))
         if term != core.term:
             before = {}
