@@ -10,7 +10,7 @@ from __future__ import annotations
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.ports import Service
+from api.ports import Service, Status
 from api.problems import MEDIA_TYPE, Problem, from_status
 
 # A client may invent methods and paths; neither may become a new time series.
@@ -26,8 +26,8 @@ class Edge:
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._service = service
-        self._known = ("", "", "")
-        self._fixed: list[tuple[bytes, bytes]] = []
+        self._known: Status | None = None
+        self._own: list[tuple[bytes, bytes]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -64,21 +64,19 @@ class Edge:
 
     def _tags(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         status = self._service.status()
-        known = (status.node, status.zone, status.role)
-        if known != self._known:
-            self._known = known
-            names = (b"raftq-node", b"raftq-zone", b"raftq-role")
-            self._fixed = [(n, v.encode()) for n, v in zip(names, known, strict=True)]
-        tags = [
-            *self._fixed,
-            (b"raftq-applied-index", b"%d" % status.applied_index),
-            (b"raftq-staleness-ms", b"%d" % status.staleness_ms),
-        ]
+        if status is not self._known:  # It is the same one for all requests of a moment.
+            self._known = status
+            self._own = [
+                (b"raftq-node", status.node.encode()),
+                (b"raftq-zone", status.zone.encode()),
+                (b"raftq-role", status.role.encode()),
+                (b"raftq-applied-index", b"%d" % status.applied_index),
+                (b"raftq-staleness-ms", b"%d" % status.staleness_ms),
+            ]
         for name, value in scope["headers"]:
             if name == ZONE_HEADER:
-                tags += self._hint(value, status.zone)
-                break
-        return tags
+                return [*self._own, *self._hint(value, status.zone)]
+        return self._own
 
     def _hint(self, wanted: bytes, own: str) -> list[tuple[bytes, bytes]]:
         """For a client of another zone: who of its own it should ask."""

@@ -41,7 +41,7 @@ def claim(state: State, command: Claim) -> Outcome:
     claim_id = state.take_id()
     until_ms = _lease_end(state, queue, command.lease_ms)
     opened = _open(state, queue, claim_id, until_ms, taken.held, command.consumer)
-    _note(state, queue, events.CLAIMED, claim_id, opened, taken.held, until_ms=until_ms)
+    events.note_claim(state, queue, events.CLAIMED, claim_id, opened, taken.held, until_ms=until_ms)
     rates.count(state, queue, rates.CLAIMED, len(taken.held))
     return Claimed(claim_id, until_ms, tuple(taken.delivered))
 
@@ -96,7 +96,7 @@ def ack(state: State, command: Ack) -> Outcome:
     if queue is None or found is None:
         return stale.no_claim(state, queue, command.claim, command.ids)
     settled, lost = _settle(state, queue, command.claim, found, command.ids)
-    _note(state, queue, events.ACKED, command.claim, found, settled)
+    events.note_claim(state, queue, events.ACKED, command.claim, found, settled)
     queue.record.claimed -= len(settled)
     messages.leave(state, queue, settled)
     set_marks(queue.record, state.next_id)
@@ -113,7 +113,7 @@ def release(state: State, command: Release) -> Outcome:
         return stale.no_claim(state, queue, command.claim, command.ids)
     settled, lost = _settle(state, queue, command.claim, found, command.ids)
     until_ms = 0 if command.delay_ms is None else later(state.now_ms, command.delay_ms)
-    _note(
+    events.note_claim(
         state,
         queue,
         events.RELEASED,
@@ -136,7 +136,7 @@ def end_lease(state: State, queue: Queue, claim_id: int) -> None:
     assert found.until_ms <= state.now_ms, claim_id
     settled, _ = _settle(state, queue, claim_id, found, None)
     queue.record.tally.leases_ended += 1
-    _note(state, queue, events.LEASE_ENDED, claim_id, found, settled)
+    events.note_claim(state, queue, events.LEASE_ENDED, claim_id, found, settled)
     giving_back.give_back(state, queue, settled, giving_back.LEASE_ENDED)
 
 
@@ -174,7 +174,9 @@ def _extend(
         _sift(state, queue, claim_record)
     _write(state, queue, claim_id, claim_record)
     held = claim_record.messages
-    _note(state, queue, events.EXTENDED, claim_id, claim_record, held, until_ms=until_ms)
+    events.note_claim(
+        state, queue, events.EXTENDED, claim_id, claim_record, held, until_ms=until_ms
+    )
 
 
 def _split(
@@ -196,7 +198,7 @@ def _split(
     claim_id = state.take_id()
     queue.record.claimed -= len(moved)
     opened = _open(state, queue, claim_id, until_ms, moved, claim_record.consumer)
-    _note(state, queue, events.EXTENDED, claim_id, opened, moved, until_ms=until_ms)
+    events.note_claim(state, queue, events.EXTENDED, claim_id, opened, moved, until_ms=until_ms)
     return Extended(until_ms, claim_id, lost, why)
 
 
@@ -298,28 +300,3 @@ def _sift(state: State, queue: Queue, claim_record: ClaimRecord) -> None:
         else:
             left.append(held)
     claim_record.messages = left
-
-
-def _note(
-    state: State,
-    queue: Queue,
-    kind: int,
-    claim_id: int,
-    claim_record: ClaimRecord,
-    messages_held: list[Held],
-    *,
-    until_ms: int = 0,
-    reason: str = "",
-) -> None:
-    """So it is with these messages of the claim; nothing is said of none."""
-    if messages_held:
-        events.note(
-            state,
-            queue,
-            kind,
-            events.held(messages_held),
-            claim=claim_id,
-            consumer=claim_record.consumer,
-            until_ms=until_ms,
-            reason=reason,
-        )

@@ -23,7 +23,7 @@ from struct import Struct
 from statemachine import deadlines, keys, records
 from statemachine.commands import MessageId, QueueSettings
 from statemachine.deadlines import later
-from statemachine.records import FOR_EVER, EventRecord, Held, History, Stretch
+from statemachine.records import FOR_EVER, ClaimRecord, EventRecord, Held, History, Stretch
 from statemachine.settings import Effective, effective
 from statemachine.state import Account, Queue, State
 from statemachine.timers import HISTORY, Timer
@@ -75,6 +75,9 @@ ROW_BYTES = 21  # Of the key.
 Message = tuple[MessageId, int]
 """A message and how often it was delivered; 0 if it was not, or that is not known here."""
 
+_Said = tuple[str, int, str, bytes, int, str, str, int]
+"""The members of an ``EventRecord`` from ``node`` on: they are encoded without making one."""
+
 _NOTHING_SET = QueueSettings()
 _RUN = Struct(">10sII")  # The first id, how many, deliveries.
 
@@ -83,35 +86,42 @@ def note(
     state: State,
     queue: Queue,
     kind: int,
-    messages: Sequence[Message] = (),
+    messages: bytes = b"",
     *,
     claim: int = 0,
     consumer: str = "",
     until_ms: int = 0,
     reason: str = "",
-    target: str = "",
     count: int = 0,
 ) -> None:
-    """This happened in the queue. The queue's record is to be written."""
+    """This happened in the queue, to messages in ``runs``. Its record is to be written."""
     if state.gathered:
         note_gathered(state)
-    _note(
-        state,
-        queue,
-        EventRecord(
-            kind,
-            state.now_ms,
-            state.machine.term,
-            state.node,
-            claim,
-            consumer,
-            runs(messages),
-            until_ms,
-            reason,
-            target,
-            count,
-        ),
-    )
+    _note(state, queue, kind, state.node, claim, consumer, messages, until_ms, reason, "", count)
+
+
+def note_claim(
+    state: State,
+    queue: Queue,
+    kind: int,
+    claim: int,
+    claim_record: ClaimRecord,
+    messages: Sequence[Held],
+    *,
+    until_ms: int = 0,
+    reason: str = "",
+) -> None:
+    """So it is with these messages of the claim; nothing is said of none."""
+    if not messages:
+        return
+    if state.gathered:
+        note_gathered(state)
+    if len(messages) == 1:  # Most claims are of one.
+        found = _RUN.pack(messages[0].id, 1, messages[0].deliveries)
+    else:
+        found = runs([(one.id, one.deliveries) for one in messages])
+    consumer = claim_record.consumer
+    _note(state, queue, kind, state.node, claim, consumer, found, until_ms, reason, "", 0)
 
 
 def gather(
@@ -149,21 +159,7 @@ def note_gathered(state: State) -> None:
     gathered, state.gathered = state.gathered, {}
     for (queue, kind, node, reason, target), messages in gathered.items():
         if messages:
-            event = EventRecord(
-                kind,
-                state.now_ms,
-                state.machine.term,
-                node,
-                messages=runs(messages),
-                reason=reason,
-                target=target,
-            )
-            _note(state, queue, event)
-
-
-def held(messages: Iterable[Held]) -> list[Message]:
-    """What a claim holds, for ``note``."""
-    return [(one.id, one.deliveries) for one in messages]
+            _note(state, queue, kind, node, 0, "", runs(messages), 0, reason, target, 0)
 
 
 def purged(state: State, queue: Queue, count: int) -> None:
@@ -183,9 +179,8 @@ def queue_deleted(state: State, queue: Queue) -> None:
     note_gathered(state)
     _forget(state, queue.record.history, len(queue.record.history.stretches))
     account, name = queue.account, queue.names[1]
-    event = EventRecord(QUEUE_DELETED, state.now_ms, state.machine.term, state.node, target=name)
     history, kept = account.record.history, effective(_NOTHING_SET, account.record.defaults)
-    _append(state, history, kept, event)
+    _append(state, history, kept, QUEUE_DELETED, state.node, 0, "", b"", 0, "", name, 0)
     if not history.due_ms:
         _set_account_timer(state, account.key[1:], history, kept)
     state.noted[queue.names[0], ""] = None
@@ -220,10 +215,8 @@ def forget_aged(state: State, queue: Queue) -> int:
     return _due_ms(history, kept)
 
 
-def runs(messages: Sequence[Message]) -> bytes:
+def runs(messages: Iterable[Message]) -> bytes:
     """Messages, adjacent ones together."""
-    if len(messages) == 1:  # Most events are about one.
-        return _RUN.pack(messages[0][0], 1, messages[0][1])
     parts: list[bytes] = []
     first, count, expected, delivered = b"", 0, 0, 0
     for message_id, deliveries in messages:
@@ -262,35 +255,35 @@ def deliveries_of(event: EventRecord, message_id: MessageId) -> int | None:
     return None
 
 
-def _note(state: State, queue: Queue, event: EventRecord) -> None:
+def _note(state: State, queue: Queue, kind: int, *said: *_Said) -> None:
     history = queue.record.history
     was_empty = not history.stretches
-    _append(state, history, queue.in_force(), event)
+    _append(state, history, queue.in_force(), kind, *said)
     state.noted[queue.names] = None
     if was_empty:
         _set_timer(state, queue)
 
 
-def _append(state: State, history: History, kept: Effective, event: EventRecord) -> None:
-    index, ordinal = state.machine.index, state.next_event
+def _append(state: State, history: History, kept: Effective, kind: int, *said: *_Said) -> None:
+    machine, now_ms, ordinal = state.machine, state.now_ms, state.next_event
+    index = machine.index
     state.next_event = ordinal + 1
     if not kept.keeps_history():
         _forget(state, history, len(history.stretches))
         history.gone_index, history.gone_ordinal = index, ordinal
         return
-    data = records.encode(event)
+    data = records.encode((kind, now_ms, machine.term, *said))
     state.kv.put(keys.event(history.number, index, ordinal), data)
-    stretch = history.stretches[-1] if history.stretches else None
     size = len(data) + ROW_BYTES
-    if stretch is None or _is_full(stretch, kept, event.time_ms, index, size):
+    stretch = history.stretches[-1] if history.stretches else None
+    if stretch is None or _is_full(stretch, kept, now_ms, index, size):
         if stretch is not None:
             _trim(state, history, kept, kept.history_bytes - kept.history_bytes // STRETCHES)
-        stretch = Stretch(index, event.time_ms, index, ordinal, event.time_ms)
+        stretch = Stretch(index, now_ms, index, ordinal, now_ms)
         history.stretches.append(stretch)
     stretch.bytes += size
     history.bytes += size
-    stretch.last_index, stretch.last_ordinal = index, ordinal
-    stretch.last_ms = event.time_ms
+    stretch.last_index, stretch.last_ordinal, stretch.last_ms = index, ordinal, now_ms
 
 
 def _is_full(stretch: Stretch, kept: Effective, now_ms: int, index: int, size: int) -> bool:

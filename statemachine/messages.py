@@ -36,7 +36,6 @@ from statemachine.keys import LANE_MASK
 from statemachine.outcomes import Deleted, Enqueued, Outcome
 from statemachine.queues import no_queue, open_queue
 from statemachine.records import FOR_EVER, TIMED, Held
-from statemachine.settings import Effective
 from statemachine.state import Fresh, Lane, Queue, State
 
 _GROUPED = keys.GROUPED >> 8
@@ -55,9 +54,8 @@ def enqueue(state: State, command: Enqueue) -> Outcome:
 def enqueue_into(state: State, queue: Queue, messages: Sequence[NewMessage]) -> Enqueued:
     """Put messages into this very queue, whatever it is bound to."""
     state.touch_queue(queue)
-    in_force, lanes_by_kind, woken = queue.in_force(), queue.lanes_by_kind, state.woken
+    in_force, lanes_by_kind, now_ms = queue.in_force(), queue.lanes_by_kind, state.now_ms
     ids: list[MessageId] = []
-    new: list[events.Message] = []
     duplicates: list[int] = []
     for message in messages:
         if message.dedup_id and (earlier := dedup.find(state, queue, message.dedup_id)):
@@ -66,36 +64,30 @@ def enqueue_into(state: State, queue: Queue, messages: Sequence[NewMessage]) -> 
             continue
         delay_ms = message.delay_ms
         if delay_ms is None:
-            delay_ms = _delay_ms(message, in_force, state.now_ms)
+            at_ms = message.not_before_ms
+            delay_ms = in_force.delay_ms if at_ms is None else at_ms - now_ms
         ttl_ms = in_force.ttl_ms if message.ttl_ms is None else message.ttl_ms
-        expires_ms = later(state.now_ms, ttl_ms) if ttl_ms else FOR_EVER
+        expires_ms = later(now_ms, ttl_ms) if ttl_ms else FOR_EVER
         lane = lanes_by_kind.get((message.priority, message.zone))
         if lane is None:
             lane = lanes.open_lane(state, queue, message.priority, message.zone)
         lane.record.stored += 1
         if not lane.dirty:
             state.touch_lane(lane)
-        is_ready = delay_ms <= 0
         if message.group:
-            message_id, is_ready = _join(state, queue, lane, message, expires_ms, delay_ms)
-        elif is_ready:
+            message_id = _join(state, queue, lane, message, expires_ms, delay_ms)
+        elif delay_ms <= 0:
             message_id = _append(state, queue, lane, message, expires_ms)
         else:
             message_id = _park(state, queue, lane, message, expires_ms, delay_ms)
         ids.append(message_id)
-        new.append((message_id, 0))
         if message.dedup_id:
             dedup.remember(state, queue, message.dedup_id, message_id)
-        if is_ready:
-            woken[lane] = woken.get(lane, 0) + 1
+    again = dict.fromkeys(duplicates)
+    new = [one for at, one in enumerate(ids) if at not in again] if again else ids
     rates.count(state, queue, rates.ENQUEUED, len(new))
-    events.gather(state, queue, events.ENQUEUED, new)
+    events.gather(state, queue, events.ENQUEUED, [(one, 0) for one in new])
     return Enqueued(tuple(ids), tuple(duplicates))
-
-
-def _delay_ms(message: NewMessage, in_force: Effective, now_ms: int) -> int:
-    at_ms = message.not_before_ms
-    return in_force.delay_ms if at_ms is None else at_ms - now_ms
 
 
 def leave(state: State, queue: Queue, gone: Iterable[Held]) -> bool:
@@ -146,7 +138,7 @@ def delete_messages(state: State, command: DeleteMessages) -> Outcome:
     if deleted:
         fresh.settle_gaps(state, queue)
         state.touch_queue(queue)
-        events.note(state, queue, events.DELETED, deleted)
+        events.note(state, queue, events.DELETED, events.runs(deleted))
     return Deleted(len(deleted))
 
 
@@ -216,24 +208,25 @@ def take_returned(state: State, queue: Queue, message_id: MessageId, expires_ms:
 def _append(
     state: State, queue: Queue, lane: Lane, message: NewMessage, expires_ms: int
 ) -> MessageId:
-    record = lane.record
-    if record.ready == record.returned:
-        record.expiry_high_ms = 0  # Nothing is ahead of it.
-    timed = expires_ms < record.expiry_high_ms
+    record, of_queue = lane.record, queue.record
+    # With nothing ahead of it, it may end before what was ahead.
+    timed = expires_ms < record.expiry_high_ms and record.ready != record.returned
     message_id = keys.message_id(state.take_id(), lane.number)
     if timed:
         deadlines.put(state, queue, expires_ms, EXPIRY, message_id)
     else:
         record.expiry_high_ms = expires_ms
-        if expires_ms < queue.record.due_ms:
+        if expires_ms < of_queue.due_ms:
             deadlines.set_timer(state, queue, expires_ms)
     data = records.encode_message(message, TIMED if timed else 0, expires_ms, state.now_ms)
     state.kv.put(queue.messages + message_id, data)
     size = len(message.body)
-    queue.record.bytes += size
+    of_queue.bytes += size
     record.ready += 1
-    queue.record.ready += 1
+    of_queue.ready += 1
     fresh.append(state, lane, (message_id, expires_ms, size, timed, data))
+    woken = state.woken
+    woken[lane] = woken.get(lane, 0) + 1
     return message_id
 
 
@@ -258,8 +251,7 @@ def _join(
     message: NewMessage,
     expires_ms: int,
     delay_ms: int,
-) -> tuple[MessageId, bool]:
-    """A message of a group; whether it is ready."""
+) -> MessageId:
     message_id = keys.message_id(state.take_id(), lane.number | keys.GROUPED)
     _store(state, queue, message_id, message, expires_ms)
     is_first = groups.join(state, queue, message.group, message_id)
@@ -267,10 +259,10 @@ def _join(
         _delay(state, queue, message_id, delay_ms, expires_ms, deliveries=0)
     elif is_first:
         _return(state, queue, message_id, expires_ms, deliveries=0, error="")
-        return message_id, True
+        state.wake(lane)
     else:
         _block(state, queue, message_id, expires_ms)
-    return message_id, False
+    return message_id
 
 
 def _store(

@@ -406,8 +406,9 @@ def encode_message(message: NewMessage, flags: int, expires_ms: int, enqueued_ms
             )
         )
     else:
-        meta = _plain(message.content_type, message.zone, message.priority)
-    return b"".join((_HEADER.pack(flags, expires_ms, enqueued_ms, len(meta)), meta, message.body))
+        kind = (message.content_type, message.zone, message.priority)
+        meta = _plain_meta.get(kind) or _plain(*kind)
+    return _HEADER.pack(flags, expires_ms, enqueued_ms, len(meta)) + meta + message.body
 
 
 def decode_message(record: bytes) -> StoredMessage:
@@ -476,10 +477,8 @@ def _from_hex(text: str, digits: int) -> bytes | None:
 
 def _plain(content_type: str, zone: str, priority: int) -> bytes:
     """Meta data without headers: few different ones, encoded once."""
-    meta = _plain_meta.get((content_type, zone, priority))
-    if meta is None:
-        if len(_plain_meta) >= PLAIN_META_MAX:
-            _plain_meta.clear()
-        meta = _encoder.encode(Meta(content_type, (), zone, priority))
-        _plain_meta[content_type, zone, priority] = meta
+    if len(_plain_meta) >= PLAIN_META_MAX:
+        _plain_meta.clear()
+    meta = _encoder.encode(Meta(content_type, (), zone, priority))
+    _plain_meta[content_type, zone, priority] = meta
     return meta

@@ -138,9 +138,8 @@ def new_message(
     priority: int,
     group: str | None,
     limits: Limits,
-    *,
-    not_before_ms: int | None = None,
-    dedup_id: str | None = None,
+    not_before_ms: int | None,
+    dedup_id: str | None,
     content_encoding: str = "",
 ) -> NewMessage:
     """A checked message for the state machine."""
@@ -160,12 +159,11 @@ def new_message(
         None if delay_s is None else parameters.milliseconds(delay_s, most_ms, "delay"),
         zone,
         parameters.priority(priority) if priority else 0,
-        parameters.group(group),
-        dedup_id=""
-        if dedup_id is None
-        else checked_text(dedup_id, DEDUP_ID_LENGTH_MAX, "dedup_id"),
-        not_before_ms=not_before_ms,
-        content_encoding=content_encoding,
+        "" if group is None else parameters.group(group),
+        "" if dedup_id is None else checked_text(dedup_id, DEDUP_ID_LENGTH_MAX, "dedup_id"),
+        not_before_ms,
+        None,
+        content_encoding,
     )
 
 

@@ -221,13 +221,8 @@ def _must_persist(
     service: Service, account: str, queue: str, given: Sequence[MessageToPut | PutQuery]
 ) -> bool:
     """Whether any message is to be durable before it is answered for."""
-    for one in given:
-        wish = one.persistent
-        if wish is None:
-            wish = service.in_force(account, queue).persistent
-        if wish:
-            return True
-    return False
+    wishes = {one.persistent for one in given}
+    return True in wishes or (None in wishes and service.in_force(account, queue).persistent)
 
 
 def no_message(text: str) -> Problem:
@@ -248,8 +243,6 @@ def new_messages(call: Call, given: list[MessageToPut]) -> tuple[NewMessage, ...
         raise too_many(call.service.limits)
     if not given:
         raise Problem("invalid_request", "messages must not be empty", field="messages")
-    if len(given) == 1:
-        return (checked(call, given[0], call.home),)
     return tuple([checked(call, message, call.home) for message in given])
 
 
@@ -265,7 +258,6 @@ def too_many(limits: Limits) -> Problem:
 
 def checked(call: Call, message: MessageToPut, home: str) -> NewMessage:
     """A message of JSON for the state machine; ``home`` is its zone if it names none."""
-    limits = call.service.limits
     return new_message(
         bytes(message.body),
         JSON,
@@ -275,9 +267,9 @@ def checked(call: Call, message: MessageToPut, home: str) -> NewMessage:
         home if message.zone is None else parameters.name(message.zone, "zone"),
         message.priority,
         message.group,
-        limits,
-        not_before_ms=_not_before_ms(call, message),
-        dedup_id=message.dedup_id,
+        call.service.limits,
+        None if message.not_before is None else _not_before_ms(call, message),
+        message.dedup_id,
     )
 
 
@@ -325,7 +317,6 @@ def _looks_like_batch(data: bytes) -> bool:
 
 
 def _from_raw(call: Call, query: PutQuery, data: bytes) -> NewMessage:
-    limits = call.service.limits
     return new_message(
         data,
         envelopes.checked_content_type(call.content_type),
@@ -335,10 +326,10 @@ def _from_raw(call: Call, query: PutQuery, data: bytes) -> NewMessage:
         parameters.zone(query.zone, call.home),
         query.priority,
         query.group,
-        limits,
-        not_before_ms=_not_before_ms(call, query),
-        dedup_id=query.dedup_id,
-        content_encoding=envelopes.checked_content_encoding(call.content_encoding),
+        call.service.limits,
+        _not_before_ms(call, query),
+        query.dedup_id,
+        envelopes.checked_content_encoding(call.content_encoding),
     )
 
 

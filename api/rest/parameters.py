@@ -74,10 +74,8 @@ def priority(value: int) -> int:
     return in_range(value, 0, PRIORITY_MAX, "priority")
 
 
-def group(value: str | None) -> str:
-    """A group's name: any text, but not too long; empty when none is given."""
-    if value is None:
-        return ""
+def group(value: str) -> str:
+    """A group's name: any text, but not too long."""
     if not 0 < len(value.encode()) <= GROUP_BYTES_MAX:
         raise Problem(
             "out_of_range",

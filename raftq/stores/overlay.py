@@ -1,9 +1,10 @@
 """A round's pending writes, laid over what is committed.
 
 The state machine lives on these calls, so their costs are the design: a put is
-a dict write and, for a new key, an append or ``insort`` into the sorted list of
-its first byte (keys mostly arrive ascending within a key space); a get of a
-pending key is one lookup; a scan merges the two orders as it goes.
+a dict write and, for a new key, an append; a get of a pending key is one lookup.
+Only what asks for an order brings new keys into one, by an append or ``insort``
+into the sorted list of their first byte (they mostly arrive ascending within a
+key space); a scan merges the two orders as it goes. Most rounds never ask.
 
 A range delete takes the round's own keys out at once and is remembered as a
 range for the committed ones. So the order within a round reduces to: first the
@@ -29,6 +30,7 @@ class Overlay:
     def __init__(self, base: Reader) -> None:
         self._base = base
         self._pending: dict[bytes, bytes | None] = {}
+        self._new: list[bytes] = []  # Pending keys that are not sorted yet.
         self._sorted: dict[bytes, list[bytes]] = {}
         self._ranges: list[Range] = []  # Disjoint, ascending.
 
@@ -43,13 +45,13 @@ class Overlay:
     def put(self, key: bytes, value: bytes) -> None:
         """See ``KV``."""
         if key not in self._pending:
-            self._place(key)
+            self._new.append(key)
         self._pending[key] = value
 
     def delete(self, key: bytes) -> None:
         """See ``KV``."""
         if key not in self._pending:
-            self._place(key)
+            self._new.append(key)
         self._pending[key] = None
 
     def delete_range(self, low: bytes, high: bytes) -> None:
@@ -77,20 +79,22 @@ class Overlay:
         """What the round wrote, ranges before keys; the overlay is empty afterwards."""
         taken = self._ranges, self._pending
         self._ranges, self._pending = [], {}
+        self._new.clear()
         self._sorted.clear()
         return taken
 
-    def _place(self, key: bytes) -> None:
-        keys = self._sorted.get(key[:1])
-        if keys is None:
-            self._sorted[key[:1]] = [key]
-        elif not keys or keys[-1] < key:
-            keys.append(key)
-        else:
-            insort(keys, key)
+    def _sort(self) -> None:
+        for key in self._new:
+            keys = self._sorted.setdefault(key[:1], [])
+            if not keys or keys[-1] < key:
+                keys.append(key)
+            else:
+                insort(keys, key)
+        self._new.clear()
 
     def _buckets(self, low: bytes, high: bytes) -> list[list[bytes]]:
         """The sorted lists that may hold keys of the range, in order."""
+        self._sort()
         first = low[:1]
         if first and high.startswith(first):
             keys = self._sorted.get(first)

@@ -5,10 +5,13 @@ now and then is restarted from its store. The other begins every entry as a new
 machine over its store, so that nothing it knows can come from a cache, and ends
 every round after one entry. Both must answer alike, and whenever both have ended a
 round their stores must hold the same bytes.
+
+``make test`` plays a fixed draw of them; ``RAFTQ_HISTORIES=1000`` plays so many others.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -43,6 +46,8 @@ from statemachine.machine import BatchResult, Machine
 from statemachine.outcomes import Outcome, Reason, Refused, SessionOpened, Swept
 from statemachine.sessions import IDLE_MAX_MS
 from told import about, seen, told
+
+MORE = int(os.environ.get("RAFTQ_HISTORIES", "0"))
 
 Names = tuple[str, str]
 ACCOUNTS = st.sampled_from(["a", "b\x00"])
@@ -841,11 +846,12 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
+    max_examples=MORE or 120,
+    derandomize=not MORE,
     # Without shrinking, which takes minutes for little: what failed is printed step by step with
     # the blob that reproduces it, comes first in the next run, and is shrunk where one asks for it.
     phases=[phase for phase in Phase if phase is not Phase.shrink],
     print_blob=True,
-    max_examples=120,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
