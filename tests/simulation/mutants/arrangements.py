@@ -8,13 +8,13 @@ from api.webhooks.runner import Runner
 from raftq.replica import schedules as proposing
 from raftq.replica import ticks
 from simulation.mutants.damage import Edit, Mutant, mutant
-from statemachine import bindings, hooks, queues, schedules, subscriptions
+from statemachine import bindings, filters, hooks, queues, schedules, subscriptions
 
 MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "copy-to-the-first-only",
         "A message that several bindings match goes to one of their targets.",
-        Edit(bindings, "_targets", "if _matches(one, headers)]", "if _matches(one, headers)][:1]"),
+        Edit(bindings, "_targets", "any_of=one.any_of)]", "any_of=one.any_of)][:1]"),
     ),
     mutant(
         "unmatched-is-dropped",
@@ -39,17 +39,17 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "any-means-all",
         "A binding of which one header has to match wants all of them.",
-        Edit(bindings, "_matches", "any(tests) if binding.any_of else", "False and"),
+        Edit(filters, "has", "any(tests) if any_of else all(tests)", "all(tests)"),
     ),
     mutant(
         "prefix-means-value",
         "A header that begins as it should has to be just that.",
-        Edit(bindings, "_has", "value.startswith(match.prefixes)", "value in match.prefixes"),
+        Edit(filters, "_has", "value.startswith(match.prefixes)", "value in match.prefixes"),
     ),
     mutant(
         "header-by-its-case",
         "A header's name matches only in the same case.",
-        Edit(bindings, "_lower", "name.lower() if name.isascii() else name", "name"),
+        Edit(filters, "_lower", "name.lower() if name.isascii() else name", "name"),
     ),
     mutant(
         "binding-forgotten-by-another",

@@ -209,6 +209,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "readiness-not-told",
         "Nobody is told that messages have become ready.",
         Edit(State, "wake", "self.woken.get(lane, 0) + 1", "0"),
-        Edit(messages, "enqueue_into", "woken.get(lane, 0) + 1", "0"),
+        Edit(messages, "_append", "woken.get(lane, 0) + 1", "0"),
     ),
 )

@@ -43,7 +43,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "not-before-ignored",
         "What is to wait until a time is ready as if no time were said.",
-        Edit(messages, "_delay_ms", "if at_ms is None", "if True"),
+        Edit(messages, "enqueue_into", "if at_ms is None", "if True"),
     ),
     # Duplicates.
     mutant(
@@ -112,7 +112,7 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             claims,
             "end_lease",
-            "_note(state, queue, events.LEASE_ENDED, claim_id, found, settled)",
+            "events.note_claim(state, queue, events.LEASE_ENDED, claim_id, found, settled)",
             "pass",
         ),
     ),
