@@ -844,6 +844,21 @@ class Histories(RuleBasedStateMachine):
         assert self.machine.next_due_ms() is None
 
 
+def test_dead_letters_come_in_the_order_of_their_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the zones of the first are kept, when there are more than a queue keeps apart."""
+    monkeypatch.setattr(sys.modules[__name__], "note", print)
+    history = Histories()
+    history.begin("windows")
+    zones = [("z1", 0), ("z3", 0), ("z2", 9)]
+    new = [c.NewMessage(b"", "x/y", zone=zone, priority=priority) for zone, priority in zones]
+    history.enqueue("plain", ("a", "q"), new)
+    history.claim("plain", ("a", "q"), 3, None, "", None)
+    history.settle("plain", 0, (0, "why", True))
+    dead = history.model.queues["a", "q.dead"].messages.values()
+    assert [message.zone for message in dead] == ["z2", "z1", ""]
+    history.teardown()
+
+
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
     max_examples=MORE or 120,

@@ -60,6 +60,7 @@ class Message:
     due_ms: int = 0
     deliveries: int = 0
     claim: int = 0
+    place: int = 0  # In the claim.
     zone: str = ""  # Empty also for what came from one zone too many.
     error: str = ""
     moment: int = 0  # What came earlier has a smaller one.
@@ -134,7 +135,9 @@ class Queue:
         return sorted(found, key=Message.age)
 
     def held(self, claim: int) -> list[Message]:
-        return [message for message in self.of("claimed") if message.claim == claim]
+        """What a claim holds, as it was given out or named."""
+        found = [message for message in self.of("claimed") if message.claim == claim]
+        return sorted(found, key=lambda message: message.place)
 
 
 @dataclass
@@ -488,8 +491,8 @@ class Model:
         self.all_claims.append((names, outcome.claim))
         assert outcome.until_ms == self.now_ms + lease_ms
         assert [given.id for given in outcome.messages] == [message.id for message in taken]
-        for message, given in zip(taken, outcome.messages, strict=True):
-            message.state, message.claim = "claimed", outcome.claim
+        for place, (message, given) in enumerate(zip(taken, outcome.messages, strict=True)):
+            message.state, message.claim, message.place = "claimed", outcome.claim, place
             queue.counts["claimed", self.now_ms] += 1
             self._note(queue, "claimed", message, outcome.claim)
             message.deliveries += 1
@@ -594,8 +597,8 @@ class Model:
             queue.claimed_at[outcome.claim] = self.moment
             self.all_claims.append((names, outcome.claim))
             queue.consumers[outcome.claim] = queue.consumers.get(command.claim, "")
-            for message in moved:
-                message.claim = outcome.claim
+            for place, message in enumerate(moved):
+                message.claim, message.place = outcome.claim, place
             self._note_extended(queue, outcome.claim)
         assert bool(outcome.claim) == bool(moved and held)
 
