@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 
+from cluster import until
 from loadtests.bench import exchanges, machine
 from loadtests.bench.client import HEAD_END
 from loadtests.bench.plan import Plan
@@ -14,7 +15,6 @@ from loadtests.bench.service import Service
 QUEUE = "quiet"
 BODY_BYTES = 32
 WAIT_S = 60.0
-PARKED_WITHIN_S = 30.0
 WAKE_WITHIN_S = 10.0
 LINGER_S = 0.5
 """Between the last claim that was parked and the time in which nothing happens."""
@@ -37,7 +37,9 @@ async def _measure(service: Service, plan: Plan) -> list[dict[str, object]]:
         for port in service.ports
     ]
     try:
-        await _until_parked(service, len(polls))
+        await asyncio.to_thread(
+            until, lambda: service.parked_polls() >= len(polls), "all claims wait", poll_s=0.1
+        )
         found.append(await _quiet(service, plan.parked, plan.parked_s))
         latencies_s = [await _wake(service.follower_port, woken) for _ in range(plan.wakes)]
     finally:
@@ -60,14 +62,6 @@ async def _quiet(service: Service, parked: int, seconds: float) -> dict[str, obj
         "server_cpu_s": round(used_s, 2),
         "server_cpu_share": round(used_s / seconds / len(service.pids), 4),
     }
-
-
-async def _until_parked(service: Service, polls: int) -> None:
-    end_s = time.monotonic() + PARKED_WITHIN_S
-    while (parked := service.parked_polls()) < polls:
-        if time.monotonic() > end_s:
-            raise TimeoutError(f"{parked} of {polls} claims wait after {PARKED_WITHIN_S:.0f} s")
-        await asyncio.sleep(0.1)
 
 
 async def _poll(port: int, woken: asyncio.Queue[float]) -> None:
