@@ -66,11 +66,7 @@ class Step:
         """Whether a message of a claim is to be released; one to be deleted is deleted."""
         self.left -= 1
         self.job.looked += 1
-        wanted = self.job.filter
-        if not (
-            filters.is_there(wanted, "claimed", held.deliveries)
-            and filters.suits(wanted, data, self.job.started_ms)
-        ):
+        if not self._is_meant(data, "claimed", held.deliveries):
             self.job.skipped += 1
             return False
         self._count()
@@ -100,14 +96,16 @@ class Step:
                 return None
         return state, deliveries
 
+    def _is_meant(self, data: bytes, state: MessageState, deliveries: int | None) -> bool:
+        wanted = self.job.filter
+        there = filters.is_there(wanted, state, deliveries)
+        return there and filters.suits(wanted, data, self.job.started_ms)
+
     def _meet(
         self, message_id: MessageId, data: bytes, state: MessageState, deliveries: int | None
     ) -> None:
         job = self.job
-        if not (
-            filters.is_there(job.filter, state, deliveries)
-            and filters.suits(job.filter, data, job.started_ms)
-        ):
+        if not self._is_meant(data, state, deliveries):
             job.skipped += 1
         elif state == "claimed":
             self._fail(message_id, "claimed")

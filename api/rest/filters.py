@@ -73,8 +73,8 @@ def shown(found: commands.Filter) -> Filter:
         group=found.group,
         priority=found.priority,
         zone=found.zone,
-        min_age=None if found.min_age_ms is None else parameters.seconds(found.min_age_ms),
-        max_age=None if found.max_age_ms is None else parameters.seconds(found.max_age_ms),
+        min_age=parameters.optional_seconds(found.min_age_ms),
+        max_age=parameters.optional_seconds(found.max_age_ms),
         min_deliveries=found.min_deliveries,
         state=found.state,
     )

@@ -19,12 +19,7 @@ from api.rest.parameters import NoQuery
 from api.rest.reads import ReadQuery
 from api.rest.requests import JSON, Call, decode, is_json
 from statemachine import outcomes, queries
-from statemachine.commands import (
-    DeleteMessages,
-    Enqueue,
-    NewMessage,
-    Purge,
-)
+from statemachine.commands import DeleteMessages, Enqueue, NewMessage, Purge
 from statemachine.outcomes import Deleted, Enqueued
 from statemachine.records import (
     StoredMessage,
@@ -277,8 +272,8 @@ def as_put(message: NewMessage) -> MessageToPut:
     """Inverse of ``checked``."""
     return MessageToPut(
         msgspec.Raw(message.body),
-        None if message.ttl_ms is None else parameters.seconds(message.ttl_ms),
-        None if message.delay_ms is None else parameters.seconds(message.delay_ms),
+        parameters.optional_seconds(message.ttl_ms),
+        parameters.optional_seconds(message.delay_ms),
         dict(message.headers),
         message.zone or None,
         message.priority,

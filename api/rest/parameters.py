@@ -144,6 +144,11 @@ def seconds(value_ms: int) -> float:
     return value_ms / 1000
 
 
+def optional_seconds(value_ms: int | None) -> float | None:
+    """The same, of a duration that may be left out."""
+    return None if value_ms is None else seconds(value_ms)
+
+
 def query(raw: bytes, kind: type[Q]) -> Q:
     """A query string as a struct; unknown and repeated parameters are refused by name."""
     values: dict[str, str] = {}
