@@ -41,12 +41,13 @@ def test_the_nearest_replica_and_what_crosses_are_known(cluster: Cluster) -> Non
     with cluster:
         cluster.start().wait_ready()
         until(lambda: cluster.leader() is cluster["n2"], "the best zone leads")
-        node = cluster["n1"]
+        node, near = cluster["n1"], cluster["n3"].api_url
+        until(lambda: node.get("/cluster", zone="c")["nearest"] == near, "n3 is known")
         put = node.request("POST", f"{QUEUE}/messages", {"body": 1}, headers={"Raftq-Zone": "c"})
-        assert put.headers["raftq-nearest"] == cluster["n3"].api_url
+        assert put.headers["raftq-nearest"] == near
         assert cluster["n3"].request("POST", f"{QUEUE}/claims", {"wait": 5}).status == 201
         view = node.get("/cluster", zone="c")
-        assert view["nearest"] == cluster["n3"].api_url
+        assert view["nearest"] == near
         assert [member["node"] for member in view["members"]] == ["n3", "n1", "n2"]
         until(
             lambda: sum(m["rtt_ms"] is not None for m in node.get("/cluster")["members"]) == 2,
