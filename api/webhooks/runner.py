@@ -30,6 +30,7 @@ from api.webhooks.targets import Rules
 from statemachine import hooks
 from statemachine.commands import SubscriptionName, TakeSubscriptions
 from statemachine.hooks import SubscriptionView
+from statemachine.outcomes import Outcome
 
 LEASE_S = 10.0
 MOVES_MAX = 1_000  # Subscriptions taken or given back in one command.
@@ -58,6 +59,7 @@ class Runner:
         self._couriers: dict[SubscriptionName, Courier] = {}
         self._tasks: dict[SubscriptionName, asyncio.Task[None]] = {}
         self._settling = asyncio.Lock()
+        self._asked: asyncio.Task[Outcome] | None = None
         self._stopping = False
         self._again = False
         self._waiting: anyio.CancelScope | None = None
@@ -93,10 +95,13 @@ class Runner:
             await asyncio.wait(tasks, timeout=GIVE_UP_S)
         with contextlib.suppress(Unavailable, OutcomeUnknown, TimeoutError):
             await self._be_no_runner()
+        if self._asked is not None:
+            self._asked.cancel()
 
     async def _be_no_runner(self) -> None:
         """Give up the lease, also one that was just being asked for."""
         async with asyncio.timeout(GIVE_UP_S), self._settling:
+            await self._answered()
             if self._node() in hooks.runners(self._service.reader()):
                 await self._take(0.0, (), (), GIVE_UP_S)
 
@@ -147,11 +152,23 @@ class Runner:
         drop: Iterable[SubscriptionName],
         timeout_s: float,
     ) -> None:
-        now_s = self._service.monotonic()
         command = TakeSubscriptions(self._node(), round(lease_s * 1000), tuple(take), tuple(drop))
         async with asyncio.timeout(timeout_s):
-            await propose(self._service, command)
+            await self._answered()
+            now_s = self._service.monotonic()
+            self._asked = asyncio.create_task(propose(self._service, command))
+            self._asked.add_done_callback(lambda one: one.cancelled() or one.exception())
+            await asyncio.shield(self._asked)
         self._renewed_at, self._valid_until = now_s, now_s + lease_s
+
+    async def _answered(self) -> None:
+        """Until it is known what became of the last that was asked for, however late.
+
+        What was only late would otherwise happen after what is asked for next: a lease that was
+        given up would be there again, of a node that has gone.
+        """
+        if self._asked is not None:
+            await asyncio.wait({self._asked})
 
     def _match(self) -> None:
         """Run what this node has, and nothing else."""

@@ -77,6 +77,7 @@ class _InFlight:
         self.waiting = waiting
         self.tell = any(one.early for one in waiting)
         self.patience_s = RESEND_S
+        self.sent = 0  # When, as a place in the order of all that was sent.
         self.send_again_at = 0.0
 
 
@@ -103,6 +104,7 @@ class Submitter:
         self._session = 0
         self._opening_since: float | None = None
         self._seq = 0
+        self._sent = 0
         self._last_batch_at = 0.0
         self._queue: deque[_Waiting] = deque()
         self._in_flight: dict[int, _InFlight] = {}
@@ -168,6 +170,7 @@ class Submitter:
         if flight is None:
             return  # A second copy of a batch that was answered by its first.
         self._in_flight_commands -= len(flight.waiting)
+        self._send_overtaken(flight)
         self._meter.committed(self._runtime.monotonic() - flight.since)
         lost = isinstance(outcomes[0], Refused) and outcomes[0].reason in (
             Reason.SESSION_EXPIRED,
@@ -240,7 +243,20 @@ class Submitter:
         if self._leader.offer(flight.batch, flight.encoded, tell=flight.tell):
             patience_s = flight.patience_s
             flight.patience_s = min(2 * patience_s, RESEND_MAX_S)
+        self._sent += 1
+        flight.sent = self._sent
         flight.send_again_at = self._runtime.monotonic() + patience_s
+
+    def _send_overtaken(self, applied: _InFlight) -> None:
+        """What was sent before a batch that has got through is lost: send it again at once.
+
+        One way leads to the leader and nothing on it overtakes, as with the fast retransmit of
+        TCP (RFC 5681, section 3.2). To wait for its patience would keep a slot busy for nothing.
+        """
+        for flight in self._in_flight.values():
+            if flight.sent < applied.sent:
+                flight.patience_s = RESEND_S
+                self._send(flight)
 
     def _open_session(self) -> None:
         now = self._runtime.monotonic()

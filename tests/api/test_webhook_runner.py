@@ -183,6 +183,37 @@ async def test_a_node_that_stops_while_it_asks_to_be_believed_is_not_believed_af
         assert not hooks.runners(b.service.reader())
 
 
+async def test_a_renewal_that_is_late_is_waited_for_before_the_lease_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner_module, "GIVE_UP_S", 30.0)
+    async with bench() as b:
+        b.start("n1")
+        await b.subscribe("q")
+        await eventually(b.shared("n1"), "it runs")
+        node, on_its_way = b.nodes["n1"], asyncio.Event()
+        late: list[asyncio.Task[Any]] = []
+
+        async def arrive(command: Any) -> Any:
+            await on_its_way.wait()
+            return await b.service.propose(command)
+
+        async def propose(command: Any) -> Any:
+            if late:
+                return await b.service.propose(command)
+            late.append(asyncio.create_task(arrive(command)))
+            return await asyncio.shield(late[0])
+
+        node.propose = propose  # type: ignore[method-assign]
+        await eventually(lambda: late, "it asks for more time")
+        stopping = asyncio.create_task(b.stop("n1"))
+        await asyncio.wait({stopping}, timeout=2 * LEASE_S)
+        on_its_way.set()
+        await asyncio.wait(late)
+        await stopping
+        assert not hooks.runners(b.service.reader())
+
+
 async def test_a_node_that_comes_back_within_its_lease_goes_on() -> None:
     async with bench() as b:
         b.start("n1")

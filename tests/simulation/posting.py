@@ -8,6 +8,7 @@ at what it is given and answers well, badly or never.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import ssl
 from collections.abc import Callable, Iterator
@@ -193,9 +194,13 @@ class Postings:
         self._stopped = True
         return [life.stop() for life in self._lives.values()]
 
-    def answered(self) -> bool:
-        """Whether no node waits for an answer."""
-        return not any(life.asked.waiting for life in self._lives.values())
+    def answered(self, until: float = math.inf) -> bool:
+        """Whether no node waits for an answer to what it asked before."""
+        return not any(
+            request.asked_at < until
+            for life in self._lives.values()
+            for request in life.asked.waiting.values()
+        )
 
     def running(self) -> dict[c.SubscriptionName, list[str]]:
         """Which nodes run what."""

@@ -257,6 +257,10 @@ class Story:
         if "subscribe" not in self.plan.workload.standing:
             return
         self.receiver.in_peace = True
+        began = self.world.now
+        self._until(
+            lambda: self.postings.answered(began), ANSWERED_WITHIN_S, "an answer to every node"
+        )
         self._until(self._all_run, RUN_WITHIN_S, "each subscription to run on one node")
         self._until(self._all_posted, POSTED_WITHIN_S, "all messages to be posted")
         stopped = self.postings.stop()

@@ -130,7 +130,7 @@ def test_the_floor_is_the_lowest_batch_in_flight_whatever_comes_back_first(node:
     node.submit_in_turns(1, 2)
     node.apply(2, Deleted(1))
     node.submit_in_turns(3)
-    assert node.take_sent() == [(1, 1, ["1"]), (2, 1, ["2"]), (3, 1, ["3"])]
+    assert node.take_sent() == [(1, 1, ["1"]), (2, 1, ["2"]), (1, 1, ["1"]), (3, 1, ["3"])]
     node.apply(1, Deleted(1))
     node.apply(3, Deleted(1))
     node.submit_in_turns(4)
@@ -202,6 +202,30 @@ def test_patience_begins_anew_with_a_new_leader(node: Node) -> None:
     node.take_sent()
     node.runtime.pass_time(submitter.RESEND_S + 2 * submitter.WATCH_S)
     assert node.take_seqs() == [1]
+
+
+def test_what_was_overtaken_is_lost_and_goes_out_at_once_with_its_first_patience(
+    node: Node,
+) -> None:
+    node.submit_in_turns(1)
+    node.runtime.pass_time(submitter.RESEND_S + submitter.WATCH_S)
+    node.submit_in_turns(2)
+    assert node.take_seqs() == [1, 1, 2]
+    node.apply(2, Deleted(1))
+    assert node.take_seqs() == [1]
+    node.runtime.pass_time(submitter.RESEND_S + 2 * submitter.WATCH_S)
+    assert node.take_seqs() == [1]
+
+
+def test_what_was_sent_later_is_not_overtaken(node: Node) -> None:
+    node.submit_in_turns(1, 2)
+    node.apply(1, Deleted(1))
+    node.submit_in_turns(3)
+    assert node.take_seqs() == [1, 2, 3]
+    node.runtime.pass_time(submitter.RESEND_S + submitter.WATCH_S)
+    assert node.take_seqs() == [2, 3]
+    node.apply(2, Deleted(1))
+    assert node.take_seqs() == []
 
 
 def test_what_was_not_even_sent_goes_out_at_the_next_look_without_losing_patience(
