@@ -31,9 +31,9 @@ class Digest:
             if row is None:
                 self._done = True
                 break
-            for part in row:
-                update(len(part).to_bytes(8, "big"))
-                update(part)
+            key, value = row
+            update(len(key).to_bytes(8, "big") + key + len(value).to_bytes(8, "big"))
+            update(value)
         return self._done
 
     def result(self) -> bytes:

@@ -40,6 +40,7 @@ class Memory:
         self._reader = _Committed(self)
         self.kv = Overlay(self._reader)
         self.version = 0
+        self._flushed = -1  # The version that is on disk.
         self.closed = False
 
     def commit(self) -> None:
@@ -68,7 +69,8 @@ class Memory:
 
     def flush(self) -> None:
         """See ``Store``."""
-        self._write(self._directory)
+        if self._flushed != self.version:
+            self._flushed = self._write(self._directory)
 
     def checkpoint(self, path: str) -> None:
         """See ``Store``."""
@@ -99,11 +101,12 @@ class Memory:
         else:
             self._data[key] = value
 
-    def _write(self, directory: str) -> None:
+    def _write(self, directory: str) -> int:
         with self._committing:
-            data = dict(self._data)
-        rows = sorted(data.items())
+            version = self.version
+            rows = [*self._data.items()]
         record_file.store(self._disk, os.path.join(directory, FILE), msgspec.msgpack.encode(rows))
+        return version
 
 
 class _Committed:

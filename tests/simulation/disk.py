@@ -16,10 +16,10 @@ from __future__ import annotations
 import errno
 import os
 import random
+from collections import defaultdict
 from collections.abc import Callable
 
 SECTOR_BYTES = 512
-_BLANK = bytes(SECTOR_BYTES)
 
 
 class PowerLoss(BaseException):
@@ -30,69 +30,56 @@ class _Inode:
     def __init__(self) -> None:
         self.data = bytearray()
         self.durable = b""
-        self.versions: dict[int, list[bytes]] = {}
-        self.sizes: list[int] = []
         self.lost: set[int] = set()  # Sectors that seem clean and never reached the disk.
-
-    def sector(self, data: bytes | bytearray, number: int) -> bytes:
-        part = bytes(data[number * SECTOR_BYTES : (number + 1) * SECTOR_BYTES])
-        return part.ljust(SECTOR_BYTES, b"\0")
+        self._clean = b""  # The content at the last sync; since then:
+        self._changes: list[tuple[int, bytes | None]] = []  # Written at, what; or resized to.
+        self._sizes: list[int] = []
 
     def write(self, data: bytes, offset: int) -> None:
-        end = offset + len(data)
-        if end > len(self.data):
-            self.resize(end)
-        self.data[offset:end] = data
-        self.touch(offset, end)
+        if offset + len(data) > len(self.data):
+            self.resize(offset + len(data))
+        self._change(offset, bytes(data))
 
     def resize(self, size: int) -> None:
-        before = len(self.data)
-        if size < before:
-            del self.data[size:]
-        else:
-            self.data.extend(bytes(size - before))
-        self.sizes.append(size)
-        self.touch(min(before, size), max(before, size))
-
-    def touch(self, start: int, end: int) -> None:
-        numbers = range(start // SECTOR_BYTES, -(-end // SECTOR_BYTES))
-        blank = len(numbers) > 1 and not self.data[start:end].strip(b"\0")
-        for number in numbers:
-            whole = blank and start <= number * SECTOR_BYTES <= end - SECTOR_BYTES
-            content = _BLANK if whole else self.sector(self.data, number)
-            self.versions.setdefault(number, []).append(content)
-        if self.lost:
-            self.lost.difference_update(numbers)
+        self._sizes.append(size)
+        self._change(size, None)
 
     def sync(self) -> None:
-        if not (self.versions or self.sizes or self.lost):
+        if not (self._changes or self._sizes or self.lost):
             return
         before = self.durable
-        self.durable = bytes(self.data)
+        self.durable = self._clean = bytes(self.data)
         if self.lost:
             durable = bytearray(self.data)
             for number in self.lost:
                 start = number * SECTOR_BYTES
-                durable[start : start + SECTOR_BYTES] = self.sector(before, number)
+                durable[start : start + SECTOR_BYTES] = _sector(before, number)
             self.durable = bytes(durable[: len(self.data)])
-        self.versions.clear()
-        self.sizes.clear()
+        self._changes.clear()
+        self._sizes.clear()
 
     def fail_sync(self) -> None:
         """As kernels do: the pages count as clean afterwards, and the next sync succeeds."""
-        self.lost.update(self.versions)
-        self.versions.clear()
+        self.lost.update(self._versions())
+        self._clean = bytes(self.data)
+        self._changes.clear()
+
+    def flip(self, at: int, mask: int) -> None:
+        """One bit of what is there and of what would be found after a crash."""
+        self.data[at] ^= mask
+        self.durable, self._clean = (_flipped(one, at, mask) for one in (self.durable, self._clean))
 
     def crash(self, chance: random.Random) -> None:
-        size = chance.choice([len(self.durable), *self.sizes])
-        missing = chance.choice([*self.versions, -1]) if chance.random() < 0.3 else None
-        if missing is not None and self.sizes:
-            size = self.sizes[-1]
+        sectors = self._versions()
+        size = chance.choice([len(self.durable), *self._sizes])
+        missing = chance.choice([*sectors, -1]) if chance.random() < 0.3 else None
+        if missing is not None and self._sizes:
+            size = self._sizes[-1]
         data = bytearray(self.durable.ljust(size, b"\0")[:size])
-        for number, versions in self.versions.items():
+        for number, versions in sectors.items():
             start = number * SECTOR_BYTES
             if start < size:
-                old = self.sector(self.durable, number)
+                old = _sector(self.durable, number)
                 if missing is None:
                     kept = chance.choice([old, *versions])
                 else:  # The disk was nearly done: one sector alone had not been written.
@@ -101,6 +88,44 @@ class _Inode:
         self.data = data
         self.lost.clear()
         self.sync()
+
+    def _change(self, place: int, content: bytes | None) -> None:
+        self._changes.append((place, content))
+        touched = _apply_to(self.data, place, content)
+        if self.lost:
+            self.lost.difference_update(touched)
+
+    def _versions(self) -> dict[int, list[bytes]]:
+        """By sector that has changed since the last sync: what it was after each change.
+
+        Played again, and only when it is asked for: most of what is written is soon synced.
+        """
+        data, versions = bytearray(self._clean), defaultdict(list)
+        for place, content in self._changes:
+            for number in _apply_to(data, place, content):
+                versions[number].append(_sector(data, number))
+        return versions
+
+
+def _apply_to(data: bytearray, place: int, content: bytes | None) -> range:
+    """Write ``content`` at a place, or make the place the end; which sectors that changes."""
+    start, end = sorted((len(data), place)) if content is None else (place, place + len(content))
+    if content is not None:
+        data[start:end] = content
+    elif place < len(data):
+        del data[place:]
+    else:
+        data.extend(bytes(end - start))
+    return range(start // SECTOR_BYTES, -(-end // SECTOR_BYTES))
+
+
+def _sector(data: bytes | bytearray, number: int) -> bytes:
+    part = bytes(data[number * SECTOR_BYTES : (number + 1) * SECTOR_BYTES])
+    return part.ljust(SECTOR_BYTES, b"\0")
+
+
+def _flipped(data: bytes, at: int, mask: int) -> bytes:
+    return data[:at] + bytes((data[at] ^ mask,)) + data[at + 1 :] if at < len(data) else data
 
 
 class FaultyFile:
@@ -264,7 +289,8 @@ class FaultyDisk:
             if name != path and not name.startswith(path + "/"):
                 continue
             kept = _Inode()
-            kept.data, kept.durable = bytearray(inode.durable), inode.durable
+            kept.write(inode.durable, 0)
+            kept.sync()
             copy._names[name] = copy._durable_names[name] = kept
             copy.make_directory(os.path.dirname(name))
         return copy
@@ -282,12 +308,7 @@ class FaultyDisk:
     def flip(self, path: str, bit: int) -> None:
         """Rot: one bit of a file is another than was written, also on the platter."""
         inode = self._existing(path)
-        at, mask = bit // 8, 1 << bit % 8
-        inode.data[at] ^= mask
-        if at < len(inode.durable):
-            durable = bytearray(inode.durable)
-            durable[at] ^= mask
-            inode.durable = bytes(durable)
+        inode.flip(bit // 8, 1 << bit % 8)
 
     def bytes_of(self, path: str) -> bytearray:
         """The file's content, to look at or to damage."""
