@@ -93,10 +93,21 @@ class Notices:
             before.append((names, queue, queue.dead, list(queue.claims)))
         return lambda: self._swept(before)
 
-    def moved(self, names: Names) -> None:
-        """A step of a redrive has moved something."""
+    def worked(self, names: Names) -> None:
+        """A job has come further."""
         job = self._model.queues[names].job
         assert job is not None
+        if job.troubles:
+            self._sometimes("a job could not do what it was to do")
+        if not job.done:
+            return
+        if job.asked.dry_run:
+            self._sometimes("a job only counted")
+            return
+        if job.asked.filter != c.Filter():
+            self._sometimes(f"a job with a filter: {job.asked.act}")
+        if job.asked.act not in ("redrive", "move"):
+            return
         self._sometimes("a redrive moved messages")
         term = self._moved_in.setdefault((names, job.moment), self.term)
         if term != self.term:

@@ -167,9 +167,22 @@ class Oracle:
         model.sweep(self._moves)
         for names, before in moved.items():
             job = model.queues[names].job
-            if job is not None and job.done > before:
-                self._notices.moved(names)
+            assert job is not None, "a sweep takes no job away"
+            self._agrees(names, job)
+            if job.done > before or job.is_over:
+                self._notices.worked(names)
         swept()
+
+    def _agrees(self, names: Names, job: Job) -> None:
+        """A job tells of itself what it has done."""
+        found = self._store.job(names)
+        assert found is not None, f"the job of {names} is not told of"
+        assert (found.done, bool(found.ended_ms)) == (job.done, job.is_over), f"{names}: {found}"
+        if job.is_over and not job.asked.rate:
+            failures = {one.id: one.reason for one in found.failures}
+            assert (failures, found.failed) == (job.troubles, len(job.troubles)), (
+                f"{names}: {found}"
+            )
 
     def _jobs(self) -> list[tuple[Names, Queue]]:
         queues = self.model.queues.items()

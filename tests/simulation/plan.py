@@ -142,9 +142,10 @@ STANDING = {
     "bind": ("bind", "unbind"),
     "schedule": ("schedule", "unschedule"),
     "subscribe": ("subscribe", "unsubscribe", "unhook", "feed"),
+    "bulk": ("bulk",),
 }
-"""What makes something that stands, and what is done with it. Bindings and the like are left
-to a client of their own: it makes nothing that others do rarer."""
+"""What makes something that stands, and what is done with it. Bindings and the like, and jobs
+with filters, are left to a client of their own: it makes nothing that others do rarer."""
 
 ALWAYS = ("put", "claim", "ack", "read", "read locally")
 

@@ -96,6 +96,12 @@ SOMETIMES: dict[str, str] = {
     "a redrive moved messages": "",
     "a redrive went on under another leader": "from where the last one's steps had come",
     "a redrive was cancelled halfway": "some were moved, some stay",
+    "a job with a filter: redrive": "",
+    "a job with a filter: move": "",
+    "a job with a filter: delete": "",
+    "a job with a filter: release": "of messages that a claim holds",
+    "a job only counted": "in a dry run",
+    "a job could not do what it was to do": "some were claimed, or had nowhere to go",
     # Duplicates, transactions, weak puts.
     "a duplicate was recognised": "by its dedup id, in the window",
     "a duplicate was recognised after a restart": "by a node that found the id in its store",

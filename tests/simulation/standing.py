@@ -1,7 +1,8 @@
 """What stands until it is taken away: bindings, schedules and subscriptions, made at random.
 
 One client makes and removes them, beside those that put and claim. What it makes is mostly
-about queues of its own, so that the other clients find their messages.
+about queues of its own, so that the other clients find their messages. Jobs that go through
+a whole queue are its as well.
 """
 
 from __future__ import annotations
@@ -29,6 +30,23 @@ MATCHES: tuple[tuple[c.HeaderMatch, ...], ...] = (
     (c.HeaderMatch("size", (), ("1", "2")),),
     (),
 )
+
+FILTERS: dict[str, tuple[object, ...]] = {
+    "headers": MATCHES,
+    "group": ("", "g1"),
+    "priority": (0, 9),
+    "zone": ("", "z1"),
+    "min_age_ms": (300,),
+    "max_age_ms": (1_500,),
+    "min_deliveries": (1,),
+}
+STATES: dict[c.Act, tuple[c.MessageState | None, ...]] = {
+    "redrive": (None, None, "ready", "delayed"),
+    "move": (None, None, "ready", "delayed"),
+    "delete": (None, None, "ready", "delayed", "blocked", "claimed"),
+    "release": (None, None, "claimed"),
+}
+"""To the states that a job's filter may name."""
 
 
 class Standing(Maker):
@@ -58,6 +76,8 @@ class Standing(Maker):
                 return self._unsubscribe()
             case "unhook":
                 return c.DeleteQueue(ACCOUNT, HOOKED)
+            case "bulk":
+                return self._bulk()
             case _:
                 return replace(self._put("put"), queue=HOOKED)
 
@@ -129,3 +149,20 @@ class Standing(Maker):
         secret, queue, name = b"secret %d" % self._number(), self._hooked(), self._name("h")
         made = chance.random() < 0.5
         return c.PutSubscription(ACCOUNT, queue, name, settings, secret, made)
+
+    def _bulk(self) -> c.StartJob:
+        """Mostly as fast as it goes; of slow ones only those that move have a model."""
+        chance = self._chance
+        act = chance.choice(("redrive", *STATES))
+        dead = chance.random() < (0.8 if act == "redrive" else 0.3)
+        queue = self.queue() + ".dead" if dead else self.any_queue()
+        to = self.any_queue() if act == "move" else ""
+        dry_run = chance.random() < 0.25
+        rate = chance.choice((0, 0, 20)) if to and not dry_run else 0
+        return c.StartJob(ACCOUNT, queue, to, 0, rate, act, self._filter(act), dry_run)
+
+    def _filter(self, act: c.Act) -> c.Filter:
+        chance = self._chance
+        fields = chance.sample([*FILTERS], chance.choice((0, 1, 1, 2)))
+        given = {name: chance.choice(FILTERS[name]) for name in fields}
+        return c.Filter(**given, state=chance.choice(STATES[act]))  # type: ignore[arg-type]
