@@ -1,9 +1,10 @@
-"""The history: what happened in a queue, one row for a command, however many messages.
+"""The history: what happened in a queue, one row for an entry, one event for a command.
 
 An event's id is the index of its log entry and its ordinal among the events of that
 entry, of whatever queue: unique in the cluster, and in the order in which things
-happened. Adjacent messages with the same count of deliveries are a run of eighteen
-bytes. That a delay is over is no event: it is known beforehand.
+happened. Those of one queue are written together, at the end of the entry. Adjacent
+messages with the same count of deliveries are a run of eighteen bytes. That a delay is
+over is no event: it is known beforehand.
 
 Rows go in *stretches*, a quarter of what is kept each. When a stretch is begun and
 there is too much, or the oldest is too old, the oldest goes with one range delete: no
@@ -25,7 +26,7 @@ from statemachine.commands import MessageId, QueueSettings
 from statemachine.deadlines import later
 from statemachine.records import FOR_EVER, ClaimRecord, EventRecord, Held, History, Stretch
 from statemachine.settings import Effective, effective
-from statemachine.state import Account, Queue, State
+from statemachine.state import Account, Queue, Said, State
 from statemachine.timers import HISTORY, Timer
 
 ENQUEUED = 1
@@ -70,13 +71,10 @@ TO_ANOTHER = (DEAD_LETTERED, REDRIVEN, MOVED)
 """These have another queue as their target."""
 
 STRETCHES = 4
-ROW_BYTES = 21  # Of the key.
+ROW_BYTES = 17  # Of the key.
 
 Message = tuple[MessageId, int]
 """A message and how often it was delivered; 0 if it was not, or that is not known here."""
-
-_Said = tuple[str, int, str, bytes, int, str, str, int]
-"""The members of an ``EventRecord`` from ``node`` on: they are encoded without making one."""
 
 _NOTHING_SET = QueueSettings()
 _RUN = Struct(">10sII")  # The first id, how many, deliveries.
@@ -96,8 +94,9 @@ def note(
 ) -> None:
     """This happened in the queue, to messages in ``runs``. Its record is to be written."""
     if state.gathered:
-        note_gathered(state)
-    _note(state, queue, kind, state.node, claim, consumer, messages, until_ms, reason, "", count)
+        _note_gathered(state)
+    rest = (until_ms, reason, "", count) if until_ms or reason or count else ()
+    _note(state, queue, kind, state.node, claim, consumer, messages, *rest)
 
 
 def note_claim(
@@ -115,13 +114,13 @@ def note_claim(
     if not messages:
         return
     if state.gathered:
-        note_gathered(state)
+        _note_gathered(state)
     if len(messages) == 1:  # Most claims are of one.
         found = _RUN.pack(messages[0].id, 1, messages[0].deliveries)
     else:
         found = runs([(one.id, one.deliveries) for one in messages])
-    consumer = claim_record.consumer
-    _note(state, queue, kind, state.node, claim, consumer, found, until_ms, reason, "", 0)
+    rest = (until_ms, reason) if until_ms or reason else ()
+    _note(state, queue, kind, state.node, claim, claim_record.consumer, found, *rest)
 
 
 def gather(
@@ -152,45 +151,37 @@ def expired(state: State, queue: Queue, message_id: MessageId, deliveries: int =
     gather(state, queue, EXPIRED, ((message_id, deliveries),))
 
 
-def note_gathered(state: State) -> None:
-    """Have it all in the history: before anything else, and at the entry's end."""
-    if not state.gathered:
-        return
-    gathered, state.gathered = state.gathered, {}
-    for (queue, kind, node, reason, target), messages in gathered.items():
-        if messages:
-            _note(state, queue, kind, node, 0, "", runs(messages), 0, reason, target, 0)
-
-
-def purged(state: State, queue: Queue, count: int) -> None:
-    """The queue has another record, with the history and without the timer of before."""
-    note(state, queue, PURGED, count=count)
-    _set_timer(state, queue)
-
-
-def queue_changed(state: State, queue: Queue) -> None:
-    """The queue has other settings, under which its history may be due earlier, or off."""
-    note(state, queue, QUEUE_CHANGED)
-    _set_timer(state, queue)
+def tell(state: State) -> None:
+    """Have what happened by the entry in the histories, at its end."""
+    if state.gathered:
+        _note_gathered(state)
+    untold, state.untold = state.untold, []
+    for holder in untold:
+        if not holder.untold:
+            continue  # It is gone.
+        said, holder.untold = holder.untold, []
+        if isinstance(holder, Queue):
+            _tell_queue(state, holder, said)
+        else:
+            _tell_account(state, holder, said)
 
 
 def queue_deleted(state: State, queue: Queue) -> None:
     """The queue's history goes; that it was deleted is in its account's."""
-    note_gathered(state)
+    _note_gathered(state)
+    queue.untold.clear()
     _forget(state, queue.record.history, len(queue.record.history.stretches))
-    account, name = queue.account, queue.names[1]
-    history, kept = account.record.history, effective(_NOTHING_SET, account.record.defaults)
-    _append(state, history, kept, QUEUE_DELETED, state.node, 0, "", b"", 0, "", name, 0)
-    if not history.due_ms:
-        _set_account_timer(state, account.key[1:], history, kept)
+    rest = (0, "", queue.names[1])
+    _note(state, queue.account, QUEUE_DELETED, state.node, 0, "", b"", *rest)
     state.noted[queue.names[0], ""] = None
     # Also for those who look at the queue alone, to see that it is gone.
     state.noted[queue.names] = None
-    state.touch(account)
+    state.touch(queue.account)
 
 
 def account_deleted(state: State, account: Account) -> None:
     """Its own events go with it."""
+    account.untold.clear()
     history = account.record.history
     _forget(state, history, len(history.stretches))
     if history.due_ms:
@@ -255,28 +246,52 @@ def deliveries_of(event: EventRecord, message_id: MessageId) -> int | None:
     return None
 
 
-def _note(state: State, queue: Queue, kind: int, *said: *_Said) -> None:
-    history = queue.record.history
-    was_empty = not history.stretches
-    _append(state, history, queue.in_force(), kind, *said)
-    state.noted[queue.names] = None
-    if was_empty:
-        _set_timer(state, queue)
+def _note_gathered(state: State) -> None:
+    """Before anything else happens."""
+    gathered, state.gathered = state.gathered, {}
+    for (queue, kind, node, reason, target), messages in gathered.items():
+        if messages:
+            rest = (0, reason, target) if reason or target else ()
+            _note(state, queue, kind, node, 0, "", runs(messages), *rest)
 
 
-def _append(state: State, history: History, kept: Effective, kind: int, *said: *_Said) -> None:
-    machine, now_ms, ordinal = state.machine, state.now_ms, state.next_event
-    index = machine.index
+def _note(state: State, holder: Queue | Account, *said: int | str | bytes) -> None:
+    ordinal = state.next_event
     state.next_event = ordinal + 1
+    if not holder.untold:
+        state.untold.append(holder)
+    holder.untold.append((ordinal, *said))
+
+
+def _tell_queue(state: State, queue: Queue, said: list[Said]) -> None:
+    history, kept = queue.record.history, queue.in_force()
+    _append(state, history, kept, said)
+    state.noted[queue.names] = None
+    # Under shorter settings than those before, what is too old may have been so for long.
+    due_ms = max(state.now_ms, _due_ms(history, kept))
+    if due_ms < queue.record.due_ms:
+        deadlines.set_timer(state, queue, due_ms)
+
+
+def _tell_account(state: State, account: Account, said: list[Said]) -> None:
+    history, kept = account.record.history, effective(_NOTHING_SET, account.record.defaults)
+    _append(state, history, kept, said)
+    if not history.due_ms:
+        _set_account_timer(state, account.key[1:], history, kept)
+
+
+def _append(state: State, history: History, kept: Effective, said: list[Said]) -> None:
+    index, now_ms, ordinal = state.machine.index, state.now_ms, said[-1][0]
+    assert isinstance(ordinal, int)
     if not kept.keeps_history():
         _forget(state, history, len(history.stretches))
         history.gone_index, history.gone_ordinal = index, ordinal
         return
-    data = records.encode((kind, now_ms, machine.term, *said))
-    state.kv.put(keys.event(history.number, index, ordinal), data)
+    data = records.encode((now_ms, state.machine.term, said))
+    state.kv.put(keys.events(history.number, index), data)
     size = len(data) + ROW_BYTES
     stretch = history.stretches[-1] if history.stretches else None
-    if stretch is None or _is_full(stretch, kept, now_ms, index, size):
+    if stretch is None or _is_full(stretch, kept, now_ms, size):
         if stretch is not None:
             _trim(state, history, kept, kept.history_bytes - kept.history_bytes // STRETCHES)
         stretch = Stretch(index, now_ms, index, ordinal, now_ms)
@@ -286,9 +301,7 @@ def _append(state: State, history: History, kept: Effective, kind: int, *said: *
     stretch.last_index, stretch.last_ordinal, stretch.last_ms = index, ordinal, now_ms
 
 
-def _is_full(stretch: Stretch, kept: Effective, now_ms: int, index: int, size: int) -> bool:
-    if stretch.last_index == index:
-        return False  # An entry's events stay together: stretches begin at an index.
+def _is_full(stretch: Stretch, kept: Effective, now_ms: int, size: int) -> bool:
     return (stretch.bytes + size) * STRETCHES > kept.history_bytes or (
         now_ms - stretch.from_ms
     ) * STRETCHES >= kept.history_ms
@@ -313,8 +326,8 @@ def _forget(state: State, history: History, count: int) -> None:
     history.stretches = history.stretches[count:]
     history.bytes -= sum(stretch.bytes for stretch in gone)
     history.gone_index, history.gone_ordinal = gone[-1].last_index, gone[-1].last_ordinal
-    low = keys.event(history.number, gone[0].index)
-    state.kv.delete_range(low, keys.event(history.number, history.gone_index + 1))
+    low = keys.events(history.number, gone[0].index)
+    state.kv.delete_range(low, keys.events(history.number, history.gone_index + 1))
 
 
 def _due_ms(history: History, kept: Effective) -> int:
@@ -328,10 +341,3 @@ def _set_account_timer(state: State, subject: bytes, history: History, kept: Eff
     history.due_ms = 0 if due_ms == FOR_EVER else due_ms
     if history.due_ms:
         state.timers.put(due_ms, HISTORY, subject)
-
-
-def _set_timer(state: State, queue: Queue) -> None:
-    # Under shorter settings than those before, what is too old may have been so for long.
-    due_ms = max(state.now_ms, _due_ms(queue.record.history, queue.in_force()))
-    if due_ms < queue.record.due_ms:
-        deadlines.set_timer(state, queue, due_ms)

@@ -38,6 +38,8 @@ class Event(NamedTuple):
 
     position: Position
     queue: str
+    time_ms: int
+    term: int
     record: EventRecord
 
 
@@ -103,12 +105,14 @@ def between(
     reader: Reader, number: int, queue: str, after: Position, through_index: int
 ) -> Iterator[Event]:
     """Events of one history behind a position, up to and with a log index, in order."""
-    low = keys.event(number, *after) + b"\x00"
-    for key, data in reader.scan(low, keys.event(number, through_index + 1)):
-        record = records.decode_event(data)
-        position = Position(*keys.split_event(key))
-        # An account's own events are about the queues they name.
-        yield Event(position, queue or record.target, record)
+    low, high = keys.events(number, after.at), keys.events(number, through_index + 1)
+    for key, data in reader.scan(low, high):
+        at, row = keys.number(key[-8:]), records.decode_events(data)
+        for record in row.events:
+            position = Position(at, record.ordinal)
+            if position > after:
+                # An account's own events are about the queues they name.
+                yield Event(position, queue or record.target, row.time_ms, row.term, record)
 
 
 def of_message(

@@ -9,7 +9,7 @@
     e schedule   e name(account) name(schedule)            ScheduleRecord
     f tick       f u64(due_ms) name(account) name(...)     (empty), see ``schedules``
     g group      g u64(queue) name(group) u64(seq)         u16 lane: a member
-    h history    h u64(history) u64(index) u32(ordinal)    EventRecord, see ``events``
+    h history    h u64(history) u64(index)                 EventsRecord, see ``events``
     i dedup      i u64(queue) text                         message id, u64 until_ms
     j job        j u64(queue)                              JobRecord
     k once       k name(account) name(key)                 OnceRecord
@@ -63,7 +63,7 @@ POSITION = b"p"
 END = b"\x7f"
 """Above every key."""
 
-_EVENT = Struct(">cQQI")
+_EVENTS = Struct(">cQQ")
 
 OF_QUEUE = (b"c", b"d", b"g", b"i", b"j", b"l", b"m", b"r", b"w", b"x", b"z")
 
@@ -73,14 +73,9 @@ def u64(value: int) -> bytes:
     return value.to_bytes(8, "big")
 
 
-def event(history: int, index: int, ordinal: int = 0) -> bytes:
-    """An event of a history; without ``ordinal`` where those of a log entry begin."""
-    return _EVENT.pack(b"h", history, index, ordinal)
-
-
-def split_event(key: bytes) -> tuple[int, int]:
-    """The (index, ordinal) of an ``event`` key."""
-    return number(key[9:17]), number(key[17:])
+def events(history: int, index: int) -> bytes:
+    """The events that a log entry brought to a history."""
+    return _EVENTS.pack(b"h", history, index)
 
 
 def number(data: bytes) -> int:

@@ -117,7 +117,7 @@ class Machine:
             raise UnknownVersion(f"entry {index} is of version {entry.version}")
         state.begin(index, term, entry.stamp_ms)
         results = [_run_batch(state, batch) for batch in entry.batches]
-        events.note_gathered(state)
+        events.tell(state)
         assert state.next_id >> ORDINAL_BITS == index, "an entry has too many messages"
         return results
 

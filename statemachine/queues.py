@@ -79,7 +79,7 @@ def purge(state: State, command: Purge) -> Outcome:
         fresh.tally, fresh.bindings = record.tally, record.bindings
         queue.begin(fresh)
         state.touch_queue(queue)
-        events.purged(state, queue, count)
+        events.note(state, queue, events.PURGED, count=count)
     return Deleted(count)
 
 
@@ -175,7 +175,7 @@ def _set(state: State, queue: Queue, settings: QueueSettings) -> Outcome:
     queue.record.settings = settings
     queue.settings_changed()
     state.touch_queue(queue)
-    events.queue_changed(state, queue)
+    events.note(state, queue, events.QUEUE_CHANGED)
     return Stored(created=False)
 
 

@@ -34,7 +34,7 @@ FOR_EVER = 2**64 - 1
 Key = bytes
 """By another name where a record has a member ``bytes``."""
 
-LAYOUT = 2
+LAYOUT = 3
 TIMED = 1
 """Message flag: fresh, and with an entry of its own in the queue's time index."""
 
@@ -88,11 +88,10 @@ class History(msgspec.Struct, array_like=True):
 
 
 class EventRecord(msgspec.Struct, frozen=True, array_like=True):
-    """What happened in a queue; when exactly is in the key."""
+    """What happened in a queue; when is in ``EventsRecord``, and what nobody said is left out."""
 
+    ordinal: int  # Among the events of its log entry, of whatever queue.
     kind: int
-    time_ms: int
-    term: int
     node: str = ""  # Which node had it done; empty: the leader, because it was due.
     claim: int = 0
     consumer: str = ""
@@ -101,6 +100,14 @@ class EventRecord(msgspec.Struct, frozen=True, array_like=True):
     reason: str = ""
     target: str = ""  # The other queue it is about.
     count: int = 0  # How many messages were purged.
+
+
+class EventsRecord(msgspec.Struct, frozen=True, array_like=True):
+    """What happened in a queue by one log entry, whose index is in the key."""
+
+    time_ms: int
+    term: int
+    events: tuple[EventRecord, ...]
 
 
 class AccountRecord(msgspec.Struct, array_like=True):
@@ -356,7 +363,7 @@ decode_job = msgspec.msgpack.Decoder(JobRecord).decode
 decode_subscription = msgspec.msgpack.Decoder(SubscriptionRecord).decode
 decode_runner = msgspec.msgpack.Decoder(RunnerRecord).decode
 decode_once = msgspec.msgpack.Decoder(OnceRecord).decode
-decode_event = msgspec.msgpack.Decoder(EventRecord).decode
+decode_events = msgspec.msgpack.Decoder(EventsRecord).decode
 decode_outcomes = msgspec.msgpack.Decoder(tuple[Outcome, ...]).decode
 
 encode_dedup = _DEDUP.pack

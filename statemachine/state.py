@@ -42,16 +42,21 @@ Returned = tuple[bytes, int, str]
 """A returned message: its id with the lane at the end, so that it sorts by age; deliveries;
 what was said to be wrong with it."""
 
+Said = tuple[int | str | bytes, ...]
+"""The members of an ``EventRecord``, of which it is made when it is read."""
+
 
 class Account:
     """An account, decoded."""
 
-    __slots__ = ("dirty", "key", "record")
+    __slots__ = ("dirty", "key", "record", "untold")
 
     def __init__(self, key: bytes, record: AccountRecord) -> None:
         self.key = key
         self.record = record
         self.dirty = False
+        self.untold: list[Said] = []
+        """Events of the entry at hand that are not in the history yet."""
 
 
 class Lane:
@@ -113,6 +118,7 @@ class Queue:
         "names",
         "record",
         "tiers",
+        "untold",
     )
 
     def __init__(
@@ -129,6 +135,8 @@ class Queue:
         self.dirty = False
         self.bindings: tuple[Binding, ...] | None = None
         """As they are stored; None: not read yet."""
+        self.untold: list[Said] = []
+        """As an account's: events that are not in the history yet."""
         self.counted = _counts(record)
         """What of this queue is in the machine's sums."""
         self.lanes: list[Lane] = []
@@ -229,7 +237,9 @@ class State:
         self.next_event = 0
         """The ordinal of the entry's next event."""
         self.gathered: dict[Gathered, list[tuple[bytes, int]]] = {}
-        """Messages with events that are not in the history yet, see ``events``."""
+        """Messages with events that are yet to be made, see ``events``."""
+        self.untold: list[Queue | Account] = []
+        """Who has events of this entry that are not in the history yet."""
         self.noted: dict[tuple[str, str], None] = {}
         """Queues with new events; an account's own have no queue's name."""
         self.subscriptions_moved = False

@@ -196,8 +196,12 @@ RECORDS: list[tuple[str, msgspec.Struct]] = [
         ),
     ),
     (
-        "9b010203a26e3104a177c4016d05a26e6fa17006",
-        r.EventRecord(1, 2, 3, "n1", 4, "w", b"m", 5, "no", "p", 6),
+        "9a0304a26e3105a177c4016d06a26e6fa17007",
+        r.EventRecord(3, 4, "n1", 5, "w", b"m", 6, "no", "p", 7),
+    ),
+    (
+        "930102919a0304a26e3105a177c4016d06a26e6fa17007",
+        r.EventsRecord(1, 2, (r.EventRecord(3, 4, "n1", 5, "w", b"m", 6, "no", "p", 7),)),
     ),
     ("93a26e310102", r.SessionRecord("n1", 1, 2)),
     (
@@ -226,7 +230,7 @@ PLAIN_HEX = "00ffffffffffffffff00000000000000060000000997a17490a000a0c0a078"
 
 NEAR = [("y", "only", None), ("z", "prefer", 40), ("", "prefer", None)]
 
-STATE_DIGEST = "56bb1f9daac27ca4ba0f711bce38140b"
+STATE_DIGEST = "f53300aaba8fe53cfded901d381588e6"
 
 REASONS = {
     "no_account",

@@ -697,7 +697,7 @@ class Histories(RuleBasedStateMachine):
         if known.gone == (0, 0):
             assert shown == Counter(expected)
         elif held:
-            later = [one for one in expected if one[1] > held[0].record.time_ms]
+            later = [one for one in expected if one[1] > held[0].time_ms]
             assert not Counter(later) - shown
         subjects = dict.fromkeys(id(one.message) for one in model.events)
         messages = {id(one.message): one.message for one in model.events}
@@ -717,7 +717,7 @@ class Histories(RuleBasedStateMachine):
             if marker is None:
                 break
         expected = [told(one) for one in model.events if one.message is message]
-        shown = [about(step.event.record, message.id) for step in steps]
+        shown = [about(step.event, message.id) for step in steps]
         if page.is_whole:
             assert shown == expected
         elif shown:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import queue_model
-from statemachine import events, histories, records
+from statemachine import events, histories
 
 Told = tuple[str, int, bytes | None, int, str, str]
 
 
-def about(record: records.EventRecord, message_id: bytes | None) -> Told:
+def about(event: histories.Event, message_id: bytes | None) -> Told:
     """An event, about one message or none."""
+    record = event.record
     rest = (record.claim, record.consumer, record.reason)
-    return (events.KINDS[record.kind], record.time_ms, message_id, *rest)
+    return (events.KINDS[record.kind], event.time_ms, message_id, *rest)
 
 
 def seen(event: histories.Event) -> list[Told]:
     """An event once for each message."""
     ids = [message_id for message_id, _ in events.messages_of(event.record)] or [None]
-    return [about(event.record, message_id) for message_id in ids]
+    return [about(event, message_id) for message_id in ids]
 
 
 def told(event: queue_model.Event) -> Told:
