@@ -95,7 +95,9 @@ def note(
     """This happened in the queue, to messages in ``runs``. Its record is to be written."""
     if state.gathered:
         _note_gathered(state)
-    rest = (until_ms, reason, "", count) if until_ms or reason or count else ()
+    rest: tuple[int | str, ...] = (until_ms, reason) if until_ms or reason else ()
+    if count:
+        rest = (until_ms, reason, "", count)
     _note(state, queue, kind, state.node, claim, consumer, messages, *rest)
 
 
@@ -113,14 +115,14 @@ def note_claim(
     """So it is with these messages of the claim; nothing is said of none."""
     if not messages:
         return
-    if state.gathered:
-        _note_gathered(state)
     if len(messages) == 1:  # Most claims are of one.
         found = _RUN.pack(messages[0].id, 1, messages[0].deliveries)
     else:
         found = runs([(one.id, one.deliveries) for one in messages])
-    rest = (until_ms, reason) if until_ms or reason else ()
-    _note(state, queue, kind, state.node, claim, claim_record.consumer, found, *rest)
+    consumer = claim_record.consumer
+    note(
+        state, queue, kind, found, claim=claim, consumer=consumer, until_ms=until_ms, reason=reason
+    )
 
 
 def gather(
