@@ -70,10 +70,7 @@ from statemachine.outcomes import Done, Outcome, Reason, Refused
 from statemachine.recollection import recalled, without_messages
 from statemachine.settings import BUILT_IN, Effective, effective
 from statemachine.state import ORDINAL_BITS, State
-
-
-class UnknownVersion(Exception):
-    """The entry was written by a later version: this replica must not guess what it means."""
+from statemachine.state import UnknownVersion as UnknownVersion
 
 
 class BatchResult(NamedTuple):

@@ -46,6 +46,10 @@ Said = tuple[int | str | bytes, ...]
 """The members of an ``EventRecord``, of which it is made when it is read."""
 
 
+class UnknownVersion(Exception):
+    """An entry or a store of another version: this replica must not guess what it means."""
+
+
 class Account:
     """An account, decoded."""
 
@@ -213,7 +217,9 @@ class State:
         self.kv = kv
         data = kv.get(keys.POSITION)
         self.machine = MachineRecord() if data is None else records.decode_machine(data)
-        assert self.machine.layout == records.LAYOUT, self.machine.layout
+        if self.machine.layout != records.LAYOUT:
+            layouts = f"layout {self.machine.layout}, and this program reads {records.LAYOUT}"
+            raise UnknownVersion(f"the store has {layouts}: start the program that wrote it")
         self.is_empty = data is None
         self.moved = False
         self.now_ms = self.machine.stamp_ms

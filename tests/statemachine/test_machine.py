@@ -66,10 +66,11 @@ def test_an_entry_of_a_later_version_stops_the_machine_before_it_writes() -> Non
     assert kv.rows() == {}
 
 
-def test_a_store_of_a_later_layout_is_not_opened() -> None:
-    later = records.MachineRecord(layout=records.LAYOUT + 1)
-    with pytest.raises(AssertionError):
-        Machine(MemoryKV({keys.POSITION: records.encode(later)}))
+@pytest.mark.parametrize("layout", [records.LAYOUT - 1, records.LAYOUT + 1])
+def test_a_store_of_another_layout_is_not_opened(layout: int) -> None:
+    other = records.MachineRecord(layout=layout)
+    with pytest.raises(UnknownVersion, match=f"layout {layout}, and this program reads"):
+        Machine(MemoryKV({keys.POSITION: records.encode(other)}))
 
 
 def test_an_unknown_tag_can_not_be_decoded() -> None:
