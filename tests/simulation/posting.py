@@ -57,7 +57,8 @@ class Receiver:
         """As ``Sender.post``."""
         named = {name.decode(): value.decode() for name, value in headers}
         self._may_come(named, body)
-        kinds = {"well": 1.0} if self.in_peace else ANSWERS
+        in_peace = self.in_peace  # A claim of before may be over when it is answered.
+        kinds = {"well": 1.0} if in_peace else ANSWERS
         (kind,) = self._chance.choices([*kinds], [*kinds.values()])
         self._world.sometimes(f"a receiver answers: {kind}")
         await asyncio.sleep(self._chance.expovariate(1 / self._chance.choice(ANSWERS_IN_S)))
@@ -68,7 +69,7 @@ class Receiver:
         if kind == "well":
             key = named["raftq-queue"], named["raftq-message"]
             self._arrangements.delivered.add(key)
-            if self.in_peace:
+            if in_peace:
                 self._took.add(key)
         return Answer(STATUSES[kind], "1" if kind == "busy" else "")
 
