@@ -361,9 +361,7 @@ class Story:
         self._ask(self.world.alive[-1], c.Enqueue(ACCOUNT, f"wake {node.name}", (message,)))
         self._until(lambda: len(woken) == 2, WOKEN_WITHIN_S, f"{node.name} to wake who waits there")
 
-    def _take(
-        self, node: Node, left: list[Names], held: dict[Names, Claimed]
-    ) -> dict[Names, Claimed]:
+    def _take(self, node: Node, left: list[Names], held: Held) -> Held:
         """Settle what is held and claim more, with one request of each queue at a time."""
         acks = [c.Ack(ACCOUNT, queue, one.claim) for (_, queue), one in held.items()]
         claims = [c.Claim(ACCOUNT, queue, 100, 60_000) for _, queue in left]
