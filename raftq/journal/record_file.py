@@ -38,6 +38,18 @@ def load(disk: Disk, path: str) -> bytes | None:
     return data[_HEADER.size :]
 
 
+def recover(disk: Disk, path: str) -> bytes | None:
+    """``load`` at a start, for whoever goes on from what is there: durable when this returns.
+
+    A process that ended because it could not sync a directory has left the file's new name in
+    the cache alone, where the next one finds it, and a power failure takes it back.
+    """
+    payload = load(disk, path)
+    if payload is not None:
+        disk.sync_directory(os.path.dirname(path) or ".")
+    return payload
+
+
 def store(disk: Disk, path: str, payload: bytes) -> None:
     """Replace the content; durable when this returns, old or new when it raises."""
     temporary = path + _TEMPORARY_SUFFIX

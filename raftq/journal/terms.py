@@ -51,7 +51,7 @@ class TermFile:
 
 
 def _load(disk: Disk, path: str) -> _Vote:
-    payload = record_file.load(disk, path)
+    payload = record_file.recover(disk, path)
     if payload is None:
         return _Vote(0, None)
     try:

@@ -37,7 +37,7 @@ def node_of(member: str) -> str:
 
 def load_identity(disk: Disk, path: str, node: str, runtime: Runtime) -> str:
     """This directory's identity; drawn and stored at the first start. Raises WrongNode."""
-    if (data := record_file.load(disk, path)) is not None:
+    if (data := record_file.recover(disk, path)) is not None:
         found = msgspec.msgpack.decode(data, type=_Identity)
         if found.node != node:
             raise WrongNode(f"{path} belongs to node {found.node!r}, not to {node!r}")

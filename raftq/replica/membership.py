@@ -38,7 +38,7 @@ class MembershipFile:
     def __init__(self, disk: Disk, path: str) -> None:
         self._disk = disk
         self._path = path
-        data = record_file.load(disk, path)
+        data = record_file.recover(disk, path)
         self.current = None if data is None else msgspec.msgpack.decode(data, type=Membership)
 
     def store(self, membership: Membership) -> None:

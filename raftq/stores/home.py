@@ -97,6 +97,8 @@ class Home:
                 raise StoreError(
                     f"{self._directory} holds a {pointer.engine} store, not {self.engine.name}"
                 )
+            # As in ``record_file.recover``: the store that it named before may be removed now.
+            self._disk.sync_directory(self._directory)
             return pointer.number
         numbers = [n for n in map(_number, self._disk.list(self._directory)) if n]
         if len(numbers) > 1:

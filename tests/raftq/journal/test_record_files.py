@@ -142,3 +142,19 @@ def test_a_term_file_with_other_content_is_corruption(payload: bytes) -> None:
     disk = disk_with(payload)
     with pytest.raises(Corruption, match="not a term and vote"):
         TermFile(disk, PATH)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_vote_whose_name_could_not_be_synced_is_durable_once_it_is_read_again(seed: int) -> None:
+    disk = FaultyDisk(seed)
+    disk.make_directory("/data")
+    file = TermFile(disk, PATH)
+    file.store(1, "n1")
+    disk.fails_on, disk.fails_after = ("sync",), 1  # Not of the file: of its directory.
+    with pytest.raises(OSError, match="Input/output"):
+        file.store(2, "n2")
+    disk.kill()
+    found = TermFile(disk, PATH)
+    disk.crash()
+    again = TermFile(disk, PATH)
+    assert (again.term, again.voted_for) == (found.term, found.voted_for) == (2, "n2")
