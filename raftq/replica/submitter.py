@@ -145,8 +145,7 @@ class Submitter:
         """Whatever was sent may be lost: send it again, in order."""
         self._opening_since = None
         for flight in self._in_flight.values():
-            flight.patience_s = RESEND_S  # It was lost, and not late because of load.
-            self._send(flight)
+            self._send_lost(flight)
         self._kick()
 
     def accepted(self, session: int, seq: int) -> None:
@@ -255,8 +254,12 @@ class Submitter:
         """
         for flight in self._in_flight.values():
             if flight.sent < applied.sent:
-                flight.patience_s = RESEND_S
-                self._send(flight)
+                self._send_lost(flight)
+
+    def _send_lost(self, flight: _InFlight) -> None:
+        """Again, with the patience of the first time: it was not late because of load."""
+        flight.patience_s = RESEND_S
+        self._send(flight)
 
     def _open_session(self) -> None:
         now = self._runtime.monotonic()

@@ -12,11 +12,7 @@ from raftq.replica.waiters import Waiters
 from raftq.replica.watch import Watch
 from simulation.mutants.damage import Edit, Mutant, mutant
 
-RESENT = (
-    "for flight in self._in_flight.values():\n"
-    "        flight.patience_s = RESEND_S  # It was lost, and not late because of load.\n"
-    "        self._send(flight)"
-)
+RESENT = "for flight in self._in_flight.values():\n        self._send_lost(flight)"
 RESULTS = "results = self.machine.apply(entry.index, entry.term, decoded)"
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -99,6 +95,12 @@ MUTANTS: tuple[Mutant, ...] = (
             Submitter,
             "_watch",
             "if now > flight.send_again_at:",
+            "if False:",
+        ),
+        Edit(
+            Submitter,
+            "_send_overtaken",
+            "if flight.sent < applied.sent:",
             "if False:",
         ),
     ),
