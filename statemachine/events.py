@@ -173,8 +173,7 @@ def queue_deleted(state: State, queue: Queue) -> None:
     _note_gathered(state)
     queue.untold.clear()
     _forget(state, queue.record.history, len(queue.record.history.stretches))
-    rest = (0, "", queue.names[1])
-    _note(state, queue.account, QUEUE_DELETED, state.node, 0, "", b"", *rest)
+    _note(state, queue.account, QUEUE_DELETED, state.node, 0, "", b"", 0, "", queue.names[1])
     state.noted[queue.names[0], ""] = None
     # Also for those who look at the queue alone, to see that it is gone.
     state.noted[queue.names] = None

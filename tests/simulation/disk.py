@@ -109,13 +109,12 @@ class _Inode:
 
 def _apply_to(data: bytearray, place: int, content: bytes | None) -> range:
     """Write ``content`` at a place, or make the place the end; which sectors that changes."""
-    start, end = sorted((len(data), place)) if content is None else (place, place + len(content))
     if content is not None:
+        start, end = place, place + len(content)
         data[start:end] = content
-    elif place < len(data):
-        del data[place:]
     else:
-        data.extend(bytes(end - start))
+        start, end = sorted((len(data), place))
+        data[start:] = bytes(place - start)  # Nothing, if it became shorter.
     return range(start // SECTOR_BYTES, -(-end // SECTOR_BYTES))
 
 
