@@ -363,6 +363,7 @@ class Consensus:
             self._following = (term, sender)
             self._vouched = self._vouched_sent = 0
         self._heard_leader_at = self._runtime.monotonic()
+        self.elections.heard_leader()
         return True
 
     def _heed(self, sender: str, term: int) -> None:

@@ -44,6 +44,10 @@ class Elections:
         for member in self._core.others:
             self._host.send(member, PreVoteRequest(term, voter.last_index, voter.last_term))
 
+    def heard_leader(self) -> None:
+        """There is a leader: what members said before of an election without one is void."""
+        self._pre_votes = (0, frozenset())
+
     def on_pre_vote_request(self, sender: str, message: PreVoteRequest) -> None:
         """Answer truthfully; nothing changes."""
         voter = self._voter

@@ -100,6 +100,8 @@ class Echoes:
             return None
         if leader != consensus.leader:
             return None
+        if consensus.elections._pre_votes[0]:
+            return "would stand by pre-votes from before it heard its leader"
         end = append.prev_index + len(append.entries)
         try:
             plan = guard.plan_append(consensus, append)

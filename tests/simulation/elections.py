@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from raftq.consensus.messages import (
+    Append,
     AppendReply,
     PreVoteReply,
     RaftMessage,
@@ -43,6 +44,8 @@ class Elections:
                 self.refused.add((node.name, node.life, term, member))
             case VoteReply(term=term, granted=True) if term == now:
                 self._granted[node.name, node.life, term].add(member)
+            case Append(term=term) if term == now:
+                self._cleared.pop((node.name, node.life, term + 1), None)
             case PreVoteReply(asked_term=term, granted=True):
                 self._cleared[node.name, node.life, term].add(member)
             case TimeoutNow(term=term):

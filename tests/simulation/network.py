@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from raftq.transport.network import Address, Handler
 
 if TYPE_CHECKING:
+    from simulation.disk import FaultyDisk
     from simulation.node import Node
 
 HOP_S = (0.0001, 0.0011)
@@ -89,17 +90,17 @@ class VirtualNetwork:
         link = (name, peer)
         if link in world.links.cut:
             world.at(SILENCE_S, lambda: self._break(peer, number))
-            self._haunt(peer, frame)
+            self._haunt(peer, frame, self._node.disk)
             return True
         delay = world.links.delays.get(link)
         least_s, jitter_s = HOP_S if delay is None else delay
         arrival = world.now + least_s + world.random.random() * jitter_s
         arrival = max(arrival, self._arrival[peer] + 1e-9)
         self._arrival[peer] = arrival
-        sent_at = world.now
-        world.at(arrival - sent_at, lambda: self._arrive(peer, number, frame, sent_at))
+        sent_at, disk = world.now, self._node.disk
+        world.at(arrival - sent_at, lambda: self._arrive(peer, number, frame, sent_at, disk))
         if world.links.ghosts and world.random.random() < world.links.ghosts:
-            self._haunt(peer, frame, certain=True)
+            self._haunt(peer, frame, disk, certain=True)
         return True
 
     def disconnect(self, peer: str) -> None:
@@ -173,14 +174,16 @@ class VirtualNetwork:
 
         self._tell(tell)
 
-    def _arrive(self, peer: str, number: int, frame: bytes, sent_at: float) -> None:
+    def _arrive(
+        self, peer: str, number: int, frame: bytes, sent_at: float, disk: FaultyDisk
+    ) -> None:
         world, name = self._node.world, self._node.name
         other = world.nodes[peer].net
         if other._links.get(name) != number:
-            self._haunt(peer, frame)
+            self._haunt(peer, frame, disk)
             return
         if (name, peer) in world.links.cut:
-            self._haunt(peer, frame)
+            self._haunt(peer, frame, disk)
             self._break(peer, number)
             return
         other._take(name, number, frame, sent_at)
@@ -193,21 +196,25 @@ class VirtualNetwork:
 
         self._tell(tell)
 
-    def _haunt(self, peer: str, frame: bytes, *, certain: bool = False) -> None:
-        """Let a frame arrive at some later time, on whatever connection there is then."""
+    def _haunt(self, peer: str, frame: bytes, disk: FaultyDisk, *, certain: bool = False) -> None:
+        """Let a frame arrive at some later time, on whatever connection there is then.
+
+        Not beyond the sender's identity, which goes with the ``disk`` that it was sent from:
+        who speaks is said once for each connection, so there even ghosts keep to TCP.
+        """
         world, name = self._node.world, self._node.name
         links = world.links
         if not links.ghosts or frame[1:2] == HELLO:
             return
         if not certain and world.random.random() >= links.ghosts:
             return
-        sent_at, disk = world.now, self._node.disk
+        sent_at = world.now
 
         def appear() -> None:
             other = world.nodes[peer].net
             number = other._links.get(name)
             if self._node.disk is not disk:
-                return  # With its disk it has lost its identity: that was somebody else.
+                return
             if number is not None and (name, peer) not in links.cut:
                 world.sometimes("a frame arrived late or twice")
                 other._take(name, number, frame, sent_at)

@@ -176,8 +176,7 @@ class Story:
         self._until(self._answered, ANSWERED_WITHIN_S, "an answer to every request")
         self._until(self._recovered, CONVERGED_WITHIN_S, "all nodes to be members and equal")
         self._post_in_peace()
-        hung = any(fault.kind == "hung disk" for fault in plan.faults)
-        world.run(FAULTS["hung disk"] if hung else STRAGGLERS_S)
+        self._wait_for_stragglers()
         for node in world.alive:
             self.checks.digest(node)
         self._judge()
@@ -186,6 +185,20 @@ class Story:
             self._wakes(node)
         self._give_way()
         self._drain()
+
+    def _wait_for_stragglers(self) -> None:
+        """What was sent before the peace still comes, and takes no healthy leader's place."""
+        hung = any(fault.kind == "hung disk" for fault in self.plan.faults)
+        before = self._reign()
+        self.world.run(FAULTS["hung disk"] if hung else STRAGGLERS_S)
+        may_move = hung or self.plan.tuning.preferred
+        if not may_move and self._reign() != before:
+            raise Violation(f"liveness: {before} leads no more: {self._reign()}")
+        self._until(self._has_leader, LEADER_WITHIN_S, "a leader that everybody follows")
+
+    def _reign(self) -> tuple[str, int] | None:
+        leader = self.world.leader()
+        return leader and (leader.name, leader.running.consensus.term)
 
     def _judge(self) -> None:
         leader = self.world.leader()

@@ -8,7 +8,15 @@ import pytest
 
 from group import Group, Member, number_of, payload
 from raftq.consensus.guard import Intervention
-from raftq.consensus.messages import Append, AppendReply, Kind, MembershipChange, membership_payload
+from raftq.consensus.messages import (
+    Append,
+    AppendReply,
+    Beat,
+    Kind,
+    MembershipChange,
+    PreVoteReply,
+    membership_payload,
+)
 
 OWN = "n3/x"
 
@@ -79,6 +87,19 @@ def test_a_member_that_was_cut_off_does_not_depose_the_leader_on_return() -> Non
     group.run(3)
     assert group.leader() is leader
     assert leader.consensus.term == term
+
+
+def test_a_pre_vote_from_before_the_leader_was_heard_does_not_count() -> None:
+    group, leader = led(19, count=5)
+    own = group.members[OWN].consensus
+    assert leader.name != OWN
+    term, others = own.term, [name for name in group.ids if name not in (OWN, leader.name)]
+    own.elections.ask_for_pre_votes()
+    own.receive(leader.name, Beat(term))
+    for member in others:
+        own.receive(member, PreVoteReply(term + 1, term, granted=True))
+    group.run(1.0)
+    assert (own.term, own.elections.stood) == (term, 0)
 
 
 def test_a_leader_that_was_cut_off_steps_down_and_its_tail_is_replaced() -> None:

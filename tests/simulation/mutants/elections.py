@@ -98,6 +98,11 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(Consensus, "tick", "self.elections.ask_for_pre_votes()", "pass"),
     ),
     mutant(
+        "pre-vote-outlives-the-leader",
+        "What was granted while nobody led counts after a leader was heard.",
+        Edit(Consensus, "_follow", "self.elections.heard_leader()", "pass"),
+    ),
+    mutant(
         "no-pre-vote-no-stickiness",
         "As above, and members that hear their leader vote it out.",
         Edit(Consensus, "tick", "self.elections.ask_for_pre_votes()", "pass"),
