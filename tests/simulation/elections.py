@@ -15,6 +15,7 @@ from raftq.consensus.messages import (
 from raftq.journal import TermFile
 from raftq.journal.faults import Corruption
 from raftq.replica.identity import node_of
+from simulation.disk import FaultyDisk
 from simulation.node import DATA, Node
 from simulation.world import World
 
@@ -27,6 +28,7 @@ class Elections:
     def __init__(self, world: World) -> None:
         self._world = world
         self._votes: dict[tuple[str, int], str] = {}
+        self._voted_on: dict[str, FaultyDisk] = {}  # By member: it may lose its disk, and be gone.
         self._cleared: dict[tuple[str, int, int], set[str]] = defaultdict(set)
         self._granted: dict[tuple[str, int, int], set[str]] = defaultdict(set)
         self.held: dict[tuple[str, int, int, str], int] = {}  # What members vouched for.
@@ -55,6 +57,7 @@ class Elections:
 
     def voted(self, node: Node, term: int, vote: str) -> str | None:
         """A vote: what is wrong with it."""
+        self._voted_on[node.running.self_id] = node.disk
         known = self._votes.setdefault((node.running.self_id, term), vote)
         return None if known == vote else f"two votes in term {term}: {known} and {vote}"
 
@@ -84,11 +87,11 @@ class Elections:
         return f"leads with votes that are not on disk: {lost}" if lost else None
 
     def _is_on_disk(self, member: str, term: int, vote: str) -> bool:
-        node = self._world.nodes[node_of(member)]
-        if node.is_up and node.running.self_id != member:
-            return True  # That disk is gone.
+        disk = self._voted_on[member]
+        if disk is not self._world.nodes[node_of(member)].disk:
+            return True  # It is gone.
         try:
-            found = TermFile(node.disk.at_worst(TERM), TERM)
+            found = TermFile(disk.at_worst(TERM), TERM)
         except Corruption:
             return True
         return found.term > term or (found.term, found.voted_for) == (term, vote)

@@ -40,7 +40,7 @@ GRACE_S = 1.5
 POLICY = WebhookPolicy(http=True, requests_max=8)
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 ANSWERS = {"well": 8.0, "badly": 2.0, "busy": 0.7, "gone": 0.3, "breaks": 0.7, "never": 0.7}
-ANSWERS_IN_S = (0.01, 0.05, 0.3)  # On average.
+ANSWERS_IN_S = (0.01, 0.05, 0.3)  # On average; in peace the first, for more comes all the time.
 STATUSES = {"well": 204, "badly": 500, "busy": 503, "gone": 410}
 
 
@@ -61,7 +61,8 @@ class Receiver:
         kinds = {"well": 1.0} if in_peace else ANSWERS
         (kind,) = self._chance.choices([*kinds], [*kinds.values()])
         self._world.sometimes(f"a receiver answers: {kind}")
-        await asyncio.sleep(self._chance.expovariate(1 / self._chance.choice(ANSWERS_IN_S)))
+        average_s = ANSWERS_IN_S[0] if in_peace else self._chance.choice(ANSWERS_IN_S)
+        await asyncio.sleep(self._chance.expovariate(1 / average_s))
         if kind == "never":
             await asyncio.get_running_loop().create_future()
         if kind == "breaks":
@@ -176,11 +177,12 @@ class Postings:
     def __init__(self, world: World, history: History, receiver: Receiver) -> None:
         self._world, self._history, self._receiver = world, history, receiver
         self._lives: dict[str, Life] = {}
-        self._stopped = False
+        self._stops: dict[str, asyncio.Task[None]] | None = None
+        self.cut_short = False  # Whether a process ended while its runner was to.
 
     def started(self, node: Node) -> None:
         """A process has begun."""
-        if not self._stopped:
+        if self._stops is None:
             self._lives[node.name] = Life(node, self._history)
 
     def died(self, node: Node) -> None:
@@ -189,11 +191,16 @@ class Postings:
         if life is not None:
             life.asked.gone()
             life.loop.close()
+        if self._stops and (stop := self._stops.pop(node.name, None)):
+            self.cut_short |= not stop.done()
 
-    def stop(self) -> list[asyncio.Task[None]]:
+    def stop(self) -> None:
         """Let all of them end in good order, and none begin."""
-        self._stopped = True
-        return [life.stop() for life in self._lives.values()]
+        self._stops = {name: life.stop() for name, life in self._lives.items()}
+
+    def stopped(self) -> bool:
+        """Whether all have ended."""
+        return self._stops is not None and all(stop.done() for stop in self._stops.values())
 
     def answered(self, until: float = math.inf) -> bool:
         """Whether no node waits for an answer to what it asked before."""

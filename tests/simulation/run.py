@@ -292,11 +292,12 @@ class Story:
         )
         self._until(self._all_run, RUN_WITHIN_S, "each subscription to run on one node")
         self._until(self._all_posted, POSTED_WITHIN_S, "all messages to be posted")
-        stopped = self.postings.stop()
-        self._until(lambda: all(one.done() for one in stopped), STOPPED_WITHIN_S, "runners to stop")
+        self.postings.stop()
+        self._until(self.postings.stopped, STOPPED_WITHIN_S, "runners to stop")
         self._until(self.postings.answered, ANSWERED_WITHIN_S, "an answer to every node")
+        within_s = RUN_WITHIN_S if self.postings.cut_short else SERVED_WITHIN_S
         self._until(
-            lambda: not self.checks.oracle.model.running(), SERVED_WITHIN_S, "no runner to be left"
+            lambda: not self.checks.oracle.model.running(), within_s, "no runner to be left"
         )
         self._until(self._recovered, CONVERGED_WITHIN_S, "all nodes to be equal again")
 
