@@ -68,7 +68,8 @@ class Schedules(Watch):
     ) -> None:
         def propose(now_ms: int) -> bool:
             due = machine().due_schedules(now_ms, TICKS_LIMIT)
-            return sequencer.propose_own(*[_tick_or_last(one, now_ms, log) for one in due])
+            ticks = [_tick_or_last(one, now_ms, log) for one in due]
+            return sequencer.propose_own(*ticks, now_ms=now_ms)
 
         super().__init__(leading, lambda: machine().next_tick_ms(), propose, stamps, runtime)
 

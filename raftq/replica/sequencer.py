@@ -52,6 +52,7 @@ class Sequencer:
         self._appended: dict[tuple[int, int], Entry] = {}  # (index, term): what we wrote ourselves
         self._held = False
         self._last_stamp_ms = 0
+        self._earliest_ms = 0  # That the next entry may say.
 
     def add(self, batch: Batch, encoded: bytes) -> bool:
         """Queue a batch; False when the queue is full (its sender tries again)."""
@@ -62,12 +63,19 @@ class Sequencer:
         self._wake()
         return True
 
-    def propose_own(self, *commands: Command) -> bool:
-        """Queue commands of the leader's own housekeeping; False when full, or not leading."""
+    def propose_own(self, *commands: Command, now_ms: int = 0) -> bool:
+        """Queue commands of the leader's own housekeeping; False when full, or not leading.
+
+        They are for log time ``now_ms``, and come in no entry that says less: before a node
+        has followed anybody, its log time can still go back a little.
+        """
         if not self._consensus.is_leader:
             return False
         batch = Batch(session=0, seq=0, floor=0, commands=commands)
-        return self.add(batch, msgspec.msgpack.encode(batch))
+        if not self.add(batch, msgspec.msgpack.encode(batch)):
+            return False
+        self._earliest_ms = max(self._earliest_ms, now_ms)
+        return True
 
     def pump(self) -> None:
         """Append as many entries as may be in flight."""
@@ -89,7 +97,7 @@ class Sequencer:
     def clear(self) -> None:
         """Leadership is gone: the senders know, and send to the next one."""
         self._queue.clear()
-        self._queue_bytes = 0
+        self._queue_bytes = self._earliest_ms = 0
         self._appended.clear()
 
     def take(self, index: int, term: int) -> Entry | None:
@@ -109,7 +117,7 @@ class Sequencer:
             encoded.append(msgspec.Raw(data))
             size += len(data)
         self._queue_bytes -= size
-        stamp_ms = max(self._stamps.now_ms(), self._last_stamp_ms)
+        stamp_ms = max(self._stamps.now_ms(), self._last_stamp_ms, self._earliest_ms)
         self._last_stamp_ms = stamp_ms
         sealed = _Sealed(ENTRY_VERSION, stamp_ms, tuple(encoded))
         payload = msgspec.msgpack.encode(sealed)

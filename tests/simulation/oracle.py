@@ -88,6 +88,9 @@ class Oracle:
         for names, queue in model.queues.items():
             lost = [one for one in queue.messages.values() if not one.is_known]
             assert not lost, f"{names} has not got {lost}"
+        for names, queue in self._jobs():
+            if queue.job is not None and (found := store.job(names)) is not None:
+                queue.job.mark = found.mark
         self.told.entry(index, model)
         self._count()
 
@@ -178,6 +181,8 @@ class Oracle:
         """A job tells of itself what it has done."""
         found = self._store.job(names)
         assert found is not None, f"the job of {names} is not told of"
+        if found.mark != job.mark:
+            return  # The entry has begun another one as well.
         assert (found.done, bool(found.ended_ms)) == (job.done, job.is_over), f"{names}: {found}"
         if job.is_over and not job.asked.rate:
             assert found.failed == len(job.troubles), f"{names}: {found}"
@@ -196,7 +201,8 @@ class Oracle:
             for message in gone:
                 self.model.moves(names, message)
         found = self._store.job(names)
-        job.is_over = found is None or (found.ended_ms > 0 and not found.cancelled)
+        another = found is None or found.mark != job.mark
+        job.is_over = another or (found.ended_ms > 0 and not found.cancelled)
 
     @property
     def redrives(self) -> list[Names]:

@@ -89,6 +89,7 @@ class Job:
     asked: c.StartJob
     moment: int
     started_ms: int
+    mark: int = 0  # Of the stored one, once it was seen.
     done: int = 0
     troubles: dict[bytes, str] = field(default_factory=dict)
     is_over: bool = False

@@ -75,7 +75,8 @@ class Node:
     def due_schedules(self, now_ms: int, limit: int) -> list[Due]:
         return [one for one in self.schedules if (one.record.next_ms or 0) <= now_ms][:limit]
 
-    def propose_own(self, *commands: Command) -> bool:
+    def propose_own(self, *commands: Command, now_ms: int) -> bool:
+        assert now_ms >= self.now_ms
         self.proposed.append(commands)
         return True
 

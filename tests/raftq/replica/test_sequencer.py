@@ -63,6 +63,10 @@ class Leader:
         return [commands.decode_entry(payload) for payload in self.payloads]
 
     @property
+    def stamped(self) -> list[int]:
+        return [entry.stamp_ms for entry in self.entries]
+
+    @property
     def seqs(self) -> list[list[int]]:
         return [[one.seq for one in entry.batches] for entry in self.entries]
 
@@ -138,6 +142,27 @@ def test_nothing_is_appended_while_it_is_held_or_by_who_does_not_lead() -> None:
     leader.is_leader = True
     leader.sequencer.pump()
     assert leader.seqs == [[1]]
+
+
+def test_what_is_for_some_log_time_comes_in_no_entry_that_says_less() -> None:
+    leader = Leader()
+    now_ms = leader.stamps.now_ms()
+    assert leader.sequencer.propose_own(Sweep(5), now_ms=now_ms)
+    # A first entry of before is applied, and log time goes on from that.
+    leader.stamps.observe(now_ms - 3, live=True)
+    assert leader.stamps.now_ms() < now_ms
+    leader.sequencer.pump()
+    assert leader.stamped == [now_ms]
+
+
+def test_time_for_what_was_dropped_is_forgotten() -> None:
+    leader = Leader()
+    now_ms = leader.stamps.now_ms()
+    assert leader.sequencer.propose_own(Sweep(5), now_ms=now_ms + 60_000)
+    leader.sequencer.clear()
+    leader.add(batch(1))
+    leader.sequencer.pump()
+    assert leader.stamped == [now_ms]
 
 
 def test_housekeeping_goes_the_same_way_but_only_on_a_leader() -> None:
