@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import msgspec
 from queue_model import Names
 from raftq.consensus import replication
 from raftq.replica import replica, transfer
+from raftq.replica.submitter import Unknown
 from simulation.checks import Checks, Violation
 from simulation.clients import Client, History
 from simulation.faults import Faults
@@ -393,7 +394,17 @@ class Story:
         return claimed
 
     def _ask(self, node: Node, *commands: c.Command) -> list[object]:
-        """The outcomes of what is asked for at once."""
+        """The outcomes of what is asked for at once.
+
+        Once more if it is not known: log time may have leapt, and ended the node's session.
+        """
+        answers = self._answers(node, commands)
+        again = [at for at, one in enumerate(answers) if isinstance(one, Unknown)]
+        for at, one in zip(again, self._answers(node, [commands[at] for at in again]), strict=True):
+            answers[at] = one
+        return answers
+
+    def _answers(self, node: Node, commands: Sequence[c.Command]) -> list[object]:
         answers = [node.submit(command) for command in commands]
         self._until(lambda: all(answers), SERVED_WITHIN_S, f"an answer to {commands}")
         return [one[0] for one in answers]
