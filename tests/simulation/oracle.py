@@ -19,6 +19,7 @@ from statemachine.acts import FAILURES_MAX
 from statemachine.machine import BatchResult
 from statemachine.outcomes import Done, Outcome, Reason, Refused, SessionOpened, Swept
 from statemachine.queries import Stats
+from statemachine.records import JobRecord
 
 SESSION_IDLE_MS = 3_600_000
 Names = tuple[str, str]
@@ -89,8 +90,8 @@ class Oracle:
             lost = [one for one in queue.messages.values() if not one.is_known]
             assert not lost, f"{names} has not got {lost}"
         for names, queue in self._jobs():
-            if queue.job is not None and (found := store.job(names)) is not None:
-                queue.job.mark = found.mark
+            if queue.job is not None:
+                self._stored(names, queue.job)
         self.told.entry(index, model)
         self._count()
 
@@ -179,9 +180,9 @@ class Oracle:
 
     def _agrees(self, names: Names, job: Job) -> None:
         """A job tells of itself what it has done."""
-        found = self._store.job(names)
-        assert found is not None, f"the job of {names} is not told of"
-        if found.mark != job.mark:
+        found = self._stored(names, job)
+        if found is None:
+            assert self._store.job(names) is not None, f"the job of {names} is not told of"
             return  # The entry has begun another one as well.
         assert (found.done, bool(found.ended_ms)) == (job.done, job.is_over), f"{names}: {found}"
         if job.is_over and not job.asked.rate:
@@ -200,9 +201,15 @@ class Oracle:
         while gone := [one for one in self.model.movable(names) if one.id not in stored]:
             for message in gone:
                 self.model.moves(names, message)
+        found = self._stored(names, job)
+        job.is_over = found is None or (found.ended_ms > 0 and not found.cancelled)
+
+    def _stored(self, names: Names, job: Job) -> JobRecord | None:
+        """The job as the store holds it; None if there is none, or one that came after it."""
         found = self._store.job(names)
-        another = found is None or found.mark != job.mark
-        job.is_over = another or (found.ended_ms > 0 and not found.cancelled)
+        if found is not None and not job.mark:
+            job.mark = found.mark
+        return found if found is not None and found.mark == job.mark else None
 
     @property
     def redrives(self) -> list[Names]:
