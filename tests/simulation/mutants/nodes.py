@@ -190,7 +190,7 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             Sequencer,
             "_append",
-            "stamp_ms = max(self._stamps.now_ms(), self._last_stamp_ms)",
+            "stamp_ms = max(self._stamps.now_ms(), self._last_stamp_ms, self._earliest_ms)",
             "stamp_ms = self._last_stamp_ms or self._stamps.now_ms()",
         ),
     ),
