@@ -89,9 +89,9 @@ class Oracle:
         for names, queue in model.queues.items():
             lost = [one for one in queue.messages.values() if not one.is_known]
             assert not lost, f"{names} has not got {lost}"
-        for names, queue in self._jobs():
-            if queue.job is not None:
-                self._stored(names, queue.job)
+        for names, job in self._jobs():
+            if not job.mark:
+                self._stored(names, job)
         self.told.entry(index, model)
         self._count()
 
@@ -168,7 +168,7 @@ class Oracle:
     def _sweep(self, outcome: Swept) -> None:
         swept = self._notices.sweep(outcome)
         model = self.model
-        moved = {names: 0 if one.job is None else one.job.done for names, one in self._jobs()}
+        moved = {names: job.done for names, job in self._jobs()}
         model.sweep(self._moves)
         for names, before in moved.items():
             job = model.queues[names].job
@@ -191,9 +191,9 @@ class Oracle:
             assert failures.items() <= job.troubles.items(), f"{names}: {found}"
             assert len(failures) == min(found.failed, FAILURES_MAX), f"{names}: {found}"
 
-    def _jobs(self) -> list[tuple[Names, Queue]]:
+    def _jobs(self) -> list[tuple[Names, Job]]:
         queues = self.model.queues.items()
-        return [(names, one) for names, one in queues if one.job and not one.job.is_over]
+        return [(names, one.job) for names, one in queues if one.job and not one.job.is_over]
 
     def _moves(self, names: Names, job: Job) -> None:
         """How far a job comes that takes its time is up to the store; what it does is not."""
