@@ -7,11 +7,13 @@ end may reach past this port, the native REST API included.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+from starlette.types import Scope
 
+from api.access.principals import Principal
 from statemachine.commands import Barrier, Once, QueueCommand, SubscriptionName, Timing
 from statemachine.kv import Reader
 from statemachine.outcomes import Outcome
@@ -175,6 +177,13 @@ class Service(Protocol):
     webhooks: WebhookPolicy
     activity: dict[SubscriptionName, Activity]
     """Of the subscriptions that this node runs: kept by what runs them, for others to read."""
+
+    async def authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Principal:
+        """Who sends the request; raises the problem that ends it if that is not known.
+
+        Asked before anything of a request is read but its head.
+        """
+        ...
 
     async def propose(self, command: QueueCommand | Once | Barrier) -> Outcome:
         """Commit the command and answer its outcome, which this replica has applied by then.

@@ -47,6 +47,8 @@ KINDS: dict[str, Kind] = {
     Reason.NO_SUBSCRIPTION: Kind(404, "No such subscription"),
     Reason.TOO_MANY_SUBSCRIPTIONS: Kind(409, "The queue has too many subscriptions"),
     # Refused at the door.
+    "unauthorized": Kind(401, "No valid key"),
+    "forbidden": Kind(403, "The key does not allow this"),
     "invalid_schedule": Kind(400, "The schedule can not be followed"),
     "no_route": Kind(404, "No such resource"),
     "no_message": Kind(404, "No such message"),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TypeVar
 
+from starlette.types import Scope
+
+from api.access.gate import Gate
+from api.access.principals import Principal
 from api.ports import (
     Activity,
     Cluster,
@@ -65,6 +69,7 @@ class NodeService:
         self.limits: Limits = config.limits
         self.webhooks: WebhookPolicy = config.webhooks
         self.activity: dict[SubscriptionName, Activity] = {}
+        self._gate = Gate(required=False)
         self._replica = replica
         self._config = config
         self._metrics = metrics
@@ -73,6 +78,10 @@ class NodeService:
         self._status_of: tuple[int, float] | None = None
         self._status: Status
         metrics.before_render(self._measure)
+
+    async def authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Principal:
+        """See ``api.ports.Service``."""
+        return await self._gate.authenticate(scope, headers)
 
     async def propose(self, command: QueueCommand | Once | Barrier) -> Outcome:
         """See ``api.ports.Service``."""

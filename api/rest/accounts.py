@@ -6,6 +6,8 @@ from datetime import datetime
 
 import msgspec
 
+from api.access.principals import Role
+from api.access.rules import Access
 from api.rest import answers, envelopes, pages, settings
 from api.rest.answers import Answer
 from api.rest.operations import Operation, Says
@@ -109,6 +111,7 @@ OPERATIONS = (
         ACCOUNTS,
         list_accounts,
         "All accounts in the order of their names",
+        access=Access(Role.ADMIN, "cluster"),
         query=ListQuery,
         answers={200: Says("A page", Accounts)},
     ),
@@ -117,6 +120,7 @@ OPERATIONS = (
         ACCOUNT,
         put_account,
         "Create an account, or replace its defaults",
+        access=Access(Role.ADMIN, "account"),
         query=NoQuery,
         body=SETTINGS,
         answers={201: Says("It is new", Account), 200: Says("It was there", Account)},
@@ -126,6 +130,7 @@ OPERATIONS = (
         ACCOUNT,
         get_account,
         "An account and its defaults",
+        access=Access(None, "account"),
         query=ReadQuery,
         answers={200: Says("The account", Account)},
         refusals=("no_account",),
@@ -135,6 +140,7 @@ OPERATIONS = (
         ACCOUNT,
         patch_account,
         "Change the defaults named; null puts one back to the built-in one",
+        access=Access(Role.MANAGE, "account", whole=True),
         query=NoQuery,
         body=SETTINGS,
         answers={200: Says("The account as it is now", Account)},
@@ -145,6 +151,7 @@ OPERATIONS = (
         ACCOUNT,
         delete_account,
         "Delete an account that has no queues",
+        access=Access(Role.ADMIN, "account"),
         query=NoQuery,
         answers={204: Says("It is gone")},
         refusals=("no_account", "account_in_use"),

@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from api.access.principals import Role
+from api.access.rules import Access
 from api.problems import Problem
 from api.rest import answers, envelopes, filters, parameters
 from api.rest.answers import Answer
@@ -114,6 +116,7 @@ OPERATIONS = (
         BINDINGS,
         list_bindings,
         "The queues to which a queue is bound",
+        access=Access(Role.MANAGE, "queue"),
         query=ReadQuery,
         answers={200: Says("All of them", Bindings)},
         refusals=("no_queue",),
@@ -123,6 +126,7 @@ OPERATIONS = (
         BINDING,
         put_binding,
         "Send messages that match to another queue of the account instead",
+        access=Access(Role.MANAGE, "queue"),
         query=NoQuery,
         body=SETTINGS,
         answers={201: Says("It is new", Binding), 200: Says("It was there", Binding)},
@@ -133,6 +137,7 @@ OPERATIONS = (
         BINDING,
         get_binding,
         "A binding",
+        access=Access(Role.MANAGE, "queue"),
         query=ReadQuery,
         answers={200: Says("The binding", Binding)},
         refusals=("no_queue", "no_binding"),
@@ -142,6 +147,7 @@ OPERATIONS = (
         BINDING,
         delete_binding,
         "Unbind; what was delivered stays where it is",
+        access=Access(Role.MANAGE, "queue"),
         query=NoQuery,
         answers={204: Says("It is gone")},
         refusals=("no_queue", "no_binding"),

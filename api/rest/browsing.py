@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from api.access.principals import Role
+from api.access.rules import Access
 from api.problems import Problem
 from api.rest import answers, filters, pages
 from api.rest.answers import Answer
@@ -129,6 +131,7 @@ OPERATIONS = (
         MESSAGES,
         browse_messages,
         "Look at messages without claiming them",
+        access=Access(Role.CONSUME, "queue"),
         query=BrowseQuery,
         answers={200: Says("A page, the oldest first", Page)},
         refusals=("headers_too_large",),

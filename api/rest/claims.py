@@ -8,6 +8,8 @@ from typing import Literal
 import msgspec
 
 from api import problems
+from api.access.principals import Role
+from api.access.rules import Access
 from api.problems import Problem
 from api.rest import answers, parameters, polling
 from api.rest.answers import Answer
@@ -333,6 +335,7 @@ OPERATIONS = (
         CLAIMS,
         claim_messages,
         "Claim ready messages under one lease: the highest priority first, then the oldest",
+        access=Access(Role.CONSUME, "queue"),
         query=NoQuery,
         body=CLAIM_BODY,
         answers={
@@ -345,6 +348,7 @@ OPERATIONS = (
         ACK,
         ack_messages,
         "Acknowledge: delete messages that the claim holds",
+        access=Access(Role.CONSUME, "queue"),
         query=NoQuery,
         body=ACK_BODY,
         answers={200: Says("What is gone, and what the claim did not hold", Acked)},
@@ -355,6 +359,7 @@ OPERATIONS = (
         NACK,
         nack_messages,
         "Give messages back because their work failed, or make them dead letters",
+        access=Access(Role.CONSUME, "queue"),
         query=NoQuery,
         body=NACK_BODY,
         answers={200: Says("What went back, and what the claim did not hold", Released)},
@@ -365,6 +370,7 @@ OPERATIONS = (
         CLAIM,
         inspect_claim,
         "What a claim holds",
+        access=Access(Role.CONSUME, "queue"),
         query=ReadQuery,
         answers={200: Says("The claim", ClaimView)},
         refusals=("no_claim",),
@@ -374,6 +380,7 @@ OPERATIONS = (
         CLAIM,
         extend_claim,
         "Let the lease end later, or earlier",
+        access=Access(Role.CONSUME, "queue"),
         query=NoQuery,
         body=LEASE_BODY,
         answers={200: Says("When it ends now", LeaseView)},
@@ -384,6 +391,7 @@ OPERATIONS = (
         EXTEND,
         extend_claims,
         "Let the leases of many claims end later, or earlier",
+        access=Access(Role.CONSUME, "queue"),
         query=NoQuery,
         body=MANY_BODY,
         answers={200: Says("When each ends now, or why it does not", ManyLeasesView)},
@@ -393,6 +401,7 @@ OPERATIONS = (
         CLAIM,
         release_claim,
         "Give messages of the claim back",
+        access=Access(Role.CONSUME, "queue"),
         query=ReleaseQuery,
         answers={200: Says("What went back, and what the claim did not hold", Released)},
         refusals=("no_claim", "stale_claim"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from api import ports
+from api.access.principals import Role
+from api.access.rules import PUBLIC, Access
 from api.problems import Problem
 from api.rest import answers, parameters
 from api.rest.answers import Answer
@@ -84,6 +86,7 @@ OPERATIONS = (
         "/cluster",
         show_cluster,
         "All replicas with their zones, and the leader, as this node sees them",
+        access=Access(None, "cluster"),
         query=ClusterQuery,
         answers={200: Says("The cluster", ClusterView)},
     ),
@@ -92,6 +95,7 @@ OPERATIONS = (
         "/cluster/zones",
         show_zones,
         "What crosses between zones, as this node has counted it since it started",
+        access=Access(Role.ADMIN, "cluster"),
         query=NoQuery,
         answers={200: Says("The counters", ports.Zones)},
     ),
@@ -100,6 +104,7 @@ OPERATIONS = (
         "/cluster/members",
         list_members,
         "All replicas",
+        access=Access(None, "cluster"),
         query=NoQuery,
         answers={200: Says("The members", Members)},
     ),
@@ -108,6 +113,7 @@ OPERATIONS = (
         "/livez",
         live,
         "Whether the process lives",
+        access=PUBLIC,
         query=NoQuery,
         answers={200: Says("It does", Health)},
     ),
@@ -116,6 +122,7 @@ OPERATIONS = (
         "/readyz",
         ready,
         "Whether the node can serve",
+        access=PUBLIC,
         query=NoQuery,
         answers={200: Says("It can", Health)},
         refusals=("not_ready",),
@@ -125,6 +132,7 @@ OPERATIONS = (
         "/metrics",
         show_metrics,
         "Figures for Prometheus",
+        access=Access(Role.ADMIN, "cluster"),
         query=NoQuery,
         answers={200: Says("The text exposition", media_type="text/plain")},
     ),

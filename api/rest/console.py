@@ -11,6 +11,7 @@ from base64 import b64encode
 from hashlib import sha256
 from importlib.resources import files
 
+from api.access.rules import PUBLIC
 from api.rest.answers import Answer
 from api.rest.operations import Operation, Says
 from api.rest.parameters import NoQuery
@@ -55,6 +56,7 @@ OPERATIONS = (
         "/console",
         show_console,
         "A page for people: the cluster, and an account's queues",
+        access=PUBLIC,
         query=NoQuery,
         answers={200: Says("The page", media_type="text/html")},
     ),

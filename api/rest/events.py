@@ -7,6 +7,8 @@ from datetime import datetime
 
 import msgspec
 
+from api.access.principals import Role
+from api.access.rules import Access
 from api.problems import Problem
 from api.rest import answers, pages, streams
 from api.rest.accounts import ACCOUNT
@@ -236,6 +238,7 @@ OPERATIONS = (
         QUEUE + "/events",
         queue_events,
         "What happens in a queue, from now on or from a log index that is still held",
+        access=Access(Role.CONSUME, "queue"),
         query=EventsQuery,
         answers={200: EVENT_STREAM},
         refusals=("no_queue", "history_off", "events_gone"),
@@ -246,6 +249,7 @@ OPERATIONS = (
         MESSAGE + "/history",
         message_history,
         "What happened to a message, also when it is gone",
+        access=Access(Role.CONSUME, "queue"),
         query=HistoryQuery,
         answers={200: Says("A page of events, the oldest first", HistoryView)},
         refusals=("no_queue", "no_message", "no_history"),
@@ -255,6 +259,7 @@ OPERATIONS = (
         ACCOUNT + "/events",
         account_events,
         "What happens in all queues of an account",
+        access=Access(Role.CONSUME, "account"),
         query=EventsQuery,
         answers={200: EVENT_STREAM},
         refusals=("no_account", "events_gone"),

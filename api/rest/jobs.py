@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from api.access.principals import Role
+from api.access.rules import Access
 from api.problems import Problem
 from api.rest import answers, filters, parameters
 from api.rest.answers import Answer
@@ -169,6 +171,7 @@ OPERATIONS = (
         JOB,
         start_job,
         "Begin to move, redrive, delete or release all messages that a filter means",
+        access=Access(Role.MANAGE, "queue"),
         query=NoQuery,
         body=JOB_BODY,
         answers={202: Says("The job has begun", Job)},
@@ -179,6 +182,7 @@ OPERATIONS = (
         JOB,
         show_job,
         "How far the job is; also for a week after it has ended",
+        access=Access(Role.MANAGE, "queue"),
         query=ReadQuery,
         answers={200: Says("The job", Job)},
         refusals=("no_job",),
@@ -188,6 +192,7 @@ OPERATIONS = (
         JOB,
         cancel_job,
         "Do no more of the job",
+        access=Access(Role.MANAGE, "queue"),
         query=NoQuery,
         answers={200: Says("The job as it ended", Job)},
         refusals=("no_queue", "no_job"),
@@ -197,6 +202,7 @@ OPERATIONS = (
         REDRIVE,
         start_redrive,
         "Begin a job that moves the queue's messages back to where they died, or elsewhere",
+        access=Access(Role.MANAGE, "queue"),
         query=NoQuery,
         body=REDRIVE_BODY,
         answers={202: Says("The job has begun", Job)},

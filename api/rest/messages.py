@@ -8,6 +8,8 @@ from typing import Annotated
 
 import msgspec
 
+from api.access.principals import Role
+from api.access.rules import Access
 from api.ports import Limits, Service
 from api.problems import Problem
 from api.rest import answers, browsing, envelopes, parameters
@@ -351,6 +353,7 @@ OPERATIONS = (
         MESSAGES,
         put_messages,
         "Queue one message or a batch; creates account and queue if they do not exist",
+        access=Access(Role.PRODUCE, "queue"),
         query=PutQuery,
         body_kinds=(MessageToPut, BatchToPut),
         raw_body=True,
@@ -366,6 +369,7 @@ OPERATIONS = (
         MESSAGES,
         delete_messages,
         "Delete all messages, claimed ones included, or those named",
+        access=Access(Role.MANAGE, "queue"),
         query=DeleteQuery,
         answers={200: Says("How many are gone", DeletedMessages)},
         refusals=("no_queue",),
@@ -375,6 +379,7 @@ OPERATIONS = (
         MESSAGE,
         get_message,
         "One message: its envelope, or with raw or a fitting Accept its bare body",
+        access=Access(Role.CONSUME, "queue"),
         query=GetQuery,
         answers={200: Says("The message", Message, media_type="*/*")},
         refusals=("no_message",),
@@ -384,6 +389,7 @@ OPERATIONS = (
         MESSAGE,
         delete_message,
         "Delete one message, whatever its state",
+        access=Access(Role.MANAGE, "queue"),
         query=NoQuery,
         answers={204: Says("It is gone")},
         refusals=("no_message",),

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from api import problems
+from api.access.rules import PUBLIC
 from api.rest import parameters
 from api.rest.answers import Answer
 from api.rest.operations import Operation, Says
@@ -91,6 +92,7 @@ def operation(table: Sequence[Operation[Any]]) -> Operation[NoQuery]:
         "/openapi.json",
         show_openapi,
         "This document",
+        access=PUBLIC,
         query=NoQuery,
         answers={200: Says("OpenAPI 3.1", media_type=JSON)},
     )

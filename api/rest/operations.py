@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from api import problems
+from api.access.rules import Access
 from api.edge import send_problem
 from api.ports import OutcomeUnknown, Service, Unavailable
 from api.problems import Problem
@@ -43,6 +44,7 @@ class Operation(Generic[Q]):
         handler: Callable[[Call, Q], Awaitable[Answer | Stream]],
         summary: str,
         *,
+        access: Access,
         query: type[Q],
         answers: dict[int, Says],
         body: JsonBody[Any] | None = None,
@@ -51,6 +53,8 @@ class Operation(Generic[Q]):
         refusals: tuple[str, ...] = (),
         resumes: bool = False,
     ) -> None:
+        assert access.fits(path), f"{path} is not {access.resource}"
+        self.access = access
         self.method = method
         self.path = path
         self.handler = handler
@@ -123,6 +127,7 @@ class Endpoint:
             # Asked for once, and not before the node runs: a node's zone does not change.
             home = self._home = self._home or self._service.status().zone
             call = Call(scope, receive, self._service, home)
+            await call.admit(operation.access)
             query = operation.parsed(scope["query_string"])
             if operation.reads:
                 await reads.settle(call, query)

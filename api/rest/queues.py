@@ -6,6 +6,8 @@ from datetime import datetime
 
 import msgspec
 
+from api.access.principals import Role
+from api.access.rules import Access
 from api.problems import Problem
 from api.rest import answers, envelopes, pages, settings
 from api.rest.answers import Answer
@@ -181,6 +183,7 @@ OPERATIONS = (
         QUEUES,
         list_queues,
         "The account's queues in the order of their names",
+        access=Access(None, "account"),
         query=ListQuery,
         answers={200: Says("A page", Queues)},
         refusals=("no_account",),
@@ -190,6 +193,7 @@ OPERATIONS = (
         QUEUE,
         put_queue,
         "Create a queue, or replace all its settings",
+        access=Access(Role.MANAGE, "queue"),
         query=NoQuery,
         body=SETTINGS,
         answers={201: Says("It is new", Queue), 200: Says("It was there", Queue)},
@@ -199,6 +203,7 @@ OPERATIONS = (
         QUEUE,
         get_queue,
         "A queue and its settings",
+        access=Access(None, "queue"),
         query=ReadQuery,
         answers={200: Says("The queue", Queue)},
         refusals=("no_queue",),
@@ -208,6 +213,7 @@ OPERATIONS = (
         QUEUE,
         patch_queue,
         "Change the settings named; null puts one back to the default",
+        access=Access(Role.MANAGE, "queue"),
         query=NoQuery,
         body=SETTINGS,
         answers={200: Says("The queue as it is now", Queue)},
@@ -218,6 +224,7 @@ OPERATIONS = (
         QUEUE,
         delete_queue,
         "Delete a queue with everything in it",
+        access=Access(Role.MANAGE, "queue"),
         query=NoQuery,
         answers={204: Says("It is gone")},
         refusals=("no_queue",),
@@ -227,6 +234,7 @@ OPERATIONS = (
         QUEUE + "/stats",
         queue_stats,
         "What is in a queue",
+        access=Access(Role.CONSUME, "queue"),
         query=ReadQuery,
         answers={200: Says("Counts by state, and the age of the oldest", Stats)},
         refusals=("no_queue",),

@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 import msgspec
 from starlette.types import Receive, Scope
 
+from api.access.principals import NOBODY, Role
+from api.access.rules import PUBLIC, Access, demand
 from api.ports import Service
 from api.problems import Problem, refused
 from api.rest import parameters
@@ -37,7 +39,17 @@ class Disconnected(Exception):
 class Call:
     """A request and the service it is for."""
 
-    __slots__ = ("_body", "headers", "home", "path", "receive", "scope", "service")
+    __slots__ = (
+        "_access",
+        "_body",
+        "headers",
+        "home",
+        "path",
+        "principal",
+        "receive",
+        "scope",
+        "service",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, service: Service, home: str) -> None:
         self.scope = scope
@@ -46,6 +58,8 @@ class Call:
         self.home = home  # The zone of the node that was asked.
         self.path: dict[str, str] = scope["path_params"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.principal = NOBODY  # Who asks, once that was asked.
+        self._access = PUBLIC
         self._body: bytes | None = None
 
     @property
@@ -57,6 +71,22 @@ class Call:
     def queue(self) -> str:
         """The queue of the path."""
         return parameters.name(self.path["queue"], "queue")
+
+    async def admit(self, access: Access) -> None:
+        """Learn who asks, and refuse who may not; nothing else may be read before."""
+        if access.resource == "public":
+            return
+        self._access = access
+        self.principal = await self.service.authenticate(self.scope, self.headers)
+        access.check(self.principal, self.path)
+
+    async def readmit(self) -> None:
+        """The same once more, for a request that has waited: its key may have ended meanwhile."""
+        await self.admit(self._access)
+
+    def demand(self, role: Role, queue: str) -> None:
+        """Refuse who may not do this in a queue that is not the path's."""
+        demand(self.principal, role, queue)
 
     def header(self, name: bytes) -> str | None:
         """A header's value; ``name`` in lower case."""

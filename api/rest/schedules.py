@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from api.access.principals import Role
+from api.access.rules import Access
 from api.ports import InvalidTiming
 from api.problems import Problem
 from api.rest import answers, envelopes, pages, parameters
@@ -226,6 +228,7 @@ OPERATIONS = (
         SCHEDULES,
         list_schedules,
         "The account's schedules in the order of their names",
+        access=Access(Role.MANAGE, "account"),
         query=ListQuery,
         answers={200: Says("A page", Schedules)},
         refusals=("no_account",),
@@ -235,6 +238,7 @@ OPERATIONS = (
         SCHEDULE,
         put_schedule,
         "Create a schedule, or replace it; the same again changes nothing",
+        access=Access(Role.MANAGE, "account"),
         query=NoQuery,
         body=SETTINGS,
         answers={201: Says("It is new", Schedule), 200: Says("It was there", Schedule)},
@@ -245,6 +249,7 @@ OPERATIONS = (
         SCHEDULE,
         get_schedule,
         "A schedule, with its last tick and its next",
+        access=Access(Role.MANAGE, "account"),
         query=ReadQuery,
         answers={200: Says("The schedule", Schedule)},
         refusals=("no_schedule",),
@@ -254,6 +259,7 @@ OPERATIONS = (
         SCHEDULE,
         delete_schedule,
         "Delete a schedule; the messages it has put stay",
+        access=Access(Role.MANAGE, "account"),
         query=NoQuery,
         answers={204: Says("It is gone")},
         refusals=("no_schedule",),

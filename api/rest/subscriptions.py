@@ -8,6 +8,8 @@ from datetime import datetime
 
 import msgspec
 
+from api.access.principals import Role
+from api.access.rules import Access
 from api.problems import Problem
 from api.rest import answers, envelopes, pages, parameters
 from api.rest.answers import Answer
@@ -266,6 +268,7 @@ OPERATIONS = (
         SUBSCRIPTIONS,
         list_subscriptions,
         "The queue's subscriptions in the order of their names",
+        access=Access(Role.MANAGE, "queue"),
         query=ListQuery,
         answers={200: Says("A page", Subscriptions)},
         refusals=("no_queue",),
@@ -275,6 +278,7 @@ OPERATIONS = (
         SUBSCRIPTION,
         put_subscription,
         "Create a subscription, or replace it and let it run again",
+        access=Access(Role.MANAGE, "queue"),
         query=NoQuery,
         body=BODY,
         answers={
@@ -288,6 +292,7 @@ OPERATIONS = (
         SUBSCRIPTION,
         get_subscription,
         "A subscription, who runs it, and how that goes",
+        access=Access(Role.MANAGE, "queue"),
         query=ReadQuery,
         answers={200: Says("The subscription", Subscription)},
         refusals=("no_subscription",),
@@ -297,6 +302,7 @@ OPERATIONS = (
         SUBSCRIPTION,
         delete_subscription,
         "Delete a subscription",
+        access=Access(Role.MANAGE, "queue"),
         query=NoQuery,
         answers={204: Says("It is gone")},
         refusals=("no_subscription",),

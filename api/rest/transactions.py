@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from api import problems
+from api.access.rules import Access
 from api.problems import Problem, StalePart
 from api.rest import answers, messages, parameters
 from api.rest.answers import Answer
@@ -140,6 +141,7 @@ OPERATIONS = (
         TRANSACTIONS,
         transact,
         "Acknowledge, give back and put messages: all or nothing",
+        access=Access(None, "account"),
         query=NoQuery,
         body=BODY,
         answers={200: Says("All of it is done", TransactionView)},

@@ -9,8 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from starlette.types import Scope
+
+from api.access.gate import Gate
+from api.access.principals import Principal
 from api.ports import (
     Activity,
     Cluster,
@@ -57,6 +61,7 @@ class LocalService:
         self.limits = limits or Limits()
         self.webhooks = webhooks or WebhookPolicy()
         self.activity: dict[SubscriptionName, Activity] = {}
+        self.gate = Gate(required=False)
         self.deliveries: list[Delivery] = []
         self.clock_ms = START_MS
         self.failures: deque[Exception | None] = deque()
@@ -97,6 +102,10 @@ class LocalService:
         return self._waiters.watching
 
     # The port.
+
+    async def authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Principal:
+        """See ``Service``."""
+        return await self.gate.authenticate(scope, headers)
 
     async def propose(self, command: QueueCommand | Once | Barrier) -> Outcome:
         """See ``Service``."""

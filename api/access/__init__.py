@@ -1,0 +1,1 @@
+"""Who asks, and what they may: the same for every front end and every route."""

@@ -1,0 +1,76 @@
+"""Who asks: what every way of authentication yields, and all that authorisation looks at."""
+
+from __future__ import annotations
+
+import enum
+from functools import lru_cache
+from typing import Literal
+
+import msgspec
+
+EVERY_QUEUE = ("*",)
+
+
+class Role(enum.StrEnum):
+    """What a key may do. Roles are added up; none but ``admin`` includes another."""
+
+    PRODUCE = "produce"  # Put messages.
+    CONSUME = "consume"  # Claim and settle messages, and look at them.
+    MANAGE = "manage"  # Settings, jobs, bindings, schedules, subscriptions, keys of the account.
+    ADMIN = "admin"  # Everything, everywhere: the operator's.
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks."""
+
+    id: str
+    """Stable and safe to log: a key's id, a token's subject; never a secret."""
+    account: str = ""
+    """The only account it may see; empty: all of them."""
+    roles: frozenset[Role] = frozenset()
+    queues: tuple[str, ...] = ()
+    """Patterns of queue names, in which ``*`` stands for any characters."""
+    kind: Literal["key", "token", "signed", "anyone", "nobody"]
+
+    def has(self, role: Role | None) -> bool:
+        """Whether it has the role; None: any role at all."""
+        roles = self.roles
+        return bool(roles) if role is None else role in roles or Role.ADMIN in roles
+
+    def sees(self, queue: str) -> bool:
+        """Whether the queue is one of its own, whatever it may do there."""
+        return self.queues == EVERY_QUEUE or matches(self.queues, queue)
+
+    def may(self, role: Role | None, queue: str) -> bool:
+        """Whether it has the role in the queue."""
+        return self.has(role) and self.sees(queue)
+
+
+ANYONE = Principal(id="anyone", roles=frozenset(Role), queues=EVERY_QUEUE, kind="anyone")
+"""Everybody, where ``auth.required`` is off: they may all."""
+
+NOBODY = Principal(id="nobody", kind="nobody")
+"""Who asks for what is public, and was not asked who they are: they may nothing else."""
+
+
+@lru_cache(maxsize=4096)  # The same few keys ask for the same few queues.
+def matches(patterns: tuple[str, ...], name: str) -> bool:
+    """Whether one of the patterns means the name."""
+    return any(_means(pattern, name) for pattern in patterns)
+
+
+def _means(pattern: str, name: str) -> bool:
+    """In linear time, whatever the pattern: it comes from clients."""
+    first, *rest = pattern.split("*")
+    if not rest:
+        return pattern == name
+    *middle, last = rest
+    at, end = len(first), len(name) - len(last)
+    if at > end or not name.startswith(first) or not name.endswith(last):
+        return False
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
