@@ -46,6 +46,8 @@ KINDS: dict[str, Kind] = {
     Reason.STALE_TICK: Kind(409, "The schedule does not wait for this tick"),
     Reason.NO_SUBSCRIPTION: Kind(404, "No such subscription"),
     Reason.TOO_MANY_SUBSCRIPTIONS: Kind(409, "The queue has too many subscriptions"),
+    Reason.NO_KEY: Kind(404, "No such key"),
+    Reason.TOO_MANY_KEYS: Kind(409, "The account has as many keys as may be"),
     # Refused at the door.
     "unauthorized": Kind(401, "No valid key"),
     "forbidden": Kind(403, "The key does not allow this"),

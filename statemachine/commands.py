@@ -19,6 +19,7 @@ from statemachine.parts import Act as Act
 from statemachine.parts import DeadLetter as DeadLetter
 from statemachine.parts import Filter as Filter
 from statemachine.parts import HeaderMatch as HeaderMatch
+from statemachine.parts import KeySettings as KeySettings
 from statemachine.parts import MessageId as MessageId
 from statemachine.parts import MessageState as MessageState
 from statemachine.parts import Missed as Missed
@@ -353,6 +354,42 @@ class TakeSubscriptions(msgspec.Struct, frozen=True, array_like=True, tag=43):
     drop: tuple[SubscriptionName, ...] = ()
 
 
+class PutKey(msgspec.Struct, frozen=True, array_like=True, tag=50):
+    """Add an access key to an account, or to the operator's, whose name is empty.
+
+    One that is there under this id stays as it is. ``first``: only if the account has none.
+    ``hash`` stands for the secret, which is in no log.
+    """
+
+    account: str
+    id: str
+    settings: KeySettings
+    hash: bytes
+    first: bool = False
+
+
+class RotateKey(msgspec.Struct, frozen=True, array_like=True, tag=51):
+    """Give a key another secret; the one before it is good for ``grace_ms`` more."""
+
+    account: str
+    id: str
+    hash: bytes
+    grace_ms: int
+
+
+class RevokeKey(msgspec.Struct, frozen=True, array_like=True, tag=52):
+    """Delete a key: nobody gets in with it from now on."""
+
+    account: str
+    id: str
+
+
+class UseKeys(msgspec.Struct, frozen=True, array_like=True, tag=53):
+    """Keys of any account that were used of late; those that are gone do not matter."""
+
+    ids: tuple[str, ...]
+
+
 QueueCommand = (
     Enqueue
     | Claim
@@ -379,6 +416,10 @@ QueueCommand = (
     | DeleteSubscription
     | DisableSubscription
     | TakeSubscriptions
+    | PutKey
+    | RotateKey
+    | RevokeKey
+    | UseKeys
 )
 """What a front end may propose."""
 

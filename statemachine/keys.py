@@ -15,6 +15,8 @@
     k once       k name(account) name(key)                 OnceRecord
     l lane       l u64(queue) u16(lane)                    LaneRecord
     m message    m u64(queue) u16(lane) u64(seq)           header, meta, body, see ``records``
+    n key        n 00 name(id)                             KeyRecord, see ``access_keys``
+    n of account n 01 name(account) name(id)               (empty)
     o outcomes   o u64(session) u64(seq)                   outcomes of one batch
     p position   p                                         MachineRecord
     q queue      q name(account) name(queue)               QueueRecord
@@ -128,6 +130,22 @@ def split_tick(key: bytes) -> tuple[int, str, str]:
     """The due_ms, the account and the schedule of a ``tick`` key."""
     account_name, schedule_name = split_names(key[9:])
     return number(key[1:9]), account_name, schedule_name
+
+
+def access_key(key_id: str) -> bytes:
+    """An access key's record."""
+    return b"n\x00" + name(key_id)
+
+
+def access_keys(account_name: str) -> tuple[bytes, bytes]:
+    """Between which keys the ids of an account's access keys lie."""
+    low = b"n\x01" + name(account_name)
+    return low, low + b"\xff"  # Above every name: none contains this byte.
+
+
+def access_key_of(account_name: str, key_id: str) -> bytes:
+    """That the account has this access key."""
+    return access_keys(account_name)[0] + name(key_id)
 
 
 def session(session_id: int) -> bytes:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple, assert_never
 
 from statemachine import (
+    access_keys,
     bindings,
     claims,
     events,
@@ -52,18 +53,22 @@ from statemachine.commands import (
     Purge,
     PutAccount,
     PutBinding,
+    PutKey,
     PutQueue,
     PutSchedule,
     PutSubscription,
     QueueSettings,
     Release,
     ReportDigest,
+    RevokeKey,
+    RotateKey,
     StartJob,
     Sweep,
     TakeDigest,
     TakeSubscriptions,
     Tick,
     Transact,
+    UseKeys,
 )
 from statemachine.kv import KV
 from statemachine.outcomes import Done, Outcome, Reason, Refused
@@ -146,6 +151,11 @@ class Machine:
     def take_subscriptions_moved(self) -> bool:
         """Whether a subscription or a runner has come, gone, or changed since last asked."""
         moved, self._state.subscriptions_moved = self._state.subscriptions_moved, False
+        return moved
+
+    def take_keys_moved(self) -> bool:
+        """Whether an access key has come, gone, or got another secret since last asked."""
+        moved, self._state.keys_moved = self._state.keys_moved, False
         return moved
 
     def next_due_ms(self) -> int | None:
@@ -250,7 +260,10 @@ def _run_rare(
 _SubscriptionCommand = (
     PutSubscription | DeleteSubscription | DisableSubscription | TakeSubscriptions
 )
-_StandingCommand = PutBinding | DeleteBinding | PutSchedule | DeleteSchedule | _SubscriptionCommand
+_KeyCommand = PutKey | RotateKey | RevokeKey | UseKeys
+_StandingCommand = (
+    PutBinding | DeleteBinding | PutSchedule | DeleteSchedule | _SubscriptionCommand | _KeyCommand
+)
 _SettingsCommand = (
     PutQueue
     | PatchQueue
@@ -295,7 +308,7 @@ def _run_standing(state: State, command: _StandingCommand) -> Outcome:
             return _run_subscription(state, command)
 
 
-def _run_subscription(state: State, command: _SubscriptionCommand) -> Outcome:
+def _run_subscription(state: State, command: _SubscriptionCommand | _KeyCommand) -> Outcome:
     match command:
         case PutSubscription():
             return subscriptions.put(state, command)
@@ -305,5 +318,19 @@ def _run_subscription(state: State, command: _SubscriptionCommand) -> Outcome:
             return subscriptions.disable(state, command)
         case TakeSubscriptions():
             return subscriptions.take(state, command)
+        case _:
+            return _run_key(state, command)
+
+
+def _run_key(state: State, command: _KeyCommand) -> Outcome:
+    match command:
+        case PutKey():
+            return access_keys.put(state, command)
+        case RotateKey():
+            return access_keys.rotate(state, command)
+        case RevokeKey():
+            return access_keys.revoke(state, command)
+        case UseKeys():
+            return access_keys.use(state, command)
         case _ as unreachable:
             assert_never(unreachable)

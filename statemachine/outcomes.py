@@ -35,6 +35,8 @@ class Reason(enum.StrEnum):
     STALE_TICK = "stale_tick"
     NO_SUBSCRIPTION = "no_subscription"
     TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions"
+    NO_KEY = "no_key"
+    TOO_MANY_KEYS = "too_many_keys"
 
 
 class Why(enum.StrEnum):
@@ -195,6 +197,17 @@ class SubscriptionsTaken(msgspec.Struct, frozen=True, array_like=True, tag=26):
     until_ms: int
 
 
+class KeyStored(msgspec.Struct, frozen=True, array_like=True, tag=27):
+    """The key that is there, and the hash of its secret: whoever put another one knows by it.
+
+    Without an id nothing was stored, since the account has keys and none was to be added.
+    """
+
+    id: str
+    hash: bytes
+    created: bool
+
+
 Outcome = (
     Refused
     | Enqueued
@@ -210,4 +223,5 @@ Outcome = (
     | Transacted
     | SubscriptionStored
     | SubscriptionsTaken
+    | KeyStored
 )

@@ -147,6 +147,15 @@ class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     missed: Missed = "once"
 
 
+class KeySettings(msgspec.Struct, frozen=True, array_like=True):
+    """What an access key may do. The state machine only keeps it: front ends ask and decide."""
+
+    name: str
+    roles: tuple[str, ...]
+    queues: tuple[str, ...]  # Patterns.
+    expires_ms: int | None = None
+
+
 class SubscriptionSettings(msgspec.Struct, frozen=True, array_like=True):
     """Where and how a queue's messages are posted. The state machine only keeps it."""
 

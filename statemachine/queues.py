@@ -116,9 +116,20 @@ def delete_account(state: State, command: DeleteAccount) -> Outcome:
         count = account.record.schedules
         return Refused(Reason.ACCOUNT_IN_USE, f"account {command.account!r} has {count} schedules")
     events.account_deleted(state, account)
+    _forget_keys(state, command.account)
     state.drop_account(command.account)
     state.machine.accounts -= 1
     return Done()
+
+
+def _forget_keys(state: State, account: str) -> None:
+    """The keys of an account that is no more."""
+    low, high = keys.access_keys(account)
+    for row in [row for row, _ in state.kv.scan(low, high)]:
+        (key_id,) = keys.split_names(row[len(low) :])
+        state.kv.delete(keys.access_key(key_id))
+        state.kv.delete(row)
+        state.keys_moved = True
 
 
 def set_marks(record: QueueRecord, next_id: int) -> None:

@@ -20,6 +20,7 @@ from statemachine.commands import (
     DeadLetter,
     Filter,
     HeaderMatch,
+    KeySettings,
     MessageId,
     NewMessage,
     QueueSettings,
@@ -305,6 +306,18 @@ class RunnerRecord(msgspec.Struct, frozen=True, array_like=True):
     until_ms: int
 
 
+class KeyRecord(msgspec.Struct, frozen=True, array_like=True):
+    """An access key; ``before`` is the hash of the secret before this one."""
+
+    account: str  # Empty: the operator's.
+    settings: KeySettings
+    hash: Key
+    created_ms: int
+    used_ms: int = 0  # To within an hour; 0: never.
+    before: Key = b""
+    before_until_ms: int = 0
+
+
 class Meta(msgspec.Struct, frozen=True, array_like=True):
     """What a stored message carries beside its times and its body."""
 
@@ -362,6 +375,7 @@ decode_session = msgspec.msgpack.Decoder(SessionRecord).decode
 decode_job = msgspec.msgpack.Decoder(JobRecord).decode
 decode_subscription = msgspec.msgpack.Decoder(SubscriptionRecord).decode
 decode_runner = msgspec.msgpack.Decoder(RunnerRecord).decode
+decode_key = msgspec.msgpack.Decoder(KeyRecord).decode
 decode_once = msgspec.msgpack.Decoder(OnceRecord).decode
 decode_events = msgspec.msgpack.Decoder(EventsRecord).decode
 decode_outcomes = msgspec.msgpack.Decoder(tuple[Outcome, ...]).decode

@@ -233,9 +233,8 @@ class State:
         """How many messages the cached claims had when they were cached."""
         self.window_bytes = 0
         """How many bytes have gone into windows since they were last emptied."""
-        self.copies = 0
+        self.copies = self.copied_bytes = 0
         """How many copies bindings have made in this entry, and how many bytes."""
-        self.copied_bytes = 0
         self.woken: dict[Lane, int] = {}
         """Lanes in which messages have become ready, and how many."""
         self.node = ""
@@ -250,6 +249,8 @@ class State:
         """Queues with new events; an account's own have no queue's name."""
         self.subscriptions_moved = False
         """Whether a subscription or a runner has come, gone, or changed."""
+        self.keys_moved = False
+        """Whether an access key has come, gone, or got another secret."""
         self._dirty_lanes: list[Lane] = []
         self._dirty: list[Account | Session] = []
         self._dirty_queues: list[Queue] = []

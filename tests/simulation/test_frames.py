@@ -144,6 +144,10 @@ COMMANDS: list[tuple[c.Command, str]] = [
     (c.DeleteSubscription("a", "q0", "h"), "DeleteSubscription q0"),
     (c.DisableSubscription("a", "q0", "h", 1, "why"), "DisableSubscription q0"),
     (c.TakeSubscriptions("n1", 5), "TakeSubscriptions n1"),
+    (c.PutKey("a", "k", c.KeySettings("n", (), ()), b""), "PutKey a"),
+    (c.RotateKey("a", "k", b"", 5), "RotateKey a"),
+    (c.RevokeKey("a", "k"), "RevokeKey a"),
+    (c.UseKeys(("k",)), "UseKeys"),
 ]
 
 

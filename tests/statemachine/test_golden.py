@@ -28,6 +28,7 @@ TIMING = c.Timing("* * * * *", 6, "UTC", 1, 2, "skip")
 MESSAGE = NewMessage(b"body", "t/p", (("k", "v"),), 1, 2, "z", 3, "g", "d", 4, DEAD)
 PLACED = QueueSettings(zone_mode="only", locality_wait_ms=4)
 LANE = r.LaneRecord(1, "z", *range(2, 10))
+KEY = c.KeySettings("n", ("consume",), ("q*",), 9)
 HOOK = c.SubscriptionSettings("http://x", (("k", "v"),), 1, 2, 3, 4, 5, 6)
 
 FILTER = c.Filter((c.HeaderMatch("K", ("v",)),), True, "g", 4, "z", 1, 2, 3, "ready")
@@ -122,6 +123,22 @@ COMMANDS: list[tuple[str, c.Command]] = [
         "930107919405030291952ba26e31099193a161a171a1739193a161a171a174",
         c.TakeSubscriptions("n1", 9, (("a", "q", "s"),), (("a", "q", "t"),)),
     ),
+    (
+        "9301079194050302919632a161a16b94a16e91a7636f6e73756d6591a2712a09c40468617368c3",
+        c.PutKey("a", "k", KEY, b"hash", True),
+    ),
+    (
+        "9301079194050302919533a161a16bc4046861736809",
+        c.RotateKey("a", "k", b"hash", 9),
+    ),
+    (
+        "9301079194050302919334a161a16b",
+        c.RevokeKey("a", "k"),
+    ),
+    (
+        "930107919405030291923592a16ba16c",
+        c.UseKeys(("k", "l")),
+    ),
 ]
 
 OUTCOMES: list[tuple[str, o.Outcome]] = [
@@ -156,6 +173,7 @@ OUTCOMES: list[tuple[str, o.Outcome]] = [
     ),
     ("9319c3c4036b6579", o.SubscriptionStored(True, b"key")),
     ("931a0506", o.SubscriptionsTaken(5, 6)),
+    ("941ba16bc40468617368c3", o.KeyStored("k", b"hash", True)),
 ]
 
 RECORDS: list[tuple[str, msgspec.Struct]] = [
@@ -218,6 +236,10 @@ RECORDS: list[tuple[str, msgspec.Struct]] = [
         r.SubscriptionRecord(1, HOOK, b"key", 2, "n1", 3, 4, "why"),
     ),
     ("920102", r.RunnerRecord(1, 2)),
+    (
+        "97a16194a16e91a7636f6e73756d6591a2712a09c404686173680102c4036f6c6403",
+        r.KeyRecord("a", KEY, b"hash", 1, 2, b"old", 3),
+    ),
 ]
 
 ACTS: list[c.Act] = ["move", "delete", "release"]
@@ -230,7 +252,7 @@ PLAIN_HEX = "00ffffffffffffffff00000000000000060000000997a17490a000a0c0a078"
 
 NEAR = [("y", "only", None), ("z", "prefer", 40), ("", "prefer", None)]
 
-STATE_DIGEST = "f53300aaba8fe53cfded901d381588e6"
+STATE_DIGEST = "d6a2336020a3b5ced4122e32325bf189"
 
 REASONS = {
     "no_account",
@@ -251,6 +273,8 @@ REASONS = {
     "stale_tick",
     "no_subscription",
     "too_many_subscriptions",
+    "no_key",
+    "too_many_keys",
 }
 
 
@@ -320,7 +344,7 @@ def test_a_log_leads_to_the_state_it_always_did() -> None:
         machine.end_round()
         spaces |= {key[:1] for key in kv.rows()}
         digests[b"%d" % index] = digest(kv)
-    assert b"".join(sorted(spaces)) == b"abcdefghijklmopqrstwxyz", "every space was in use"
+    assert b"".join(sorted(spaces)) == b"abcdefghijklmnopqrstwxyz", "every space was in use"
     assert digest(MemoryKV(digests)).hex() == STATE_DIGEST
 
 

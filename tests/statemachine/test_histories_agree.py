@@ -30,6 +30,7 @@ from statemachine import (
     fresh,
     histories,
     hooks,
+    keyring,
     keys,
     lanes,
     looking,
@@ -126,6 +127,13 @@ HOOK_SETTINGS = st.builds(
     st.sampled_from(["http://x", "http://y"]),
 )
 NODES = st.sampled_from(["n1", "n2"])
+KEYS = st.sampled_from(["k", "l", "l\x00"])
+KEY_ACCOUNTS = st.sampled_from(["", "a", "b\x00"])
+KEY_SETTINGS = st.builds(
+    lambda name, expires_ms: c.KeySettings(name, ("consume",), ("*",), expires_ms),
+    st.sampled_from(["", "n"]),
+    st.sampled_from([None, 0, 50]),
+)
 BACK = st.none() | st.tuples(
     st.sampled_from([None, None, 0, 0, 5, 60]), st.sampled_from(["", "why"]), st.booleans()
 )
@@ -458,6 +466,32 @@ class Histories(RuleBasedStateMachine):
     ) -> None:
         self.do(how, c.TakeSubscriptions(node, lease, tuple(take), tuple(drop)))
 
+    @step(
+        2,
+        how=HOW,
+        account=KEY_ACCOUNTS,
+        key=KEYS,
+        new=KEY_SETTINGS,
+        secret=BYTES,
+        first=st.booleans(),
+    )
+    def put_key(
+        self, how: str, account: str, key: str, new: c.KeySettings, secret: bytes, first: bool
+    ) -> None:
+        self.do(how, c.PutKey(account, key, new, secret, first))
+
+    @step(1, how=HOW, account=KEY_ACCOUNTS, key=KEYS, secret=BYTES, grace=st.sampled_from([0, 20]))
+    def rotate_key(self, how: str, account: str, key: str, secret: bytes, grace: int) -> None:
+        self.do(how, c.RotateKey(account, key, secret, grace))
+
+    @step(1, how=HOW, account=KEY_ACCOUNTS, key=KEYS)
+    def revoke_key(self, how: str, account: str, key: str) -> None:
+        self.do(how, c.RevokeKey(account, key))
+
+    @step(1, how=HOW, keys=st.lists(KEYS, max_size=2))
+    def use_keys(self, how: str, keys: list[str]) -> None:
+        self.do(how, c.UseKeys(tuple(keys)))
+
     @step(6, by=st.sampled_from([0, 1, 4, 5, 15, 20, 60, 1000]))
     def time_passes(self, by: int) -> None:
         self.now_ms += by
@@ -751,6 +785,17 @@ class Histories(RuleBasedStateMachine):
             assert rest is not None
             assert [*first.items, *rest.items] == of_queue
 
+    @invariant()
+    def keys_agree(self) -> None:
+        if not self.index:
+            return
+        kv, model = self.twin_kv, self.model
+        for account in ("", "a", "b\x00"):
+            expected = [(key_id, model.keys[key_id]) for key_id in model.keys_of(account)]
+            assert keyring.of_account(kv, account) == expected
+        for key_id in ("k", "l", "l\x00"):
+            assert keyring.key(kv, key_id) == model.keys.get(key_id)
+
     @step(3, meant=FILTERS, later_ms=st.sampled_from([0, 20]))
     def messages_are_searched(self, meant: c.Filter, later_ms: int) -> None:
         for names in self.model.queues:
@@ -834,6 +879,8 @@ class Histories(RuleBasedStateMachine):
             self.do("plain", c.DeleteMessages(account, name, ids))
         for hook in list(self.model.hooks):
             self.do("plain", c.DeleteSubscription(*hook))
+        for key_id, key in list(self.model.keys.items()):
+            self.do("plain", c.RevokeKey(key.account, key_id))
         for _ in range(2):  # What jobs have done can be seen for a while longer.
             self.time_passes(10**9)
             self.sweep(1000)

@@ -241,6 +241,10 @@ def test_every_command_is_answered() -> None:
         c.DeleteSubscription("a", "q", "s"),
         c.DisableSubscription("a", "q", "s", 1, "why"),
         c.TakeSubscriptions("n", 1),
+        c.PutKey("a", "k", c.KeySettings("n", (), ()), b""),
+        c.RotateKey("a", "k", b"", 1),
+        c.RevokeKey("a", "k"),
+        c.UseKeys(("k",)),
     ]
     assert {type(one) for one in samples} == set(get_args(c.Command))
     with pytest.raises(AssertionError):

@@ -93,6 +93,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 }
 FIELDS["take"] = FIELDS["drop"] = st.lists(st.tuples(NAMES, NAMES, NAMES), max_size=2).map(tuple)
 HOOK = st.builds(c.SubscriptionSettings, TEXTS, st.just(()), *[INTEGERS] * 6)
+KEY = st.builds(c.KeySettings, TEXTS, st.just(("r",)), st.just(("*",)), st.none() | INTEGERS)
+FIELDS |= {"id": TEXTS, "hash": BYTES, "first": st.booleans()}
 PARTS = {
     "queue": NAMES,
     "claim": INTEGERS,
@@ -115,14 +117,16 @@ KNOWN = st.integers(0, 3)
 def any_command(kind: type, ids: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """A command of this kind with anything in its fields."""
     special = {
-        "ids": ids if kind is c.DeleteMessages else st.none() | ids,
         "acks": parts(c.PartAck, ids),
         "puts": parts(c.PartPut, ids),
         "releases": parts(c.PartRelease, ids),
         "claims": st.lists(INTEGERS, max_size=3).map(tuple),
         "to": TEXTS,
         "lease_ms": INTEGERS if kind is c.TakeSubscriptions else st.none() | INTEGERS,
-        "settings": HOOK if kind is c.PutSubscription else SETTINGS,
+        "settings": {c.PutSubscription: HOOK, c.PutKey: KEY}.get(kind, SETTINGS),
+        "ids": {c.DeleteMessages: ids, c.UseKeys: st.lists(TEXTS).map(tuple)}.get(
+            kind, st.none() | ids
+        ),
         "delay_ms": st.none() | INTEGERS,
         "dead": st.booleans(),
         "command": st.deferred(

@@ -22,7 +22,7 @@ from statemachine import commands as c
 from statemachine import lanes
 from statemachine import outcomes as o
 from statemachine.outcomes import Outcome, Reason, Refused
-from statemachine.records import decode_message
+from statemachine.records import KeyRecord, decode_message
 
 Names = tuple[str, str]
 HookNames = tuple[str, str, str]
@@ -175,6 +175,7 @@ class Model:
         self.once: dict[tuple[str, str], tuple[bytes, int, Outcome]] = {}
         self.hooks: dict[HookNames, Hook] = {}
         self.runners: dict[str, Runner] = {}
+        self.keys: dict[str, KeyRecord] = {}
         self.revisions: dict[HookNames, list[int]] = {}  # As the caller has seen them.
         self.woken: Counter[Place] = Counter()
         self.all_ids: list[tuple[Names, bytes]] = []
@@ -212,6 +213,10 @@ class Model:
             c.DeleteSubscription: self._delete_subscription,
             c.DisableSubscription: self._disable_subscription,
             c.TakeSubscriptions: self._take_subscriptions,
+            c.PutKey: self._put_key,
+            c.RotateKey: self._rotate_key,
+            c.RevokeKey: self._revoke_key,
+            c.UseKeys: self._use_keys,
         }
         self.moment += 1
         checks[type(command)](command, outcome)
@@ -964,6 +969,8 @@ class Model:
         else:
             assert outcome == o.Done()
             del self.accounts[command.account]
+            for key_id in self.keys_of(command.account):
+                del self.keys[key_id]
 
     def running(self) -> dict[str, Runner]:
         """The runners whose lease has not ended."""
@@ -1032,6 +1039,57 @@ class Model:
         for names in command.take:
             if names in self.hooks and not self.node_of(self.hooks[names]):
                 self.hooks[names].runner = outcome.runner
+
+    def keys_of(self, account: str) -> list[str]:
+        """The access keys of an account, or of the operator."""
+        return sorted(key_id for key_id, key in self.keys.items() if key.account == account)
+
+    def _put_key(self, command: c.PutKey, outcome: Outcome) -> None:
+        known, others = self.keys.get(command.id), self.keys_of(command.account)
+        if known is not None:
+            assert outcome == o.KeyStored(command.id, known.hash, False)
+        elif command.first and others:
+            assert outcome == o.KeyStored("", b"", False)
+        elif len(others) == 100:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.TOO_MANY_KEYS
+        else:
+            assert outcome == o.KeyStored(command.id, command.hash, True)
+            made = KeyRecord(command.account, command.settings, command.hash, self.now_ms)
+            self.keys[command.id] = made
+            if command.account:
+                self.accounts.setdefault(command.account, c.QueueSettings())
+
+    def _key_or_refused(
+        self, command: c.RotateKey | c.RevokeKey, outcome: Outcome, done: Outcome
+    ) -> KeyRecord | None:
+        key = self.keys.get(command.id)
+        if key is None or key.account != command.account:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.NO_KEY
+            return None
+        assert outcome == done
+        return key
+
+    def _rotate_key(self, command: c.RotateKey, outcome: Outcome) -> None:
+        done = o.KeyStored(command.id, command.hash, False)
+        if key := self._key_or_refused(command, outcome, done):
+            self.keys[command.id] = replace(
+                key,
+                hash=command.hash,
+                before=key.hash,
+                before_until_ms=self.now_ms + command.grace_ms,
+            )
+
+    def _revoke_key(self, command: c.RevokeKey, outcome: Outcome) -> None:
+        if self._key_or_refused(command, outcome, o.Done()):
+            del self.keys[command.id]
+
+    def _use_keys(self, command: c.UseKeys, outcome: Outcome) -> None:
+        assert outcome == o.Done()
+        for key_id in command.ids:
+            if key_id in self.keys:
+                self.keys[key_id] = replace(self.keys[key_id], used_ms=self.now_ms)
 
     def _once(self, command: c.Once, outcome: Outcome) -> None:
         key = (command.account, command.key)
