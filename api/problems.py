@@ -12,8 +12,8 @@ import msgspec
 
 from api.ports import OutcomeUnknown, Unavailable
 from statemachine.commands import MessageId
+from statemachine.ids import message_id_text
 from statemachine.outcomes import Reason, Refused, Why
-from statemachine.records import message_id_text
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:raftq:problem:"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statemachine import messages, records
 from statemachine.commands import MessageId
+from statemachine.ids import claim_text
 from statemachine.outcomes import Reason, Refused, Why
 from statemachine.records import ClaimRecord
 from statemachine.state import Queue, State
@@ -18,7 +19,7 @@ def no_claim(
     state: State, queue: Queue | None, claim_id: int, ids: tuple[MessageId, ...] | None
 ) -> Refused:
     """The answer to a command under a claim that is not there, or over."""
-    text = records.claim_text(claim_id)
+    text = claim_text(claim_id)
     over = None if queue is None else over_record(state, queue, claim_id)
     if over is not None:
         detail = f"the lease of claim {text} has ended; its messages go back"

@@ -18,7 +18,8 @@ from api.rest.reads import ReadQuery
 from api.rest.requests import Call
 from statemachine import queries
 from statemachine.commands import MessageId, MessageState
-from statemachine.records import decode_message, message_id_from_text, message_id_text
+from statemachine.ids import message_id_from_text, message_id_text
+from statemachine.records import decode_message
 
 MESSAGES = "/v1/{account}/queues/{queue}/messages"
 AT_ONCE = 100  # Messages read before their sizes are looked at.

@@ -20,8 +20,9 @@ from api.rest.reads import ReadQuery
 from api.rest.requests import Call, JsonBody
 from statemachine import queries
 from statemachine.commands import Ack, Claim, Extend, ExtendMany, Release
+from statemachine.ids import claim_from_text, claim_text
 from statemachine.outcomes import Claimed, Extended, ManyExtended, Reason, Settled
-from statemachine.records import claim_from_text, claim_text, decode_message
+from statemachine.records import decode_message
 
 CLAIMS = "/v1/{account}/queues/{queue}/claims"
 CLAIM = CLAIMS + "/{claim}"

@@ -20,7 +20,8 @@ from api.problems import Problem
 from api.rest import parameters
 from api.rest.requests import JSON
 from statemachine.commands import NewMessage
-from statemachine.records import StoredMessage, message_id_text
+from statemachine.ids import message_id_text
+from statemachine.records import StoredMessage
 
 CONTENT_TYPE_LENGTH_MAX = 255
 CONTENT_ENCODING_LENGTH_MAX = 64

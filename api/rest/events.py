@@ -24,7 +24,8 @@ from api.rest.streams import EventStream
 from statemachine import events, histories
 from statemachine.events import KINDS
 from statemachine.histories import Event, Marker, Position
-from statemachine.records import EventRecord, claim_text, message_id_from_text, message_id_text
+from statemachine.ids import claim_text, message_id_from_text, message_id_text
+from statemachine.records import EventRecord
 
 LAST_EVENT_ID = b"last-event-id"
 NUMBERS = {name: number for number, name in KINDS.items()}

@@ -20,8 +20,9 @@ from api.rest.reads import ReadQuery
 from api.rest.requests import Call, JsonBody
 from statemachine import queries
 from statemachine.commands import Act, CancelJob, StartJob
+from statemachine.ids import message_id_text
 from statemachine.outcomes import Done, Reason
-from statemachine.records import Trouble, message_id_text
+from statemachine.records import Trouble
 
 JOB = QUEUE + "/job"
 REDRIVE = QUEUE + "/redrive"

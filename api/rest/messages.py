@@ -22,13 +22,9 @@ from api.rest.reads import ReadQuery
 from api.rest.requests import JSON, Call, decode, is_json
 from statemachine import outcomes, queries
 from statemachine.commands import DeleteMessages, Enqueue, NewMessage, Purge
+from statemachine.ids import message_id_from_text, message_id_text
 from statemachine.outcomes import Deleted, Enqueued
-from statemachine.records import (
-    StoredMessage,
-    decode_message,
-    message_id_from_text,
-    message_id_text,
-)
+from statemachine.records import StoredMessage, decode_message
 
 MESSAGE = MESSAGES + "/{message}"
 HEADER_PREFIX = b"raftq-header-"

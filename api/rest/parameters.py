@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from api.problems import Problem
+from statemachine.ids import message_id_from_text
 from statemachine.lanes import PRIORITY_MAX
-from statemachine.records import message_id_from_text
 
 NAME_PATTERN = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}"
 MESSAGE_ID_PATTERN = r"[0-9a-f]{20}"

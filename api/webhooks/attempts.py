@@ -14,8 +14,9 @@ from api.webhooks.sender import Answer, Header, NoAnswer, Sender
 from api.webhooks.targets import Forbidden, Rules
 from statemachine.commands import SubscriptionSettings
 from statemachine.hooks import SubscriptionView
+from statemachine.ids import message_id_text
 from statemachine.outcomes import Delivered
-from statemachine.records import decode_message, message_id_text
+from statemachine.records import decode_message
 
 MESSAGE_HEADER = b"raftq-header-"  # As a raw GET of the message has it.
 DOUBLINGS_MAX = 40

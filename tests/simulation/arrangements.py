@@ -13,8 +13,9 @@ from queue_model import HookNames, Model, Names
 from simulation.agreement import Store
 from simulation.standing import PERIODS_MS
 from statemachine import commands as c
+from statemachine.ids import message_id_text
 from statemachine.outcomes import Claimed, Done, Enqueued, Outcome, Place, Refused, Settled
-from statemachine.records import decode_message, message_id_text
+from statemachine.records import decode_message
 
 LATE_MS = 60_000
 CATCH_UP_MAX = 100

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statemachine import records
+from statemachine import ids, records
 from statemachine.commands import NewMessage
 from statemachine.records import FOR_EVER
 
@@ -43,8 +43,8 @@ def test_messages_come_back(new: NewMessage, expires: int, enqueued: int, flags:
 
 @given(st.binary(min_size=10, max_size=10), TIMES)
 def test_ids_have_one_text_each(message_id: bytes, claim: int) -> None:
-    assert records.message_id_from_text(records.message_id_text(message_id)) == message_id
-    assert records.claim_from_text(records.claim_text(claim)) == claim
+    assert ids.message_id_from_text(ids.message_id_text(message_id)) == message_id
+    assert ids.claim_from_text(ids.claim_text(claim)) == claim
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_ids_have_one_text_each(message_id: bytes, claim: int) -> None:
     ],
 )
 def test_other_texts_are_no_ids(text: str) -> None:
-    assert records.message_id_from_text(text) is None
-    assert records.claim_from_text(text[:16]) is None or text[:16] == "0" * 16
+    assert ids.message_id_from_text(text) is None
+    assert ids.claim_from_text(text[:16]) is None or text[:16] == "0" * 16
 
 
 @given(st.integers(0, 2**32 - 1), TIMES, TEXT)
