@@ -185,9 +185,12 @@ class Service(Protocol):
         """
         ...
 
-    async def propose(self, command: QueueCommand | Once | Barrier) -> Outcome:
+    async def propose(
+        self, command: QueueCommand | Once | Barrier, *, account: str | None = None
+    ) -> Outcome:
         """Commit the command and answer its outcome, which this replica has applied by then.
 
+        ``account``: whose turn it takes, if the command does not say whose it is.
         Raises Unavailable or OutcomeUnknown.
         """
         ...

@@ -83,18 +83,20 @@ class NodeService:
         """See ``api.ports.Service``."""
         return await self._gate.authenticate(scope, headers)
 
-    async def propose(self, command: QueueCommand | Once | Barrier) -> Outcome:
+    async def propose(
+        self, command: QueueCommand | Once | Barrier, *, account: str | None = None
+    ) -> Outcome:
         """See ``api.ports.Service``."""
-        outcome = await self._submit(command, early=False)
+        outcome = await self._submit(command, account, early=False)
         assert outcome is not None, "only who asks for it hears that a command was taken"
         return outcome
 
     async def accept(self, command: QueueCommand | Once) -> Outcome | None:
         """See ``api.ports.Service``."""
-        return await self._submit(command, early=True)
+        return await self._submit(command, None, early=True)
 
     async def _submit(
-        self, command: QueueCommand | Once | Barrier, *, early: bool
+        self, command: QueueCommand | Once | Barrier, account: str | None, *, early: bool
     ) -> Outcome | None:
         future: asyncio.Future[Answer] = self._loop.create_future()
 
@@ -102,7 +104,7 @@ class NodeService:
             if not future.done():
                 future.set_result(answer)
 
-        self._replica.submit(command, _weight(command), done, early=early)
+        self._replica.submit(command, _weight(command), done, account=account, early=early)
         answer = await future
         match answer:
             case NotSubmitted(reason):

@@ -153,7 +153,7 @@ class Call:
 
     async def barrier(self) -> None:
         """Return when this replica has seen all that was committed before the request."""
-        await self.service.propose(Barrier())
+        await self.service.propose(Barrier(), account=self.path.get("account"))
 
     async def _rest(self, first: bytes, most: int) -> bytes:
         parts, size, more = [first], len(first), True

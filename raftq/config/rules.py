@@ -146,6 +146,9 @@ def _limits(config: Config) -> Iterator[Problem]:
     if 2 * limits.request_bytes_max > raft.entry_bytes_max:
         reason = f"must not be above half of raft.entry_bytes_max ({raft.entry_bytes_max // 2})"
         yield Problem(("limits.request_bytes_max", "raft.entry_bytes_max"), reason)
+    if config.api.pending_bytes_max < 2 * limits.request_bytes_max:
+        reason = f"must be at least 2 x limits.request_bytes_max ({2 * limits.request_bytes_max})"
+        yield Problem(("api.pending_bytes_max", "limits.request_bytes_max"), reason)
 
 
 def _webhooks(config: Config) -> Iterator[Problem]:

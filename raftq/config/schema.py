@@ -90,6 +90,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     frontends: tuple[str, ...] = ("rest",)
     connections_max: Count = 10_000
     pending_max: Count = 20_000
+    pending_bytes_max: Bytes = 128 * MIB
     keep_alive_s: Count = 75
 
 

@@ -31,7 +31,7 @@ from raftq.replica.meter import Log, Meter
 from raftq.replica.sequencer import Sequencer
 from raftq.replica.stamps import Stamps
 from raftq.replica.storekeeper import StoreKeeper
-from raftq.replica.submitter import Done, Submitter
+from raftq.replica.submitter import Submitter
 from raftq.replica.syncing import Syncing
 from raftq.replica.transfer import Fetching, Serving
 from raftq.replica.upkeep import Upkeep
@@ -42,12 +42,7 @@ from raftq.snapshots import Manifest, Snapshot
 from raftq.stores.home import Home
 from raftq.transport.network import Network
 from statemachine import queries
-from statemachine.commands import (
-    Batch,
-    Command,
-    OpenSession,
-    ReportDigest,
-)
+from statemachine.commands import Batch, Command, OpenSession, ReportDigest
 from statemachine.kv import Reader
 from statemachine.machine import BatchResult, Machine
 from statemachine.outcomes import Outcome, Swept
@@ -94,14 +89,8 @@ class Replica:
         self.consensus = self._make_consensus()
         self.sequencer = self._make_sequencer()
         self.links = self._make_links(network, bootstrap=bootstrap)
-        self.submitter = Submitter(
-            self,
-            runtime,
-            meter,
-            name=node.name,
-            pending_max=config.api.pending_max,
-            timeout_s=config.raft.request_timeout_ms / 1000,
-        )
+        self.submitter = self._make_submitter()
+        self.submit = self.submitter.submit
         self._keeper = StoreKeeper(runtime)
         self._digests = Digests(runtime, self._digest_done)
         self._serving = Serving(self, disk, runtime, self.links.send)
@@ -140,6 +129,17 @@ class Replica:
             entry_bytes_max=self.config.raft.entry_bytes_max,
             entries_in_flight_max=self.config.raft.inflight_entries_max,
             meter=self._meter,
+        )
+
+    def _make_submitter(self) -> Submitter:
+        return Submitter(
+            self,
+            self._runtime,
+            self._meter,
+            name=self.name,
+            pending_max=self.config.api.pending_max,
+            pending_bytes_max=self.config.api.pending_bytes_max,
+            timeout_s=self.config.raft.request_timeout_ms / 1000,
         )
 
     def _make_links(self, network: Network, *, bootstrap: bool) -> Links:
@@ -214,13 +214,6 @@ class Replica:
         return self._membership.cluster_id
 
     # What front ends ask for.
-
-    def submit(self, command: Command, size: int, done: Done, *, early: bool = False) -> None:
-        """Commit a command of about ``size`` bytes; ``done`` hears the outcome.
-
-        ``early``: hearing that the leader has taken it is enough.
-        """
-        self.submitter.submit(command, size, done, early=early)
 
     def reader(self) -> Reader:
         """The applied state."""

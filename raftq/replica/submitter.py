@@ -1,7 +1,7 @@
 """From commands to outcomes: batches that survive a change of leader without doubling.
 
-A node gathers commands while its previous batches are under way, and sends them to
-the leader as one batch, named by the node's session and a sequence number. When the
+A node gathers commands while its previous batches are under way (``backlog``), and sends
+them to the leader as one batch, named by the node's session and a sequence number. When the
 leader changes, or its answer does not come, the same batch goes out again: the state
 machine remembers what it answered (Ongaro's dissertation, section 6.3). An outcome is
 known when *this* node has applied the entry, so whoever is answered can read his write.
@@ -10,10 +10,12 @@ Who asked for less (``early``) is answered when the leader has taken the batch.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import msgspec
+
+from raftq.replica.backlog import Backlog, Waiting
 from raftq.replica.meter import Meter
 from raftq.runtime import Runtime
 from statemachine import commands
@@ -61,16 +63,8 @@ class Leader(Protocol):
         ...
 
 
-class _Waiting(NamedTuple):
-    command: Command
-    size: int
-    done: Done
-    since: float
-    early: bool
-
-
 class _InFlight:
-    def __init__(self, batch: Batch, waiting: list[_Waiting], since: float) -> None:
+    def __init__(self, batch: Batch, waiting: list[Waiting[Answer]], since: float) -> None:
         self.batch = batch
         self.since = since
         self.encoded = commands.encode(batch)
@@ -92,12 +86,12 @@ class Submitter:
         *,
         name: str,
         pending_max: int,
+        pending_bytes_max: int,
         timeout_s: float,
     ) -> None:
         self._leader = leader
         self._meter = meter
         self._runtime = runtime
-        self._pending_max = pending_max
         self._timeout_s = timeout_s
         self._name = name
         self._token = f"{name}/{runtime.token(8).hex()}"
@@ -106,7 +100,9 @@ class Submitter:
         self._seq = 0
         self._sent = 0
         self._last_batch_at = 0.0
-        self._queue: deque[_Waiting] = deque()
+        self._backlog: Backlog[Answer] = Backlog(
+            commands_max=pending_max, bytes_max=pending_bytes_max
+        )
         self._in_flight: dict[int, _InFlight] = {}
         self._in_flight_commands = 0
         self._kick_is_due = False
@@ -116,26 +112,37 @@ class Submitter:
     @property
     def pending(self) -> int:
         """Commands that wait for their outcome."""
-        return len(self._queue) + self._in_flight_commands
+        return len(self._backlog) + self._in_flight_commands
 
     @property
     def has_session(self) -> bool:
         """Whether commands can be sent."""
         return self._session != 0
 
-    def submit(self, command: Command, size: int, done: Done, *, early: bool = False) -> None:
+    def submit(
+        self,
+        command: Command,
+        size: int,
+        done: Done,
+        *,
+        account: str | None = None,
+        early: bool = False,
+    ) -> None:
         """Commit ``command`` (about ``size`` bytes); ``done`` is called once, from the loop.
 
+        ``account``: among whose commands it waits, if it does not say so itself.
         ``early``: with ``Accepted`` if that is known before the outcome.
         """
         if self._stopping:
             done(NotSubmitted("stopping"))
             return
-        if self.pending >= self._pending_max:
+        if account is None:
+            account = getattr(command, "account", "")
+        one = Waiting(command, size, done, self._runtime.monotonic(), early, account)
+        if self._backlog.add(one, self._in_flight_commands):
+            self._kick()
+        else:
             done(NotSubmitted("overloaded"))
-            return
-        self._queue.append(_Waiting(command, size, done, self._runtime.monotonic(), early))
-        self._kick()
 
     def stop(self) -> None:
         """Take nothing more; what is under way goes on."""
@@ -158,7 +165,7 @@ class Submitter:
         for one in waiting:
             if one.early:
                 one.done(Accepted())
-                one = one._replace(done=_ignore)
+                one = msgspec.structs.replace(one, done=_ignore)
             flight.waiting.append(one)
 
     def applied(self, session: int, seq: int, outcomes: tuple[Outcome, ...]) -> None:
@@ -211,9 +218,9 @@ class Submitter:
         if not self._session:
             self._open_session()
             return
-        while self._queue and len(self._in_flight) < BATCHES_IN_FLIGHT_MAX:
+        while self._backlog and len(self._in_flight) < BATCHES_IN_FLIGHT_MAX:
             self._seq += 1
-            waiting = self._take()
+            waiting = self._backlog.take(commands_max=BATCH_COMMANDS_MAX, bytes_max=BATCH_BYTES_MAX)
             batch = Batch(
                 session=self._session,
                 seq=self._seq,
@@ -225,16 +232,6 @@ class Submitter:
             self._last_batch_at = flight.since
             self._in_flight_commands += len(waiting)
             self._send(flight)
-
-    def _take(self) -> list[_Waiting]:
-        waiting = [self._queue.popleft()]
-        size = waiting[0].size
-        while self._queue and len(waiting) < BATCH_COMMANDS_MAX:
-            size += self._queue[0].size
-            if size > BATCH_BYTES_MAX:
-                break
-            waiting.append(self._queue.popleft())
-        return waiting
 
     def _send(self, flight: _InFlight) -> None:
         # Not even sent: the next look round tries again.
@@ -272,8 +269,8 @@ class Submitter:
     def _watch(self) -> None:
         """Give up on what took too long, and send again what got no answer."""
         now = self._runtime.monotonic()
-        while self._queue and now - self._queue[0].since > self._timeout_s:
-            self._queue.popleft().done(NotSubmitted("no_leader"))
+        for waiting in self._backlog.expired(now - self._timeout_s):
+            waiting.done(NotSubmitted("no_leader"))
         for flight in self._in_flight.values():
             if now > flight.send_again_at:
                 self._send(flight)
@@ -281,7 +278,7 @@ class Submitter:
                 self._give_up(flight)
         if not self._session:
             self._open_session()
-        elif now - self._last_batch_at > KEEP_SESSION_S and not self._queue:
+        elif now - self._last_batch_at > KEEP_SESSION_S and not self._backlog:
             self.submit(Barrier(), 0, _ignore)
         self._runtime.call_later(WATCH_S, self._watch)
 

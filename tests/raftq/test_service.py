@@ -62,9 +62,16 @@ class FakeReplica:
         self.early = False
 
     def submit(
-        self, command: Command, size: int, done: Callable[[Answer], None], *, early: bool
+        self,
+        command: Command,
+        size: int,
+        done: Callable[[Answer], None],
+        *,
+        account: str | None,
+        early: bool,
     ) -> None:
         self.submitted.append((command, size))
+        self.account = account
         self.early = early
         self.last_done = done
         for answer in self.answers:
@@ -174,6 +181,17 @@ def test_a_command_weighs_what_its_bodies_do(command: Any, weight: int) -> None:
         bench.replica.answers = [Done()]
         await bench.service.propose(command)
         assert bench.replica.submitted == [(command, weight)]
+
+    run(test)
+
+
+def test_what_has_no_account_waits_among_the_commands_of_who_asked() -> None:
+    async def test(bench: Bench) -> None:
+        bench.replica.answers = [Done()]
+        await bench.service.propose(Barrier(), account="shop")
+        assert bench.replica.account == "shop"
+        await bench.service.propose(PUT)
+        assert bench.replica.account is None
 
     run(test)
 

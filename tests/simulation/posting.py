@@ -117,6 +117,7 @@ class _Asked:
         size_bytes: int,
         done: Callable[[submitter.Answer], None],
         *,
+        account: str | None = None,
         early: bool = False,
     ) -> None:
         history, world = self._history, self._node.world
@@ -131,7 +132,7 @@ class _Asked:
 
         # Later, so that a disk that fails ends the process and not a task.
         self._runtime.call_soon(
-            lambda: self._replica.submit(command, size_bytes, heard, early=early)
+            lambda: self._replica.submit(command, size_bytes, heard, account=account, early=early)
         )
 
     def gone(self) -> None:

@@ -107,7 +107,9 @@ class LocalService:
         """See ``Service``."""
         return await self.gate.authenticate(scope, headers)
 
-    async def propose(self, command: QueueCommand | Once | Barrier) -> Outcome:
+    async def propose(
+        self, command: QueueCommand | Once | Barrier, *, account: str | None = None
+    ) -> Outcome:
         """See ``Service``."""
         await asyncio.sleep(0)  # Nothing that goes through a log answers at once.
         if self.failures:

@@ -35,10 +35,12 @@ def acknowledge_before_commit() -> None:
         await asyncio.sleep(LAZINESS_S)
         return await honest(self, command)
 
-    async def propose(self: NodeService, command: QueueCommand | Once | Barrier) -> Outcome:
+    async def propose(
+        self: NodeService, command: QueueCommand | Once | Barrier, *, account: str | None = None
+    ) -> Outcome:
         inner = command.command if isinstance(command, Once) else command
         if not isinstance(inner, Enqueue):
-            return await honest(self, command)
+            return await honest(self, command, account=account)
         task = asyncio.create_task(later(self, command))
         under_way.add(task)
         task.add_done_callback(under_way.discard)

@@ -14,6 +14,7 @@ from statemachine.outcomes import Deleted, Done, Outcome, Reason, Refused, Sessi
 SESSION = 7
 TIMEOUT_S = 10.0
 PENDING_MAX = 20_000
+PENDING_BYTES_MAX = 1 << 27
 EXPIRED = (Refused(Reason.SESSION_EXPIRED, ""),)
 STALE = (Refused(Reason.STALE_BATCH, ""),)
 LOST = Unknown("the node's session expired")
@@ -26,7 +27,9 @@ def command(number: int) -> Command:
 class Node:
     """A submitter and the leader it talks to."""
 
-    def __init__(self, *, pending_max: int = PENDING_MAX) -> None:
+    def __init__(
+        self, *, pending_max: int = PENDING_MAX, pending_bytes_max: int = PENDING_BYTES_MAX
+    ) -> None:
         self.runtime = FakeRuntime()
         self.meter = QuietMeter()
         self.sent: list[Batch] = []
@@ -38,6 +41,7 @@ class Node:
             self.meter,
             name="n1",
             pending_max=pending_max,
+            pending_bytes_max=pending_bytes_max,
             timeout_s=TIMEOUT_S,
         )
 
@@ -294,6 +298,39 @@ def test_a_full_node_refuses_until_something_is_settled() -> None:
     node.apply(1, Deleted(1))
     assert node.submit(5) == []
     assert node.submitter.pending == 3
+
+
+def test_who_fills_the_node_is_refused_before_there_is_no_room_for_anybody_else() -> None:
+    node = Node(pending_max=90)
+    answers = node.submit(*range(90))
+    assert answers == [NotSubmitted("overloaded")] * 10
+    others: list[Answer] = []
+    node.submitter.submit(Purge("b", "1"), 100, others.append)
+    assert others == []
+
+
+def test_a_node_whose_pending_commands_are_too_large_takes_no_more() -> None:
+    node = Node(pending_bytes_max=1_000)
+    assert node.submit(1, size=800) == []
+    assert node.submit(2, size=101) == [NotSubmitted("overloaded")]
+    assert node.submit(3, size=100) == []
+    assert node.submitter.pending == 2
+
+
+@pytest.mark.parametrize(
+    ("whose", "accounts"),
+    [(None, {"a", "b"}), ("a", {"a"})],
+    ids=["as the command says", "as the caller says"],
+)
+def test_a_batch_that_is_full_of_one_account_has_room_for_another(
+    node: Node, whose: str | None, accounts: set[str]
+) -> None:
+    node.submit_in_turns(1, 2)  # The two batches that may be under way.
+    node.submit(*range(100), size=MIB // 8)
+    node.submitter.submit(Purge("b", "x"), 100, lambda _: None, account=whose)
+    node.take_sent()
+    node.apply(1, Deleted(1))
+    assert {one.account for one in node.sent[-1].commands if isinstance(one, Purge)} == accounts
 
 
 def test_a_stopping_node_takes_nothing_more_and_settles_what_it_took(node: Node) -> None:

@@ -77,7 +77,8 @@ MUTANTS: tuple[Mutant, ...] = (
             "leader_changed",
             RESENT,
             "for flight in self._in_flight.values():\n"
-            "        self._queue.extendleft(reversed(flight.waiting))\n"
+            "        for one in flight.waiting:\n"
+            "            self._backlog.add(one, 0)\n"
             "        self._in_flight_commands -= len(flight.waiting)\n"
             "    self._in_flight.clear()",
         ),
@@ -112,6 +113,17 @@ MUTANTS: tuple[Mutant, ...] = (
             "_give_up",
             'waiting.done(Unknown("no majority answered in time"))',
             'waiting.done(NotSubmitted("no_leader"))',
+        ),
+    ),
+    mutant(
+        "refused-and-sent-all-the-same",
+        "Who waited too long for a leader hears that nothing was done, and then it is done.",
+        Edit(
+            Submitter,
+            "_watch",
+            'waiting.done(NotSubmitted("no_leader"))',
+            'waiting.done(NotSubmitted("no_leader"))\n'
+            "        self._backlog.add(msgspec.structs.replace(waiting, done=_ignore), 0)",
         ),
     ),
     # Entries.
