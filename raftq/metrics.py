@@ -85,6 +85,7 @@ GAUGES = {
     "message_bytes": "Bytes of all stored messages",
     "parked_polls": "Claims waiting for a message",
     "event_readers": "Open streams of events",
+    "connections": "Connections of clients",
     "pending_requests": "Requests waiting for their commit",
     "webhook_subscriptions": "Subscriptions that this node runs",
     "webhook_requests": "Messages that this node is posting",
@@ -137,11 +138,9 @@ class Metrics(Collector):
         self.commit_index = 0
         self.applied_index = 0
         self.journal_bytes = self.journal_segments = 0
-        self.accounts = 0
-        self.queues = 0
-        self.message_bytes = 0
+        self.accounts = self.queues = self.message_bytes = 0
         self.parked_polls = self.event_readers = 0
-        self.pending_requests = 0
+        self.pending_requests = self.connections = 0
         self.entry_commands = Distribution(COUNTS)
         self.entry_bytes = Distribution(SIZES)
         self.fsync_seconds = Distribution(SECONDS)
@@ -156,6 +155,7 @@ class Metrics(Collector):
         self.crossings = Crossings(zone, peers or {})
         self._node = (node, zone)
         self._interventions: Counter[str] = Counter()
+        self._ended: Counter[str] = Counter()
         self._requests, self._deliveries = {}, {}
         self._before_render: list[Callable[[], None]] = []
         self._registry = CollectorRegistry(auto_describe=False)
@@ -208,6 +208,10 @@ class Metrics(Collector):
         """Count what the guard did; its enumeration of kinds is what keeps the labels few."""
         self._interventions[what.value] += count
 
+    def connection_ended(self, why: enum.StrEnum) -> None:
+        """Count a connection that the server refused or ended, for one of a few reasons."""
+        self._ended[why.value] += 1
+
     def interventions(self) -> dict[str, int]:
         """What the guard did so far, by kind."""
         return dict(self._interventions)
@@ -247,6 +251,11 @@ class Metrics(Collector):
         for kind, count in self._interventions.items():
             guard.add_metric([kind], count)
         yield guard
+        help_text = "Connections of clients that this node refused or ended"
+        ended = CounterMetricFamily("raftq_connections_ended", help_text, labels=["reason"])
+        for why, count in self._ended.items():
+            ended.add_metric([why], count)
+        yield ended
         yield from self._crossing()
         requests = HistogramMetricFamily(
             "raftq_request_seconds", "Time to answer", labels=["route", "method", "status"]

@@ -7,20 +7,14 @@ process at once (``Fatal``): a node that has failed once must not go on answerin
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
 import socket
-from collections.abc import Iterator
 
-import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import api.app
-from api.problems import Problem
-from api.rest.requests import ABORT
 from api.webhooks.runner import Runner
 from raftq import logs
 from raftq.clock import AsyncioRuntime
@@ -29,61 +23,15 @@ from raftq.disk import OsDisk
 from raftq.metrics import Metrics
 from raftq.replica.replica import Replica
 from raftq.service import NodeService
+from raftq.serving.server import HttpServer
 from raftq.stores.home import Home
 from raftq.transport import configured
 from raftq.workers import Workers
 
 EXIT_FATAL = 70  # EX_SOFTWARE
 EXIT_START = 78  # EX_CONFIG: it never ran
-GRACE_S = 5.0
 POSTING_GRACE_S = 3.0
 GC_ALLOCATIONS = 50_000
-HEAD_BYTES_MAX = 65_536
-_HEAD_PROBLEM = Problem(
-    "headers_too_large", f"The request line and the headers are over {HEAD_BYTES_MAX} bytes."
-).body()
-HEAD_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"
-    b"content-type: application/problem+json\r\ncontent-length: %d\r\n\r\n%b"
-    % (len(_HEAD_PROBLEM), _HEAD_PROBLEM)
-)
-
-
-class HttpServer(uvicorn.Server):
-    """uvicorn on our loop, under our signals."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """The node stops the server, in its own order."""
-        yield
-
-
-class BoundedHttp(HttpToolsProtocol):
-    """HTTP whose request line and headers cannot grow without end: uvicorn sets no limit."""
-
-    head_bytes = 0
-    in_head = False
-
-    def data_received(self, data: bytes) -> None:
-        """Count what comes before the headers are complete, but for the piece they begin in."""
-        if self.in_head:
-            self.head_bytes += len(data)
-        super().data_received(data)
-        if self.in_head and self.head_bytes > HEAD_BYTES_MAX:
-            self.in_head = False
-            self.transport.write(HEAD_TOO_LARGE)
-            self.transport.close()
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self.head_bytes, self.in_head = 0, True
-        super().on_message_begin()
-        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
-
-    def on_headers_complete(self) -> None:
-        """From here on the limits of the request itself hold."""
-        self.in_head = False
-        super().on_headers_complete()
 
 
 class Posting:
@@ -139,7 +87,8 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
             bootstrap=bootstrap,
         )
         service = NodeService(replica, config, metrics, runtime)
-        server = HttpServer(_http_config(config, service))
+        app = api.app.create(service, names=config.api.frontends)
+        server = HttpServer(app, config.api, metrics)
         replica.start()
     except Exception as error:
         log.critical("cannot start", error=str(error), kind=type(error).__name__)
@@ -183,26 +132,6 @@ def _settle_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 20, 50)
-
-
-def _http_config(config: Config, service: NodeService) -> uvicorn.Config:
-    return uvicorn.Config(
-        api.app.create(service, names=config.api.frontends),
-        loop="none",
-        http=BoundedHttp,
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=True,
-        proxy_headers=False,
-        limit_concurrency=config.api.connections_max,
-        timeout_keep_alive=config.api.keep_alive_s,
-        timeout_graceful_shutdown=int(GRACE_S),
-        backlog=4096,
-    )
 
 
 def _listen(address: str) -> socket.socket:

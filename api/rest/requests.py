@@ -6,7 +6,8 @@ too: one class of request for all routes, so that nobody has to learn two.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Generic, TypeVar
 
@@ -24,6 +25,20 @@ from statemachine.outcomes import Outcome, Refused
 JSON = "application/json"
 IDEMPOTENCY_KEY = b"idempotency-key"
 KEY_LENGTH_MAX = 255
+SINGLE = frozenset(
+    {
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"host",
+        IDEMPOTENCY_KEY,
+        b"last-event-id",
+        b"traceparent",
+    }
+)
+"""What may be given once only, as may be the headers of our own."""
+OWN = b"raftq-"
 ABORT = "raftq.abort"
 """An extension of ASGI: its ``abort`` drops the connection and what is not yet sent."""
 
@@ -58,6 +73,10 @@ class Call:
         self.home = home  # The zone of the node that was asked.
         self.path: dict[str, str] = scope["path_params"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        if len(self.headers) != len(scope["headers"]):
+            _refuse_repeated(name for name, _ in scope["headers"])
+        if b"host" not in self.headers and scope["http_version"] == "1.1":
+            raise Problem("invalid_header", "a request names its host", field="Host")
         self.principal = NOBODY  # Who asks, once that was asked.
         self._access = PUBLIC
         self._body: bytes | None = None
@@ -249,6 +268,14 @@ def decode(decoder: Callable[[bytes], T], data: bytes) -> T:
         raise Problem("invalid_request", f"the body is not JSON: {error}") from error
     except RecursionError as error:
         raise Problem("invalid_request", "the body is nested too deeply") from error
+
+
+def _refuse_repeated(names: Iterable[bytes]) -> None:
+    """A proxy on the way may have judged the request by the other one."""
+    for name, count in Counter(names).items():
+        if count > 1 and (name in SINGLE or name.startswith(OWN)):
+            given = name.decode("latin-1")
+            raise Problem("invalid_header", f"the header {given} is given twice", field=given)
 
 
 def _request_too_large(most: int) -> Problem:

@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from api.ports import Limits, WebhookPolicy
 
+KIB = 1 << 10
 MIB = 1 << 20
 
 Count = Annotated[int, Meta(ge=1)]
@@ -89,9 +90,16 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     frontends: tuple[str, ...] = ("rest",)
     connections_max: Count = 10_000
+    connections_per_address_max: Count = 1_000
     pending_max: Count = 20_000
     pending_bytes_max: Bytes = 128 * MIB
     keep_alive_s: Count = 75
+    head_timeout_s: Count = 10
+    body_timeout_s: Count = 20
+    write_timeout_s: Count = 30
+    head_bytes_max: Bytes = 32 * KIB
+    header_fields_max: Count = 128
+    target_bytes_max: Bytes = 8 * KIB
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -332,3 +333,31 @@ def test_an_unknown_outcome_says_so(client: TestClient, service: LocalService) -
     answer = client.post(MESSAGES, json={"body": 1})
     assert problem(answer)[:2] == (504, "outcome_unknown")
     assert "Idempotency-Key" in answer.json()["detail"]
+
+
+REPEATED = ("Authorization", "Content-Type", "Host", "Idempotency-Key", "Raftq-Header-Colour")
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_header_that_decides_something_may_be_given_once(name: str, small: TestClient) -> None:
+    twice = [("Host", "test")] * (name != "Host") + [(name, "a"), (name.lower(), "a")]
+    answer = small.request("PUT", QUEUE, headers=twice)
+    assert problem(answer) == (400, "invalid_header", name.lower(), None)
+
+
+def test_headers_that_decide_nothing_may_be_given_twice(small: TestClient) -> None:
+    answer = small.get("/v1", headers=[("Accept", "*/*"), ("Accept", "text/html")])
+    assert answer.status_code == 200
+
+
+def test_a_request_of_http_1_1_names_its_host() -> None:
+    app = create(LocalService())
+
+    async def asked(version: str) -> int:
+        exchange = Exchange(app, "GET", "/v1")
+        exchange.scope["headers"] = []
+        exchange.scope["http_version"] = version
+        return (await exchange.run()).status
+
+    assert asyncio.run(asked("1.1")) == 400
+    assert asyncio.run(asked("1.0")) == 200

@@ -47,11 +47,11 @@ class Exchange:
         self._chunks = chunks
         self._sent: list[Message] = []
         self._app = app
-        self._scope = scope(method, target, fields | (headers or {}))
+        self.scope = scope(method, target, fields | (headers or {}))
 
     async def run(self) -> Reply:
         """Until the application is done."""
-        await self._app(self._scope, self._receive, self._send)
+        await self._app(self.scope, self._receive, self._send)
         if not self._sent:
             return Reply(0, {}, b"")
         start, *rest = self._sent

@@ -1,0 +1,339 @@
+"""HTTP on one connection, with a bound on everything that its peer decides.
+
+uvicorn's protocol sets no limits to heads, to pipelined requests, to slowness or to what a
+client leaves unread. Here each connection is in one of four phases, and one watch over all of
+them, not a timer for each, looks whether it has been in it for too long.
+
+What a peer may cost before anybody has asked who it is: a head of ``head_bytes_max``, plus
+twice what is read at once: the piece in which the head begins, and what came with its end.
+No more of the body is read until the application asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import Any
+
+import httptools
+from uvicorn import Config as UvicornConfig
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from api.rest.requests import ABORT
+from raftq.config import ApiConfig
+from raftq.serving.gate import End, Gate
+from raftq.serving.refusals import Refusal, Refusals
+
+READ_BYTES = 16_384
+PIPELINED_MAX = 8
+LEFT_UNREAD_BYTES_MAX = 65_536
+"""How much of a body is still taken, and thrown away, when its request is answered already."""
+BODY_BYTES_PER_S_MIN = 1_024
+FRAMING_BYTES_MAX = 16_384
+"""How much larger the framing of a body may be than the body."""
+
+
+class Phase(enum.Enum):
+    """What a connection waits for."""
+
+    IDLE = enum.auto()  # A request.
+    HEAD = enum.auto()  # The rest of its head.
+    BODY = enum.auto()  # The rest of its body.
+    ANSWER = enum.auto()  # Us.
+
+
+class Refuse(Exception):
+    """Out of the parser's callbacks: no further."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.why)
+        self.refusal = refusal
+
+
+class Shared:
+    """What all connections of a server have in common."""
+
+    def __init__(self, limits: ApiConfig, gate: Gate[GuardedHttp]) -> None:
+        self.limits = limits
+        self.gate = gate
+        self.refusals = Refusals(limits)
+        # Reads are synchronous: nobody else gets the buffer before its bytes are copied out.
+        self.buffer = memoryview(bytearray(READ_BYTES))
+
+
+class Intake(asyncio.BufferedProtocol):
+    """What the loop talks to: hands on what arrives in pieces that are never large.
+
+    Left to itself, the loop would hand over a quarter of a megabyte at once.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        config: UvicornConfig,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        http = GuardedHttp(shared, config, server_state, app_state, _loop)
+        self._buffer = shared.buffer
+        self._received = http.data_received
+        self._made = http.connection_made
+        # Nothing is to be done about these, so they go there without a detour.
+        for name in ("connection_lost", "eof_received", "pause_writing", "resume_writing"):
+            setattr(self, name, getattr(http, name))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio."""
+        self._made(transport)  # type: ignore[arg-type] # uvicorn
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See asyncio."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See asyncio."""
+        self._received(bytes(self._buffer[:nbytes]))
+
+
+class GuardedHttp(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        config: UvicornConfig,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._gate = shared.gate
+        self._idle = shared.gate.idle
+        self._limits = shared.limits
+        self._refusals = shared.refusals
+        self._phase = Phase.IDLE
+        self._since = self.loop.time()  # When the phase began; nought: not yet asked.
+        self._patience_s = shared.limits.head_timeout_s  # With whom has not asked for anything.
+        self._received_bytes = 0  # Of the head, or since it.
+        self._body_bytes = 0
+        self._deaf = False
+        self._extensions: dict[str, Any] = {}
+        self._serving: RequestResponseCycle | None = None  # Others may be queued behind it.
+        self._unsent_bytes = 0
+        self._unsent_since = self._since
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
+        """See asyncio."""
+        super().connection_made(transport)
+        self._extensions = {ABORT: {"abort": transport.abort}}
+        why = self._gate.admit(self, self.client[0] if self.client else "")
+        if why is not None:
+            self._deaf = True
+            self._tell(self._refusals.at_the_gate[why])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        self._gate.release(self)
+        self.pipeline.clear()
+        if self._serving is not None:
+            self._drop(self._serving)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        if self._deaf:
+            return
+        self._idle.pop(self, None)
+        self._received_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # We speak nothing else; what follows may be of another protocol.
+            self.cycle.keep_alive = False
+            self._deaf = True
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause.refusal if isinstance(cause, Refuse) else self._refusals.malformed)
+        else:
+            self._judge()
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        self._unsent_since = self.loop.time()
+        super().resume_writing()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._phase, self._since, self._received_bytes = Phase.HEAD, 0.0, 0
+        super().on_message_begin()
+        self.scope["extensions"] = self._extensions
+
+    def on_headers_complete(self) -> None:
+        """Its head is there; its body may be under way."""
+        refusals = self._refusals
+        if len(self.headers) > self._limits.header_fields_max:
+            raise Refuse(refusals.head)
+        if len(self.url) > self._limits.target_bytes_max:
+            raise Refuse(refusals.target)
+        if len(self.pipeline) >= PIPELINED_MAX:
+            raise Refuse(refusals.pipelined)
+        version = self.parser.get_http_version()
+        if version != "1.1" and not self._is_old(version):
+            raise Refuse(refusals.malformed)
+        super().on_headers_complete()
+        if not self.pipeline:
+            self._serving = self.cycle
+        # Trailers must not get among the headers, which the request has by now.
+        self.headers = []
+        self._phase, self._since = Phase.BODY, 0.0
+        self._received_bytes = self._body_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of it."""
+        self._body_bytes += len(body)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """The whole request is there."""
+        self._phase = Phase.ANSWER
+        cycle = self.cycle
+        if cycle.response_complete:
+            self._rest()
+        else:
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    # What the application's side calls.
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or rest. No timer: the watch looks after those who rest."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._serving, app = self.pipeline.pop()
+            self._start_asgi_task(self._serving, app)
+        elif self._phase is Phase.ANSWER:
+            self._rest()
+
+    # What the watch and the gate call.
+
+    def check(self, now_s: float) -> None:
+        """End it if its peer has been slow for too long; cheap, for it is called on all."""
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent < self._unsent_bytes:
+            self._unsent_since = now_s
+        self._unsent_bytes = unsent
+        if now_s - self._unsent_since > self._limits.write_timeout_s:
+            self.hang_up(End.READS_TOO_SLOWLY)
+        elif not self.transport.is_closing():
+            self._check_reading(now_s)
+
+    def hang_up(self, why: End) -> None:
+        """End it now."""
+        self._gate.count(why)
+        self._deaf = True
+        # Whoever does not take what is sent would never let a close come to its end.
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    # Its own business.
+
+    def _check_reading(self, now_s: float) -> None:
+        waited_s = now_s - self._since
+        if self._phase is Phase.IDLE:
+            if waited_s > self._patience_s:
+                self.hang_up(End.IDLE)
+        elif self._phase is Phase.HEAD:
+            if waited_s > self._limits.head_timeout_s:
+                self._refuse(self._refusals.slow_head)
+        elif self._phase is Phase.BODY and not self.flow.read_paused:
+            allowed_s = self._limits.body_timeout_s + self._body_bytes / BODY_BYTES_PER_S_MIN
+            if waited_s > allowed_s:
+                self._refuse(self._refusals.slow_body)
+
+    def _judge(self) -> None:
+        """After each piece: is the request under way within its limits?"""
+        phase = self._phase
+        if phase is Phase.ANSWER:
+            return
+        if not self._since:
+            self._since = self.loop.time()
+            if phase is Phase.BODY:
+                self.flow.pause_reading()  # Until the application asks for the body.
+        if phase is Phase.HEAD:
+            self._judge_head()
+        elif phase is Phase.BODY:
+            self._judge_body()
+        elif self._serving is None or self._serving.response_complete:
+            self._idle[self] = None  # Empty lines before a request are none.
+
+    def _judge_head(self) -> None:
+        limits = self._limits
+        if (
+            self._received_bytes > limits.head_bytes_max
+            or len(self.headers) > limits.header_fields_max
+        ):
+            self._refuse(self._refusals.head)
+
+    def _judge_body(self) -> None:
+        if self._received_bytes - 2 * self._body_bytes > FRAMING_BYTES_MAX:
+            self._refuse(self._refusals.framing)
+        elif self.cycle.response_complete and self._body_bytes > LEFT_UNREAD_BYTES_MAX:
+            self.hang_up(End.TOO_LARGE)
+
+    def _rest(self) -> None:
+        self._phase = Phase.IDLE
+        self._since = self.loop.time()
+        self._patience_s = self._limits.keep_alive_s
+        self._idle[self] = None
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Take nothing more; answer, unless an earlier request is still to be answered."""
+        self._deaf = True
+        self.pipeline.clear()
+        serving = self._serving
+        if serving is None or serving.response_complete:
+            self._tell(refusal)
+        elif serving is self.cycle and self._phase is Phase.BODY:
+            # It is this request's own body that is refused.
+            started = serving.response_started
+            self._drop(serving)
+            if started:
+                self.hang_up(refusal.why)
+            else:
+                self._tell(refusal)
+        else:
+            self._gate.count(refusal.why)
+            serving.keep_alive = False
+
+    def _tell(self, refusal: Refusal) -> None:
+        self._gate.count(refusal.why)
+        self.transport.write(refusal.answer)
+        self.transport.close()
+
+    def _drop(self, cycle: RequestResponseCycle) -> None:
+        """Let its application know that nobody is there."""
+        if not cycle.response_complete:
+            cycle.disconnected = True
+        cycle.message_event.set()
+
+    def _is_old(self, version: str) -> bool:
+        """Whether it is HTTP/1.0, which has no chunks: others would see another body."""
+        chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
+        return version == "1.0" and not chunked

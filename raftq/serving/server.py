@@ -1,0 +1,66 @@
+"""The server on the loop: uvicorn's, with our protocol, our gate, and one watch over both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import cast
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from raftq.config import ApiConfig
+from raftq.metrics import Metrics
+from raftq.serving.gate import Gate
+from raftq.serving.protocol import GuardedHttp, Intake, Shared
+
+GRACE_S = 5
+TICKS_PER_ROUND = 10
+"""uvicorn ticks ten times a second: each connection is looked at about once."""
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn on our loop, under our signals, within our limits."""
+
+    def __init__(self, app: ASGIApp, limits: ApiConfig, metrics: Metrics) -> None:
+        self._gate: Gate[GuardedHttp] = Gate(
+            limits.connections_max, limits.connections_per_address_max, metrics.connection_ended
+        )
+        self._unwatched: list[GuardedHttp] = []
+        metrics.before_render(lambda: setattr(metrics, "connections", len(self._gate)))
+        protocol = functools.partial(Intake, Shared(limits, self._gate))
+        super().__init__(_config(app, cast(type[asyncio.Protocol], protocol)))
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The node stops the server, in its own order."""
+        yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look at some connections at a time: at all at once would be a pause for all of them."""
+        if not self._unwatched:
+            self._unwatched = self._gate.connections()
+        now_s = asyncio.get_running_loop().time()
+        for _ in range(min(len(self._unwatched), len(self._gate) // TICKS_PER_ROUND + 1)):
+            self._unwatched.pop().check(now_s)
+        return await super().on_tick(counter)
+
+
+def _config(app: ASGIApp, protocol: type[asyncio.Protocol]) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="none",
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_S,
+        backlog=4096,
+    )
