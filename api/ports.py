@@ -56,6 +56,21 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_window_ms: int = 86_400_000
 
 
+class AccessPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether clients have to say who they are, and how they are believed."""
+
+    required: bool = False
+    pepper: bytes = b""
+    """What hashes of access keys are made with: the same on every replica."""
+    staleness_ms_max: int = 1_000
+    bootstrap_key: str = ""
+    """A key of the operator's that is added if it is not there."""
+
+    def __repr__(self) -> str:
+        """Without the secrets: representations end up in logs."""
+        return f"AccessPolicy(required={self.required!r})"
+
+
 class WebhookPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Where this node posts messages of subscriptions, and how much at once."""
 
@@ -174,6 +189,7 @@ class Service(Protocol):
     """One node's queue service."""
 
     limits: Limits
+    access: AccessPolicy
     webhooks: WebhookPolicy
     activity: dict[SubscriptionName, Activity]
     """Of the subscriptions that this node runs: kept by what runs them, for others to read."""
@@ -183,6 +199,18 @@ class Service(Protocol):
 
         Asked before anything of a request is read but its head.
         """
+        ...
+
+    def key_changes(self) -> int:
+        """A number that grows whenever access keys may have changed in the applied state."""
+        ...
+
+    def key_used(self, key_id: str) -> None:
+        """Remember that an access key was used just now, until somebody reports it."""
+        ...
+
+    def take_used_keys(self) -> set[str]:
+        """The ids of the access keys that were used since last asked."""
         ...
 
     async def propose(

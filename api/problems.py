@@ -81,6 +81,7 @@ KINDS: dict[str, Kind] = {
     "too_many_connections": Kind(503, "Too many connections"),
     "stopping": Kind(503, "The node is stopping"),
     "not_ready": Kind(503, "The node is not ready"),
+    "not_current": Kind(503, "This replica may not know of the latest keys"),
     "behind": Kind(503, "This replica has not caught up that far"),
     "unavailable": Kind(503, "Unavailable"),
     "outcome_unknown": Kind(504, "The outcome is unknown"),

@@ -15,6 +15,7 @@ import socket
 import uvloop
 
 import api.app
+from api.access.upkeep import Upkeep
 from api.webhooks.runner import Runner
 from raftq import logs
 from raftq.clock import AsyncioRuntime
@@ -50,6 +51,46 @@ class Posting:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             logs.logger("webhooks").error("posting has ended", exc_info=error)
+
+
+class KeyUpkeep:
+    """The operator's first key and the keys' last use, beside everything else."""
+
+    def __init__(self, service: NodeService) -> None:
+        upkeep = Upkeep(service, _announce)
+        self._task = asyncio.get_running_loop().create_task(upkeep.run())
+        self._task.add_done_callback(self._ended)
+
+    def stop(self) -> None:
+        """What was not reported yet is not."""
+        self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logs.logger("keys").error("the upkeep of keys has ended", exc_info=error)
+
+
+class Beside:
+    """All that a node does beside answering requests."""
+
+    def __init__(self, service: NodeService) -> None:
+        self._upkeep = KeyUpkeep(service)
+        self._posting = Posting(service) if service.webhooks.enabled else None
+
+    async def stop(self) -> None:
+        """Nothing of it goes on after this."""
+        self._upkeep.stop()
+        if self._posting is not None:
+            await self._posting.stop()
+
+
+def _announce(token: str) -> None:
+    """To standard output, and to no log."""
+    print(
+        "\nThe operator's key, which may everything. It is shown only this once, and stored "
+        f"nowhere:\n\n  {token}\n",
+        flush=True,
+    )
 
 
 def run(config: Config, *, bootstrap: bool = False) -> int:
@@ -95,13 +136,12 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
         log.debug("cannot start", exc_info=error)
         return EXIT_START
     serving = loop.create_task(server.serve(sockets=[listener]))
-    posting = Posting(service) if config.webhooks.enabled else None
+    beside = Beside(service)
     _settle_garbage_collector()
     log.info("serving", api=config.node.api_url, peers=config.node.peer_listen)
     await _told_to_stop(loop)
     log.info("stopping")
-    if posting is not None:
-        await posting.stop()
+    await beside.stop()
     stopped = asyncio.Event()
     replica.stop(stopped.set)
     await stopped.wait()

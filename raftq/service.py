@@ -9,9 +9,11 @@ from typing import TypeVar
 
 from starlette.types import Scope
 
+from api.access.bearer import BearerKeys
 from api.access.gate import Gate
 from api.access.principals import Principal
 from api.ports import (
+    AccessPolicy,
     Activity,
     Cluster,
     Delivery,
@@ -68,8 +70,8 @@ class NodeService:
     ) -> None:
         self.limits: Limits = config.limits
         self.webhooks: WebhookPolicy = config.webhooks
+        self.access: AccessPolicy = config.auth.policy(config.cluster.secret)
         self.activity: dict[SubscriptionName, Activity] = {}
-        self._gate = Gate(required=False)
         self._replica = replica
         self._config = config
         self._metrics = metrics
@@ -77,11 +79,26 @@ class NodeService:
         self._loop = asyncio.get_running_loop()
         self._status_of: tuple[int, float] | None = None
         self._status: Status
+        self._used_keys = set[str]()
+        self._gate = Gate(self, [BearerKeys(self)])
         metrics.before_render(self._measure)
 
     async def authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Principal:
         """See ``api.ports.Service``."""
         return await self._gate.authenticate(scope, headers)
+
+    def key_changes(self) -> int:
+        """See ``api.ports.Service``."""
+        return self._replica.waiters.key_changes
+
+    def key_used(self, key_id: str) -> None:
+        """See ``api.ports.Service``."""
+        self._used_keys.add(key_id)
+
+    def take_used_keys(self) -> set[str]:
+        """See ``api.ports.Service``."""
+        used, self._used_keys = self._used_keys, set()
+        return used
 
     async def propose(
         self, command: QueueCommand | Once | Barrier, *, account: str | None = None

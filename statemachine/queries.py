@@ -8,7 +8,7 @@ shown, nor is a claim whose lease has ended, swept or not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -131,6 +131,11 @@ class Messages(NamedTuple):
     looked: int = 0
 
 
+def any_name(name: str) -> bool:
+    """Of a reader who sees all."""
+    return True
+
+
 def applied(reader: Reader) -> tuple[int, int, int]:
     """Index and term of the last entry applied, and log time; zeros before the first."""
     machine = _machine(reader)
@@ -170,15 +175,26 @@ def account(reader: Reader, name: str) -> AccountView | None:
 
 
 def queues(
-    reader: Reader, account: str, *, limit: int, marker: str | None = None, prefix: str = ""
+    reader: Reader,
+    account: str,
+    *,
+    limit: int,
+    marker: str | None = None,
+    prefix: str = "",
+    sees: Callable[[str], bool] = any_name,
 ) -> Queues | None:
-    """Queues of an account whose names begin with ``prefix``; None if there is no account."""
+    """Queues of an account whose names begin with ``prefix``; None if there is no account.
+
+    Only those that the reader ``sees``; he learns of no others.
+    """
     data = reader.get(keys.account(account))
     if data is None:
         return None
     defaults = records.decode_account(data).defaults
     found: list[QueueView] = []
     for name, value in named(reader, b"q" + keys.name(account), prefix, marker):
+        if not sees(name):
+            continue
         if len(found) == limit:
             return Queues(tuple(found), found[-1].name if found else marker)
         found.append(_queue_view(name, records.decode_queue(value), defaults))

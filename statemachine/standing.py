@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from statemachine import keys, records
 from statemachine.kv import Reader
-from statemachine.queries import named
+from statemachine.queries import any_name, named
 from statemachine.records import Binding, ScheduleRecord
 
 
@@ -37,16 +38,28 @@ def bindings(reader: Reader, account: str, queue: str) -> tuple[Binding, ...] | 
 
 
 def schedules(
-    reader: Reader, account: str, *, limit: int, marker: str | None = None, prefix: str = ""
+    reader: Reader,
+    account: str,
+    *,
+    limit: int,
+    marker: str | None = None,
+    prefix: str = "",
+    sees: Callable[[str], bool] = any_name,
 ) -> Schedules | None:
-    """Schedules whose names begin with ``prefix``; None if there is no account."""
+    """Schedules whose names begin with ``prefix``; None if there is no account.
+
+    Only those for queues that the reader ``sees``; he learns of no others.
+    """
     if reader.get(keys.account(account)) is None:
         return None
     found: list[ScheduleView] = []
     for name, value in named(reader, b"e" + keys.name(account), prefix, marker):
+        record = records.decode_schedule(value)
+        if not sees(record.queue):
+            continue
         if len(found) == limit:
             return Schedules(tuple(found), found[-1].name if found else marker)
-        found.append(ScheduleView(name, records.decode_schedule(value)))
+        found.append(ScheduleView(name, record))
     return Schedules(tuple(found), None)
 
 

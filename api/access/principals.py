@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 
@@ -31,15 +32,30 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     queues: tuple[str, ...] = ()
     """Patterns of queue names, in which ``*`` stands for any characters."""
     kind: Literal["key", "token", "signed", "anyone", "nobody"]
+    expires_ms: int | None = None
+    """When it ends by itself; None: never."""
 
     def has(self, role: Role | None) -> bool:
         """Whether it has the role; None: any role at all."""
         roles = self.roles
-        return bool(roles) if role is None else role in roles or Role.ADMIN in roles
+        if role is None:
+            return bool(roles)
+        # Of an account there is no administrator: that would be one of all the others.
+        return (role in roles and role is not Role.ADMIN) or self.is_operator
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it may everything."""
+        return Role.ADMIN in self.roles and not self.account
 
     def sees(self, queue: str) -> bool:
         """Whether the queue is one of its own, whatever it may do there."""
         return self.queues == EVERY_QUEUE or matches(self.queues, queue)
+
+    def includes(self, roles: Iterable[str], queues: Iterable[str]) -> bool:
+        """Whether it may all that somebody with these roles and patterns may."""
+        # What a pattern means is what it means as a text too: a star there only means itself.
+        return all(self.has(Role(role)) for role in roles) and all(map(self.sees, queues))
 
     def may(self, role: Role | None, queue: str) -> bool:
         """Whether it has the role in the queue."""

@@ -38,6 +38,15 @@ class Access:
         """Whether a path names the resource, so that nothing it names goes unchecked."""
         return set(re.findall(r"{(account|queue)}", path)) == _NAMED_BY[self.resource]
 
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """What may come of ``check``, and of asking who it is."""
+        if self.resource == "public":
+            return ()
+        if self.role is None and self.resource != "queue":
+            return ("unauthorized", "not_current")
+        return ("unauthorized", "forbidden", "not_current")
+
     def check(self, who: Principal, path: Mapping[str, str]) -> None:
         """Return if ``who`` may; else a problem."""
         if who.account and self.resource != "cluster" and path["account"] != who.account:

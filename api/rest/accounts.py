@@ -67,7 +67,7 @@ async def list_accounts(call: Call, query: ListQuery) -> Answer:
 
 async def put_account(call: Call, query: NoQuery) -> Answer:
     """PUT an account: create it, or replace its defaults."""
-    given = settings.to_store((await SETTINGS.read(call)).defaults, call.service.limits)
+    given = settings.to_store(call, (await SETTINGS.read(call)).defaults)
     stored = await call.propose(PutAccount(call.account, given), Stored)
     if not stored.created:
         return answers.json(200, _describe(call))
@@ -82,7 +82,7 @@ async def get_account(call: Call, query: ReadQuery) -> Answer:
 async def patch_account(call: Call, query: NoQuery) -> Answer:
     """PATCH an account: change the defaults named."""
     given = (await SETTINGS.read(call)).defaults
-    changed = settings.to_store(given, call.service.limits)
+    changed = settings.to_store(call, given)
     await call.propose(PatchAccount(call.account, changed, settings.named(given)), Stored)
     return answers.json(200, _describe(call))
 

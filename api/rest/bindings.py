@@ -55,7 +55,8 @@ SETTINGS = JsonBody(BindingSettings, optional=True)
 
 async def list_bindings(call: Call, query: ReadQuery) -> Answer:
     """GET bindings."""
-    return answers.json(200, Bindings([_shown(one) for one in _bindings(call)]))
+    found = [one for one in _bindings(call) if call.principal.sees(one.target)]
+    return answers.json(200, Bindings([_shown(one) for one in found]))
 
 
 async def put_binding(call: Call, query: NoQuery) -> Answer:
@@ -83,7 +84,10 @@ async def delete_binding(call: Call, query: NoQuery) -> Answer:
 
 
 def _target(call: Call) -> str:
-    return parameters.name(call.path["target"], "target")
+    """The queue at the other end, which must be one of the caller's too."""
+    target = parameters.name(call.path["target"], "target")
+    call.demand(Role.MANAGE, target)
+    return target
 
 
 def _bindings(call: Call) -> tuple[records.Binding, ...]:

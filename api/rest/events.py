@@ -132,7 +132,7 @@ async def _stream(call: Call, query: EventsQuery, queue: str | None) -> Stream:
     kinds = None if query.kind is None else _kinds(query.kind)
     position = await _position(call, query.start)
     watch = call.service.watch_events(call.account, queue)
-    feed = Feed(call.service, call.account, queue, kinds)
+    feed = Feed(call.service, call.account, queue, kinds, call.principal.sees)
     try:
         if query.start == "oldest" and LAST_EVENT_ID not in call.headers:
             position = histories.through(feed.oldest() - 1)

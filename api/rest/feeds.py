@@ -9,7 +9,7 @@ a queue is opened no more often than there are events, however many queues there
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 
 from api.ports import Changed, Service
@@ -33,15 +33,21 @@ class Ended(Exception):
 
 
 class Feed:
-    """One reader's; without ``queue`` all of the account."""
+    """One reader's; without ``queue`` all of the account that he ``sees``."""
 
     def __init__(
-        self, service: Service, account: str, queue: str | None, kinds: frozenset[int] | None
+        self,
+        service: Service,
+        account: str,
+        queue: str | None,
+        kinds: frozenset[int] | None,
+        sees: Callable[[str], bool],
     ) -> None:
         self._service = service
         self._account = account
         self._queue = queue
         self._kinds = kinds
+        self._sees = sees
         self._number: int | None = None
         self._marks: list[tuple[Position, str]] = []
         self._until = 0  # The marks stand for all events up to this log index.
@@ -64,7 +70,7 @@ class Feed:
             await self._look_at_all()
             return
         self._until = self._applied()
-        self._marks = [(self.position, name) for name in changed]
+        self._marks = [(self.position, name) for name in changed if self._may_read(name)]
         heapify(self._marks)
         if not changed:
             self.position = max(self.position, histories.through(self._until))
@@ -100,7 +106,8 @@ class Feed:
                 break
             rows -= 1
             self.position = event.position
-            if self._kinds is None or event.record.kind in self._kinds:
+            is_wanted = self._kinds is None or event.record.kind in self._kinds
+            if is_wanted and self._sees(event.queue):
                 found.append(event)
         return rows
 
@@ -115,9 +122,13 @@ class Feed:
         while page := histories.queues(
             self._service.reader(), self._account, marker, QUEUES_AT_ONCE
         ):
-            self._mark((name, self._still_whole(known)) for name, known in page)
+            self._mark((name, self._still_whole(known)) for name, known in page if self._sees(name))
             marker = page[-1][0]
             await asyncio.sleep(0)
+
+    def _may_read(self, name: str) -> bool:
+        """The account's own events are of many queues: each is looked at when it is read."""
+        return name == ACCOUNT or self._sees(name)
 
     def _mark(self, queues: Iterable[tuple[str, Known | None]]) -> None:
         for name, known in queues:

@@ -117,6 +117,8 @@ async def _start(call: Call, asked: JobToStart) -> Answer:
     if (asked.act == "move") != (asked.to is not None):
         raise Problem("invalid_request", "move says to where, and nothing else does", field="to")
     to = "" if asked.to is None else parameters.name(asked.to, "to")
+    if to:
+        call.demand(Role.MANAGE, to)
     if to == call.queue:
         raise Problem("invalid_request", "to must be another queue", field="to")
     if asked.filter.state not in STATES[asked.act]:

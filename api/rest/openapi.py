@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from api import problems
+from api.access import tokens
 from api.access.rules import PUBLIC
 from api.rest import parameters
 from api.rest.answers import Answer
@@ -25,6 +26,7 @@ TAGS = (
     "bindings",
     "schedules",
     "subscriptions",
+    "keys",
 )
 REF = "#/components/schemas/{name}"
 RAW = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
@@ -35,6 +37,7 @@ PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "target": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "schedule": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "message": {"type": "string", "pattern": f"^{parameters.MESSAGE_ID_PATTERN}$"},
+    "key_id": {"type": "string", "pattern": f"^{tokens.ID_PATTERN}$"},
     "subscription": {"type": "string", "pattern": f"^{parameters.NAME_PATTERN}$"},
     "claim": {"type": "string", "pattern": f"^{parameters.CLAIM_PATTERN}$"},
 }
@@ -80,6 +83,16 @@ RESUME_HEADER: dict[str, Any] = {
 }
 
 
+SECURITY_SCHEMES: dict[str, dict[str, Any]] = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An access key of the account, or of the operator. A node may be "
+        "configured to ask for none.",
+    }
+}
+
+
 def operation(table: Sequence[Operation[Any]]) -> Operation[NoQuery]:
     """The operation that answers the document of ``table`` and itself."""
 
@@ -117,7 +130,10 @@ def document(table: Sequence[Operation[Any]]) -> dict[str, Any]:
             "fresh it is. A write that is answered 504, or not at all, may have happened.",
         },
         "paths": paths,
-        "components": {"schemas": {n: s for n, s in schemas.items() if n not in _queries(table)}},
+        "components": {
+            "schemas": {n: s for n, s in schemas.items() if n not in _queries(table)},
+            "securitySchemes": SECURITY_SCHEMES,
+        },
     }
 
 
@@ -138,6 +154,7 @@ def _operation(row: Operation[Any], schemas: dict[str, Any]) -> dict[str, Any]:
         "tags": [_tag(row.path)],
         "parameters": _parameters(row, schemas),
         "responses": _responses(row),
+        "security": [] if row.access.resource == "public" else [{"key": []}],
     }
     if content := _content(row):
         found["requestBody"] = {"content": content, "required": not row.body_optional}
@@ -197,7 +214,7 @@ def _content(row: Operation[Any]) -> dict[str, Any]:
 def _responses(row: Operation[Any]) -> dict[str, Any]:
     found = {str(status): _says(says) for status, says in row.answers.items()}
     by_status: dict[int, list[str]] = {}
-    for reason in row.refusals:
+    for reason in (*row.refusals, *row.access.refusals):
         by_status.setdefault(problems.KINDS[reason].status, []).append(reason)
     for status, reasons in sorted(by_status.items()):
         found[str(status)] = _problem(" or ".join(f"`{reason}`" for reason in reasons))

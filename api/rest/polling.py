@@ -23,6 +23,8 @@ from statemachine.settings import ONLY, PREFER
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 1.0
+OF_A_MOMENT = ("no_leader", "not_current")
+"""Reasons that pass by themselves while leaders change."""
 
 T = TypeVar("T")
 
@@ -74,14 +76,18 @@ async def _claim_while_present(
     clock = asyncio.get_running_loop().time
     deadline_s = clock() + wait_s
     backoff_s = 0.0
+    has_waited = False
     while True:
         if presence.gone:
             raise Disconnected
         try:
+            if has_waited:
+                await call.readmit()
+            has_waited = True
             claimed = await call.propose(command, Claimed)
         except Unavailable as error:
             left_s = deadline_s - clock()
-            if error.reason != "no_leader" or left_s <= 0:
+            if error.reason not in OF_A_MOMENT or left_s <= 0:
                 raise
             backoff_s = _next(backoff_s)
             pause_s = min(backoff_s, left_s)

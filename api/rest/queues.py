@@ -89,7 +89,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
 async def list_queues(call: Call, query: ListQuery) -> Answer:
     """GET queues."""
     part = pages.part(query, call.service.limits)
-    page = queries.queues(call.service.reader(), call.account, **part)
+    page = queries.queues(call.service.reader(), call.account, **part, sees=call.principal.sees)
     if page is None:
         raise no_account(call)
     items = [QueueItem(found.name, _counts(found), found.bytes) for found in page.items]
@@ -98,7 +98,7 @@ async def list_queues(call: Call, query: ListQuery) -> Answer:
 
 async def put_queue(call: Call, query: NoQuery) -> Answer:
     """PUT a queue: create it, or replace its settings."""
-    given = settings.to_store(await SETTINGS.read(call), call.service.limits)
+    given = settings.to_store(call, await SETTINGS.read(call))
     account, queue = call.account, call.queue
     stored = await call.propose(PutQueue(account, queue, given), Stored)
     if not stored.created:
@@ -115,7 +115,7 @@ async def get_queue(call: Call, query: ReadQuery) -> Answer:
 async def patch_queue(call: Call, query: NoQuery) -> Answer:
     """PATCH a queue: change what is named."""
     given = await SETTINGS.read(call)
-    changed = settings.to_store(given, call.service.limits)
+    changed = settings.to_store(call, given)
     command = PatchQueue(call.account, call.queue, changed, settings.named(given))
     await call.propose(command, Stored)
     return answers.json(200, _describe(call))

@@ -87,6 +87,11 @@ class Call:
         return parameters.name(self.path["account"], "account")
 
     @property
+    def owner(self) -> str:
+        """The account of the path; empty where there is none: the operator."""
+        return self.account if "account" in self.path else ""
+
+    @property
     def queue(self) -> str:
         """The queue of the path."""
         return parameters.name(self.path["queue"], "queue")
@@ -196,7 +201,7 @@ class Call:
                 limit=KEY_LENGTH_MAX,
             )
         return Once(
-            account=self.account,
+            account=self.owner,
             key=key,
             fingerprint=await self._fingerprint(),
             window_ms=self.service.limits.idempotency_window_ms,

@@ -88,7 +88,7 @@ SETTINGS = JsonBody(ScheduleSettings)
 async def list_schedules(call: Call, query: ListQuery) -> Answer:
     """GET schedules."""
     part = pages.part(query, call.service.limits)
-    page = standing.schedules(call.service.reader(), call.account, **part)
+    page = standing.schedules(call.service.reader(), call.account, **part, sees=call.principal.sees)
     if page is None:
         raise no_account(call)
     items = [_item(name, record) for name, record in page.items]
@@ -99,6 +99,8 @@ async def put_schedule(call: Call, query: NoQuery) -> Answer:
     """PUT a schedule: create it, or replace it."""
     account, name = call.account, _name(call)
     given = await SETTINGS.read(call)
+    queue = parameters.name(given.queue, "queue")
+    call.demand(Role.MANAGE, queue)
     timing = _timing(call, given)
     for field in ("not_before", "persistent"):
         if getattr(given.message, field) is not None:
@@ -107,7 +109,7 @@ async def put_schedule(call: Call, query: NoQuery) -> Answer:
     command = PutSchedule(
         account,
         name,
-        parameters.name(given.queue, "queue"),
+        queue,
         # Whichever node is asked, the same request must be the same schedule: no zone of its own.
         checked(call, given.message, home=""),
         timing,
@@ -132,7 +134,12 @@ async def delete_schedule(call: Call, query: NoQuery) -> Answer:
 
 
 def _name(call: Call) -> str:
-    return parameters.name(call.path["schedule"], "schedule")
+    """The schedule of the path; the caller must manage its queue, if there is one."""
+    name = parameters.name(call.path["schedule"], "schedule")
+    found = standing.schedule(call.service.reader(), call.account, name)
+    if found is not None:
+        call.demand(Role.MANAGE, found.queue)
+    return name
 
 
 def _timing(call: Call, given: ScheduleSettings) -> Timing:

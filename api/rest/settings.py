@@ -10,9 +10,10 @@ from typing import TypeVar, get_args
 
 import msgspec
 
-from api.ports import Limits
+from api.access.principals import Role
 from api.problems import Problem
 from api.rest.parameters import ZoneMode, in_range, name, optional_milliseconds, seconds
+from api.rest.requests import Call
 from statemachine.commands import QueueSettings
 from statemachine.settings import Effective, usual_dead_letter_queue
 
@@ -87,16 +88,18 @@ class SettingsView(msgspec.Struct, frozen=True, kw_only=True):
     persistent: bool
 
 
-def to_store(settings: Settings, limits: Limits) -> QueueSettings:
+def to_store(call: Call, settings: Settings) -> QueueSettings:
     """Checked settings for the state machine."""
 
     def time(value: float | Unset | None, field: str, *, least_ms: int = 0) -> int | None:
-        most_ms = limits.duration_ms_max
+        most_ms = call.service.limits.duration_ms_max
         return optional_milliseconds(_given(value), most_ms, field, least_ms=least_ms)
 
     deliveries, queue = _given(settings.max_deliveries), _given(settings.dead_letter_queue)
     if deliveries is not None:
         in_range(deliveries, 0, MAX_DELIVERIES_MOST, "max_deliveries")
+    if queue is not None:
+        call.demand(Role.MANAGE, name(queue, "dead_letter_queue"))
     size = _given(settings.history_bytes)
     if size is not None:
         in_range(size, 0, HISTORY_BYTES_MAX, "history_bytes")
@@ -106,7 +109,7 @@ def to_store(settings: Settings, limits: Limits) -> QueueSettings:
         lease_ms=time(settings.lease, "lease", least_ms=1),
         metadata=_metadata(settings.metadata),
         max_deliveries=deliveries,
-        dead_letter_queue=None if queue is None else name(queue, "dead_letter_queue"),
+        dead_letter_queue=queue,
         retry_delay_ms=time(settings.retry_delay, "retry_delay"),
         retry_delay_max_ms=time(settings.retry_delay_max, "retry_delay_max"),
         dedup_window_ms=time(settings.dedup_window, "dedup_window"),

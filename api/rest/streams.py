@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 from starlette.types import Send
 
-from api.ports import Watch
+from api.ports import Unavailable, Watch
 from api.problems import Problem
 from api.rest.feeds import Ended, Feed
 from api.rest.polling import Presence
@@ -89,10 +89,21 @@ class EventStream:
 
     async def _catch_up(self, send: Send, presence: Presence) -> None:
         """Send what there is."""
+        await self._readmit()
         while not (self._feed.is_done or presence.gone):
             for chunk in self._chunks(self._feed.read(ROWS_AT_ONCE)):
                 await _send(send, chunk)
             await asyncio.sleep(0)  # A long history must not keep others waiting.
+            await self._readmit()
+
+    async def _readmit(self) -> None:
+        """End the stream if its key has ended."""
+        try:
+            await self._call.readmit()
+        except Problem as problem:
+            raise Ended(problem.reason, problem.detail) from problem
+        except Unavailable as error:
+            raise Ended(error.reason, str(error)) from error
 
     def _chunks(self, events: Iterable[Event]) -> Iterable[bytes]:
         parts: list[bytes] = []

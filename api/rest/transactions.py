@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from api import problems
+from api.access.principals import Role
 from api.access.rules import Access
 from api.problems import Problem, StalePart
 from api.rest import answers, messages, parameters
@@ -73,13 +74,19 @@ async def transact(call: Call, query: NoQuery) -> Answer:
         call.account,
         tuple(
             [
-                PartAck(_queue(one.queue), claim_id(one.claim), named_ids(call, one.ids))
+                PartAck(
+                    _queue(call, Role.CONSUME, one.queue),
+                    claim_id(one.claim),
+                    named_ids(call, one.ids),
+                )
                 for one in asked.acks
             ]
         ),
         tuple(
             [
-                PartPut(_queue(one.queue), messages.new_messages(call, one.messages))
+                PartPut(
+                    _queue(call, Role.PRODUCE, one.queue), messages.new_messages(call, one.messages)
+                )
                 for one in asked.puts
             ]
         ),
@@ -108,14 +115,19 @@ def _check_sizes(call: Call, asked: Transaction) -> None:
         raise Problem("invalid_request", "a transaction is always durable", field="persistent")
 
 
-def _queue(name: str) -> str:
-    return parameters.name(name, "queue")
+def _queue(call: Call, role: Role, name: str) -> str:
+    """The name of a part's queue, in which the caller must have the role."""
+    queue = parameters.name(name, "queue")
+    call.demand(role, queue)
+    return queue
 
 
 def _release(call: Call, one: ReleasePart) -> PartRelease:
     asked = Nack(one.ids, one.reason, one.delay, one.dead)
     check_nack(asked)
-    return PartRelease(_queue(one.queue), claim_id(one.claim), *nacked(call, asked))
+    return PartRelease(
+        _queue(call, Role.CONSUME, one.queue), claim_id(one.claim), *nacked(call, asked)
+    )
 
 
 def _stale(asked: Transaction, outcome: Transacted) -> Problem:
@@ -146,6 +158,7 @@ OPERATIONS = (
         body=BODY,
         answers={200: Says("All of it is done", TransactionView)},
         refusals=(
+            "forbidden",
             "stale_transaction",
             "too_many_messages",
             "body_too_large",

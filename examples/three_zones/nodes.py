@@ -100,6 +100,7 @@ async def _configure(directory: Path, nodes: list[Node], network: Network) -> li
                 "peer_listen": f"{HOST}:{node.peer_port}",
             },
             "cluster": {"name": "three-zones", "secret_file": secret.name, "members": members},
+            "auth": {"required": False},
         }
         path = directory / f"{node.name}.toml"
         path.write_text(render(sections))

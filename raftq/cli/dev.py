@@ -37,6 +37,9 @@ def dev(
     ] = 8001,
     engine: Annotated[str, typer.Option(help="rocksdb, sqlite or memory.")] = "rocksdb",
     log_format: Annotated[str, typer.Option(help="human or json.")] = "human",
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Ask clients for keys, as a cluster in earnest does.")
+    ] = False,
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a key on all nodes, as section.key=value."),
@@ -45,7 +48,7 @@ def dev(
     """Run three nodes in three zones until Ctrl-C."""
     cluster = devfiles.nodes(base_port)
     devfiles.check_ports(cluster)
-    paths = devfiles.write(data, cluster, engine=engine, log_format=log_format)
+    paths = devfiles.write(data, cluster, engine=engine, log_format=log_format, keys=keys)
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     printer = _Printer(coloured)
     environment = _environment(os.environ, coloured)
@@ -54,10 +57,12 @@ def dev(
         command = [sys.executable, "-m", "raftq", "serve", "--config", str(path.absolute())]
         command += [part for text in sets or () for part in ("--set", text)]
         children.append(Child(node.name, command, environment, printer.line))
-    raise typer.Exit(asyncio.run(_run(cluster, children, printer)))
+    raise typer.Exit(asyncio.run(_run(cluster, children, printer, _session(cluster, data, keys))))
 
 
-async def _run(cluster: Sequence[DevNode], children: Sequence[Child], printer: _Printer) -> int:
+async def _run(
+    cluster: Sequence[DevNode], children: Sequence[Child], printer: _Printer, text: str
+) -> int:
     """Until a signal, or until no child is left; the exit code."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
@@ -72,7 +77,7 @@ async def _run(cluster: Sequence[DevNode], children: Sequence[Child], printer: _
         loop.add_signal_handler(number, stop)
     running = asyncio.ensure_future(_all(children))
     waiting = asyncio.ensure_future(stopped.wait())
-    announcing = asyncio.ensure_future(_announce(cluster, printer))
+    announcing = asyncio.ensure_future(_announce(cluster, printer, text))
     ending: list[asyncio.Task[Any]] = [running, waiting]
     await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
     announcing.cancel()
@@ -88,7 +93,7 @@ async def _all(children: Sequence[Child]) -> None:
     await asyncio.gather(*(child.run() for child in children))
 
 
-async def _announce(cluster: Sequence[DevNode], printer: _Printer) -> None:
+async def _announce(cluster: Sequence[DevNode], printer: _Printer, text: str) -> None:
     """Print the session as soon as every node serves."""
     clock = asyncio.get_running_loop().time
     deadline_s = clock() + READY_WITHIN_S
@@ -101,8 +106,16 @@ async def _announce(cluster: Sequence[DevNode], printer: _Printer) -> None:
         printer.note(f"Not ready after {READY_WITHIN_S:.0f} s: {names}. See the lines above.")
         return
     where = "\n".join(f"  {node.name}  zone {node.zone}  {node.api_url}" for node in cluster)
-    text = session.text([node.api_url for node in cluster])
     printer.note(f"Three nodes are ready. Ctrl-C stops them.\n\n{where}\n\n{text}")
+
+
+def _session(cluster: Sequence[DevNode], data: Path, keys: bool) -> str:
+    """What to do with the cluster, and who may."""
+    urls = [node.api_url for node in cluster]
+    if keys:
+        return session.text(urls, devfiles.key(data))
+    note = "No keys are asked for: everybody on this machine may do everything (--keys: ask)."
+    return f"{note}\n\n{session.text(urls)}"
 
 
 async def _ready(node: DevNode) -> bool:

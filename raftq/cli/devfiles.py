@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from api.access import minting
 from raftq.cli.failure import Exit, Failure
 from raftq.config import render
 
 HOST = "127.0.0.1"
 PEER_PORT_OFFSET = 1_000
 SECRET = "cluster.secret"  # noqa: S105 - the name of its file
+KEY = "operator.key"
 ZONES = {"n1": "a", "n2": "b", "n3": "c"}
 
 
@@ -58,11 +60,15 @@ def check_ports(cluster: Sequence[DevNode]) -> None:
 
 
 def write(
-    directory: Path, cluster: Sequence[DevNode], *, engine: str, log_format: str
+    directory: Path, cluster: Sequence[DevNode], *, engine: str, log_format: str, keys: bool
 ) -> list[Path]:
-    """The nodes' configuration files, written anew; the secret is made once and kept."""
+    """The nodes' configuration files, written anew; what is secret is made once and kept."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _keep_secret(directory / SECRET)
+    _keep(directory / SECRET, secrets.token_hex(32))
+    auth: dict[str, object] = {"required": keys}
+    if keys:
+        _keep(directory / KEY, minting.new_token(minting.new_id()))
+        auth["bootstrap_key_file"] = KEY
     members = [
         {"name": n.name, "zone": n.zone, "peer": f"{HOST}:{n.peer_port}", "api_url": n.api_url}
         for n in cluster
@@ -77,6 +83,7 @@ def write(
                 "peer_listen": f"{HOST}:{node.peer_port}",
             },
             "cluster": {"name": "dev", "secret_file": SECRET, "members": members},
+            "auth": auth,
             "storage": {"engine": engine},
             "log": {"format": log_format},
         }
@@ -86,13 +93,18 @@ def write(
     return paths
 
 
-def _keep_secret(path: Path) -> None:
+def _keep(path: Path, secret: str) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return
     with open(descriptor, "w") as file:
-        file.write(secrets.token_hex(32) + "\n")
+        file.write(secret + "\n")
+
+
+def key(directory: Path) -> str:
+    """The operator's key, which only a cluster with keys has."""
+    return (directory / KEY).read_text("utf-8").strip()
 
 
 def _free(port: int) -> bool:

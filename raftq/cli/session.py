@@ -25,7 +25,18 @@ curl -s {first}/cluster; echo
 """
 
 
-def text(urls: Sequence[str]) -> str:
-    """The session for three replicas."""
+KEY = """# The operator's key: for curl below, and for all commands of raftq.
+export RAFTQ_KEY={key}
+
+"""
+
+
+def text(urls: Sequence[str], key: str = "") -> str:
+    """The session for three replicas; with a key for those that ask for one."""
     first, second, third = urls
-    return TEMPLATE.format(first=first, second=second, third=third)
+    plain = TEMPLATE.format(first=first, second=second, third=third)
+    if not key:
+        return plain
+    return KEY.format(key=key) + plain.replace(
+        "curl -s ", 'curl -s -H "Authorization: Bearer $RAFTQ_KEY" '
+    )

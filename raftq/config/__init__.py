@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from raftq.config.schema import (
     ApiConfig,
+    AuthConfig,
     ClusterConfig,
     Config,
     LogConfig,
@@ -22,6 +23,7 @@ from raftq.config.toml import masked, render
 
 __all__ = [
     "ApiConfig",
+    "AuthConfig",
     "ClusterConfig",
     "Config",
     "ConfigError",

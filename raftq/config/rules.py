@@ -7,13 +7,15 @@ problem of its own already.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
+from api.access import tokens
 from api.webhooks import targets
-from raftq.config.schema import Config, MemberConfig, split_address
+from raftq.config.schema import AuthConfig, Config, MemberConfig, split_address
 
 SECRET_BYTES_MIN = 16
 ENTRY_BYTES_MAX = 8 << 20
@@ -36,6 +38,7 @@ def problems(config: Config) -> Iterator[Problem]:
     yield from _raft(config)
     yield from _limits(config)
     yield from _webhooks(config)
+    yield from _auth(config)
     if not config.api.frontends:
         yield Problem(("api.frontends",), "name at least one, or the node serves nobody")
 
@@ -162,6 +165,38 @@ def _webhooks(config: Config) -> Iterator[Problem]:
         yield Problem(("webhooks.ports",), "ports are from 1 to 65535")
     if webhooks.requests_max < 1:
         yield Problem(("webhooks.requests_max",), "must be at least 1")
+
+
+def _auth(config: Config) -> Iterator[Problem]:
+    auth = config.auth
+    for name in ("hash_secret", "bootstrap_key"):
+        if getattr(auth, name) and getattr(auth, f"{name}_file"):
+            reason = f"give {name} or {name}_file"
+            yield Problem((f"auth.{name}", f"auth.{name}_file"), reason)
+    if auth.hash_secret and len(auth.hash_secret.encode()) < SECRET_BYTES_MIN:
+        yield Problem(("auth.hash_secret",), f"shorter than {SECRET_BYTES_MIN} bytes")
+    yield from bootstrap_key(auth, "auth.bootstrap_key")
+    listen = config.node.api_listen
+    if not (auth.required or auth.anonymous_anywhere or _is_loopback(listen)):
+        reason = (
+            f"is off, and node.api_listen ({listen}) is not on the loopback interface: everybody "
+            "who can reach it may do everything; auth.anonymous_anywhere allows that"
+        )
+        yield Problem(("auth.required", "auth.anonymous_anywhere", "node.api_listen"), reason)
+
+
+def bootstrap_key(auth: AuthConfig, key: str) -> Iterator[Problem]:
+    """Whether the operator's key is one, wherever it came from."""
+    if auth.bootstrap_key and tokens.id_of(auth.bootstrap_key) is None:
+        yield Problem((key,), "is no key; to make one: raftq key generate")
+
+
+def _is_loopback(listen: str) -> bool:
+    try:
+        host, _ = split_address(listen)
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False  # A name, of which nobody knows here what it means.
 
 
 def _address(key: str, text: str) -> Iterator[Problem]:

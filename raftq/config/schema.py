@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from api.ports import Limits, WebhookPolicy
+from api.access import tokens
+from api.ports import AccessPolicy, Limits, WebhookPolicy
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -102,6 +103,31 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     target_bytes_max: Bytes = 8 * KIB
 
 
+class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may ask; ``hash_secret`` must be the same on every replica."""
+
+    required: bool = True
+    anonymous_anywhere: bool = False
+    hash_secret: str = ""  # After ``load``: the secret, whichever way it was given.
+    hash_secret_file: str = ""
+    bootstrap_key: str = ""  # After ``load``: the key, whichever way it was given.
+    bootstrap_key_file: str = ""
+    staleness_ms_max: Milliseconds = 1_000
+
+    def __repr__(self) -> str:
+        """Without the secrets: representations end up in logs."""
+        return f"AuthConfig(required={self.required!r})"
+
+    def policy(self, cluster_secret: str) -> AccessPolicy:
+        """What front ends need to know."""
+        return AccessPolicy(
+            required=self.required,
+            pepper=tokens.pepper((self.hash_secret or cluster_secret).encode()),
+            staleness_ms_max=self.staleness_ms_max,
+            bootstrap_key=self.bootstrap_key,
+        )
+
+
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is logged, and how it looks."""
 
@@ -118,6 +144,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     storage: StorageConfig = StorageConfig()
     limits: Limits = Limits()
     api: ApiConfig = ApiConfig()
+    auth: AuthConfig = AuthConfig()
     webhooks: WebhookPolicy = WebhookPolicy()
     log: LogConfig = LogConfig()
 

@@ -68,7 +68,7 @@ def load(
     broken = {problem.keys[0] for problem in found}
     found += [p for p in rules.problems(config) if not _mentions(p.keys, broken)]
     directory = path.parent if path else Path()
-    config = _with_secret(config, directory, found)
+    config = _with_secrets(config, directory, found)
     if found:
         raise ConfigError(_told(problem, settings, path) for problem in found)
     return _derived(config, directory)
@@ -221,21 +221,39 @@ def _reason(hint: object, value: object, text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _with_secret(config: Config, directory: Path, found: list[Problem]) -> Config:
-    """The secret out of its file, which nobody else may be able to read."""
-    cluster = config.cluster
-    if not cluster.secret_file or cluster.secret:
-        return config
-    path = directory / cluster.secret_file
-    key = "cluster.secret_file"
+def _with_secrets(config: Config, directory: Path, found: list[Problem]) -> Config:
+    """Secrets out of their files, which nobody else may be able to read."""
+    cluster, auth = config.cluster, config.auth
+    make = "openssl rand -hex 32"
+    secret = cluster.secret or _secret(
+        directory, "cluster.secret_file", cluster.secret_file, make, found
+    )
+    pepper = auth.hash_secret or _secret(
+        directory, "auth.hash_secret_file", auth.hash_secret_file, make, found
+    )
+    key = auth.bootstrap_key or _secret(
+        directory, "auth.bootstrap_key_file", auth.bootstrap_key_file, "raftq key generate", found
+    )
+    auth = msgspec.structs.replace(auth, hash_secret=pepper, bootstrap_key=key)
+    cluster = msgspec.structs.replace(cluster, secret=secret)
+    if not config.auth.bootstrap_key:
+        found += rules.bootstrap_key(auth, "auth.bootstrap_key_file")
+    return msgspec.structs.replace(config, cluster=cluster, auth=auth)
+
+
+def _secret(directory: Path, key: str, file: str, make: str, found: list[Problem]) -> str:
+    """What the file holds; empty if none is named, or it can not be read."""
+    if not file:
+        return ""
+    path = directory / file
     try:
         status = path.stat()
         secret = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
-        hint = f"; to make one: (umask 077; openssl rand -hex 32 > {path})"
+        hint = f"; to make one: (umask 077; {make} > {path})"
         found.append(Problem((key,), f"{path}: {reason}{hint}"))
-        return config
+        return ""
     # Root may share it with a group: that is how service managers hand out credentials.
     if status.st_mode & (0o037 if status.st_uid == 0 else 0o077):
         mode = stat.S_IMODE(status.st_mode)
@@ -243,7 +261,7 @@ def _with_secret(config: Config, directory: Path, found: list[Problem]) -> Confi
         found.append(Problem((key,), reason))
     if len(secret.encode()) < rules.SECRET_BYTES_MIN:
         found.append(Problem((key,), f"{path} holds less than {rules.SECRET_BYTES_MIN} bytes"))
-    return msgspec.structs.replace(config, cluster=msgspec.structs.replace(cluster, secret=secret))
+    return secret
 
 
 def _derived(config: Config, directory: Path) -> Config:

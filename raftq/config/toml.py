@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 import msgspec
 
@@ -12,13 +12,21 @@ from raftq.config.schema import Config
 
 MASK = "********"
 
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+
 
 def masked(config: Config) -> Config:
-    """The same without the secret, for people to look at."""
-    if not config.cluster.secret:
-        return config
-    cluster = msgspec.structs.replace(config.cluster, secret=MASK)
-    return msgspec.structs.replace(config, cluster=cluster)
+    """The same without the secrets, for people to look at."""
+    return msgspec.structs.replace(
+        config,
+        cluster=_masked(config.cluster, "secret"),
+        auth=_masked(config.auth, "hash_secret", "bootstrap_key"),
+    )
+
+
+def _masked(section: StructT, *names: str) -> StructT:
+    given = {name: MASK for name in names if getattr(section, name)}
+    return msgspec.structs.replace(section, **given)
 
 
 def render(sections: Mapping[str, Mapping[str, object]]) -> str:

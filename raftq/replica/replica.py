@@ -351,6 +351,7 @@ class Replica:
     def _wake_waiters(self) -> None:
         if self.machine.take_subscriptions_moved():
             self.waiters.subscriptions_changed()
+        self.waiters.key_changes += self.machine.take_keys_moved()
         self.waiters.wake(self.machine.take_woken(), self.machine.applied_index)
         self.waiters.noted(self.machine.take_noted())
 
@@ -460,10 +461,7 @@ class Replica:
         membership = msgspec.msgpack.decode(manifest.extra, type=Membership)
         self._membership.store(membership)
         self._applier.switch()
-        assert self.machine.applied_index == manifest.index, (
-            self.machine.applied_index,
-            manifest.index,
-        )
+        assert self.machine.applied_index == manifest.index, manifest.index
         if self.journal.term_at(manifest.index) != manifest.term:
             self.journal.reset(manifest.index, manifest.term)
         self.stamps.observe(self.machine.stamp_ms, live=True)

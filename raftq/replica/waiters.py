@@ -59,6 +59,8 @@ class Waiters:
         self._watching: dict[object, Callback] = {}
         self.subscription_changes = 0
         """How often subscriptions, or who runs them, have changed."""
+        self.key_changes = 0
+        """How often access keys have changed, or may have."""
         self._numbers = 0
 
     @property
@@ -162,6 +164,7 @@ class Waiters:
     def wake_everybody(self, applied_index: int) -> None:
         """What became ready inside a snapshot is not known: let everybody look."""
         self.subscriptions_changed()
+        self.key_changes += 1
         woken = {
             (*key, ""): sum(len(waiting) for waiting in queue.by_zone.values())
             for key, queue in self._ready.items()

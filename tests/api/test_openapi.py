@@ -12,9 +12,10 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.testclient import TestClient
 
+from access import bearing, make_key
 from api import problems
 from api.app import Application
-from api.ports import WebhookPolicy
+from api.ports import AccessPolicy, WebhookPolicy
 from api.rest.table import TABLE
 from local_service import LocalService
 from statemachine.commands import NewMessage, PutSchedule, Timing
@@ -32,6 +33,7 @@ HOURLY = {
     "missed": "all",
 }
 ABSENT_CLAIM = "0" * 16
+KEY = {"roles": ["consume"], "name": "worker", "queues": ["orders.*"], "expires_in": 60}
 HOOK = {"url": "https://hook.example/x", "headers": {"a": "b"}, "retry": {"attempts": 3}}
 
 Prepare = Callable[[TestClient, LocalService], dict[str, str]]
@@ -146,6 +148,46 @@ def not_ready(client: TestClient, service: LocalService) -> dict[str, str]:
     return {}
 
 
+def no_key(client: TestClient, service: LocalService) -> dict[str, str]:
+    service.access = AccessPolicy(required=True)
+    return {}
+
+
+def a_weak_key(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.headers.update(bearing(make_key(service, "shop", ["produce"], ["else"])))
+    return no_key(client, service)
+
+
+def a_stale_replica(client: TestClient, service: LocalService) -> dict[str, str]:
+    service.staleness_ms = 1_001
+    return no_key(client, service)
+
+
+def a_key(client: TestClient, service: LocalService) -> dict[str, str]:
+    return {"key_id": client.post(f"{ACCOUNT}/keys", json=KEY).json()["id"]}
+
+
+def an_operator_key(client: TestClient, service: LocalService) -> dict[str, str]:
+    return {"key_id": client.post("/cluster/keys", json=KEY).json()["id"]}
+
+
+def a_key_made_before(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.headers["Idempotency-Key"] = "k"
+    return a_key(client, service)
+
+
+def an_operator_key_made_before(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.headers["Idempotency-Key"] = "k"
+    return an_operator_key(client, service)
+
+
+def many_keys(client: TestClient, service: LocalService) -> dict[str, str]:
+    for path in (f"{ACCOUNT}/keys", "/cluster/keys"):
+        for _ in range(100):
+            client.post(path, json=KEY)
+    return {}
+
+
 class Case(NamedTuple):
     """A request, and how it is answered."""
 
@@ -171,6 +213,11 @@ WANTED = {
 QUERY = (
     "?header.k=v&header.l=&group=g&priority=1&min_age=0&max_age=1.5&min_deliveries=1&state=ready"
 )
+REFUSING: dict[str, Prepare] = {
+    "unauthorized": no_key,
+    "forbidden": a_weak_key,
+    "not_current": a_stale_replica,
+}
 CASES = [
     Case("put_messages", 201, json={"body": None}),
     Case("put_messages", 201, json={"messages": [{"body": 1, "ttl": 5}, {"body": "x"}]}),
@@ -313,6 +360,27 @@ CASES = [
     Case("delete_account", 204, an_account),
     Case("delete_account", 404),
     Case("delete_account", 409, a_queue),
+    Case("list_keys", 200, a_key),
+    Case("make_key", 201, json=KEY),
+    Case("make_key", 200, a_key_made_before, json=KEY),
+    Case("make_key", 400, json={"roles": ["admin"]}),
+    Case("make_key", 409, many_keys, json=KEY),
+    Case("get_key", 200, a_key),
+    Case("get_key", 404, an_operator_key),
+    Case("rotate_key", 200, a_key, json={"grace": 5}),
+    Case("rotate_key", 404, an_operator_key),
+    Case("revoke_key", 204, a_key),
+    Case("revoke_key", 404, an_operator_key),
+    Case("list_operator_keys", 200, an_operator_key),
+    Case("make_operator_key", 201, json={"roles": ["admin"]}),
+    Case("make_operator_key", 200, an_operator_key_made_before, json=KEY),
+    Case("make_operator_key", 409, many_keys, json=KEY),
+    Case("get_operator_key", 200, an_operator_key),
+    Case("get_operator_key", 404, a_key),
+    Case("rotate_operator_key", 200, an_operator_key),
+    Case("rotate_operator_key", 404, a_key),
+    Case("revoke_operator_key", 204, an_operator_key),
+    Case("revoke_operator_key", 404, a_key),
     Case("show_cluster", 200),
     Case("show_cluster", 200, query="?zone=south"),
     Case("show_cluster", 400, query="?zone=.south"),
@@ -324,6 +392,13 @@ CASES = [
     Case("show_metrics", 200),
     Case("show_console", 200),
     Case("show_openapi", 200),
+    Case("transact", 403, a_weak_key, json={"acks": [{"queue": "q", "claim": ABSENT_CLAIM}]}),
+    *(
+        Case(row.id, problems.KINDS[reason].status, prepare)
+        for row in TABLE
+        for reason, prepare in REFUSING.items()
+        if reason in row.access.refusals
+    ),
 ]
 
 
@@ -379,7 +454,7 @@ def test_an_operation_answers_as_it_says(
     ids = case.prepare(client, service)
     values = {"account": "shop", "queue": "orders", "message": ABSENT_ID, "claim": ABSENT_CLAIM}
     values |= {"target": "europe", "schedule": "nightly"}
-    values["subscription"] = "hook"
+    values |= {"subscription": "hook", "key_id": "0" * 16}
     target = re.sub(r"{(\w+)}", lambda name: (values | ids)[name.group(1)], path)
     _check_request(document, operation, case)
     more = {key: value for key, value in [("json", case.json), ("content", case.content)] if value}

@@ -41,13 +41,35 @@ def test_no_pattern_takes_long() -> None:
     assert time.perf_counter() - started_s < 0.1
 
 
-def test_only_admin_includes_other_roles() -> None:
+@pytest.mark.parametrize("account", ["", "a"])
+def test_only_the_operators_admin_includes_other_roles(account: str) -> None:
     for held in Role:
-        who = Principal(id="k", account="a", roles=frozenset({held}), queues=("q*",), kind="key")
+        who = Principal(
+            id="k", account=account, roles=frozenset({held}), queues=("q*",), kind="key"
+        )
         for role in Role:
-            assert who.may(role, "q1") is (held in (role, Role.ADMIN))
+            expected = held is role if role is not Role.ADMIN else False
+            assert who.may(role, "q1") is (expected or (held is Role.ADMIN and not account))
             assert not who.may(role, "other")
         assert who.has(None)
+
+
+@pytest.mark.parametrize(
+    ("roles", "queues", "includes"),
+    [
+        (["consume"], ["q*"], True),
+        (["consume"], ["q", "qa*b", "q.*"], True),
+        (["consume"], ["*"], False),
+        (["consume"], ["*q*"], False),
+        (["consume", "produce"], ["q1"], False),
+        (["admin"], ["q1"], False),
+        ([], ["r"], False),
+    ],
+)
+def test_who_may_hand_out_what(roles: list[str], queues: list[str], includes: bool) -> None:
+    held = frozenset({Role.CONSUME, Role.MANAGE})
+    who = Principal(id="k", account="a", roles=held, queues=("q*",), kind="key")
+    assert who.includes(roles, queues) is includes
 
 
 def test_nobody_may_nothing_and_anyone_all() -> None:

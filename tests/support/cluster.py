@@ -359,6 +359,7 @@ class Cluster:
                     "peer_listen": f"127.0.0.1:{node.peer_port}",
                 },
                 "cluster": {"name": "test", "secret": secret, "members": members},
+                "auth": {"required": False},
             }
             for section, keys in settings.items():
                 sections.setdefault(section, {}).update(keys)

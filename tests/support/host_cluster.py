@@ -165,6 +165,8 @@ class HostCluster(Cluster):
         for node in self:
             sections = tomllib.loads(node.config_path.read_text())
             host = node.host.address
+            # On a network of hosts that nobody else can reach.
+            sections["auth"]["anonymous_anywhere"] = True
             sections["node"]["api_listen"] = f"{host}:{node.api_port}"
             sections["node"]["peer_listen"] = f"{host}:{node.inner_port}"
             for member in sections["cluster"]["members"]:

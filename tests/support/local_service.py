@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 
 from starlette.types import Scope
 
+from api.access.bearer import BearerKeys
 from api.access.gate import Gate
 from api.access.principals import Principal
 from api.ports import (
+    AccessPolicy,
     Activity,
     Cluster,
     Delivery,
@@ -57,11 +59,16 @@ SWEEP_LIMIT = 1_000
 class LocalService:
     """A cluster of one that never loses its leader unless told so."""
 
-    def __init__(self, limits: Limits | None = None, webhooks: WebhookPolicy | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        webhooks: WebhookPolicy | None = None,
+        access: AccessPolicy | None = None,
+    ) -> None:
         self.limits = limits or Limits()
         self.webhooks = webhooks or WebhookPolicy()
+        self.access = access or AccessPolicy()
         self.activity: dict[SubscriptionName, Activity] = {}
-        self.gate = Gate(required=False)
         self.deliveries: list[Delivery] = []
         self.clock_ms = START_MS
         self.failures: deque[Exception | None] = deque()
@@ -78,6 +85,8 @@ class LocalService:
         self._machine = Machine(self._kv)
         self._waiters = Waiters()
         self.stopping = False
+        self._used_keys = set[str]()
+        self.gate = Gate(self, [BearerKeys(self)])
         self._parked: Counter[tuple[str, str]] = Counter()
 
     # The test's side.
@@ -106,6 +115,19 @@ class LocalService:
     async def authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Principal:
         """See ``Service``."""
         return await self.gate.authenticate(scope, headers)
+
+    def key_changes(self) -> int:
+        """See ``Service``."""
+        return self._waiters.key_changes
+
+    def key_used(self, key_id: str) -> None:
+        """See ``Service``."""
+        self._used_keys.add(key_id)
+
+    def take_used_keys(self) -> set[str]:
+        """See ``Service``."""
+        used, self._used_keys = self._used_keys, set()
+        return used
 
     async def propose(
         self, command: QueueCommand | Once | Barrier, *, account: str | None = None
@@ -299,6 +321,7 @@ class LocalService:
         self._machine.end_round()
         if self._machine.take_subscriptions_moved():
             self._waiters.subscriptions_changed()
+        self._waiters.key_changes += self._machine.take_keys_moved()
         self._waiters.wake(self._machine.take_woken(), index)
         self._waiters.noted(self._machine.take_noted())
         return result.outcomes[0]

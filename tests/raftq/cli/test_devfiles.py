@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from api.access import tokens
 from raftq.cli import devfiles
 from raftq.cli.failure import Failure
-from raftq.config import load
+from raftq.config import AuthConfig, load
 
 
 def test_three_nodes_in_three_zones_agree_on_the_cluster(tmp_path: Path) -> None:
     cluster = devfiles.nodes(8001)
-    paths = devfiles.write(tmp_path / "d", cluster, engine="sqlite", log_format="json")
+    paths = devfiles.write(tmp_path / "d", cluster, engine="sqlite", log_format="json", keys=False)
     configs = [load(path) for path in paths]
     assert [config.node.name for config in configs] == ["n1", "n2", "n3"]
     assert len({config.node.zone for config in configs}) == 3
@@ -30,7 +31,7 @@ def test_three_nodes_in_three_zones_agree_on_the_cluster(tmp_path: Path) -> None
 def test_the_secret_is_private_and_survives_a_change_of_ports(tmp_path: Path) -> None:
     def secret(base_port: int) -> str:
         paths = devfiles.write(
-            tmp_path, devfiles.nodes(base_port), engine="memory", log_format="human"
+            tmp_path, devfiles.nodes(base_port), engine="memory", log_format="human", keys=False
         )
         return load(paths[0]).cluster.secret
 
@@ -38,6 +39,22 @@ def test_the_secret_is_private_and_survives_a_change_of_ports(tmp_path: Path) ->
     assert len(first) == 64
     assert secret(18001) == first
     assert stat.S_IMODE((tmp_path / devfiles.SECRET).stat().st_mode) == 0o600
+
+
+def test_a_cluster_with_keys_has_one_of_the_operators_and_keeps_it(tmp_path: Path) -> None:
+    def auth(keys: bool) -> AuthConfig:
+        cluster = devfiles.nodes(8001)
+        paths = devfiles.write(tmp_path, cluster, engine="memory", log_format="human", keys=keys)
+        (found,) = {load(path).auth for path in paths}
+        return found
+
+    assert not auth(keys=False).required
+    first = auth(keys=True)
+    assert first.required
+    assert first.bootstrap_key == devfiles.key(tmp_path)
+    assert tokens.id_of(first.bootstrap_key) is not None
+    assert auth(keys=True) == first
+    assert stat.S_IMODE((tmp_path / devfiles.KEY).stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("offset", [0, 1_000])
