@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 from starlette.types import Scope
 
 from api.access.principals import Principal
-from statemachine.commands import Barrier, Once, QueueCommand, SubscriptionName, Timing
+from statemachine.commands import (
+    Barrier,
+    NewMessage,
+    Once,
+    QueueCommand,
+    SubscriptionName,
+    Timing,
+    WrappedKey,
+)
 from statemachine.kv import Reader
 from statemachine.outcomes import Outcome
+from statemachine.records import StoredMessage
+from statemachine.sealed import SealingKey
 from statemachine.settings import Effective
+
+M = TypeVar("M", StoredMessage, NewMessage)
 
 
 class Unavailable(Exception):
@@ -27,6 +39,17 @@ class Unavailable(Exception):
         super().__init__(detail)
         self.reason = reason  # "no_leader", "overloaded", "stopping"
         self.retry_after_s = retry_after_s
+
+
+Lost = Literal["body_shredded", "body_damaged"]
+
+
+class Unreadable(Exception):
+    """The body of a message can not be given out, now or ever; ``reason`` is a stable word."""
+
+    def __init__(self, reason: Lost, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class OutcomeUnknown(Exception):
@@ -92,6 +115,7 @@ class Delivery(enum.StrEnum):
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"
     FORBIDDEN = "forbidden"  # An address or URL that this node does not connect to.
+    UNREADABLE = "unreadable"  # The body is lost: there is nothing to post.
     LOST = "lost"  # The claim or the subscription ended meanwhile.
 
 
@@ -231,6 +255,20 @@ class Service(Protocol):
         """
         ...
 
+    def opened(self, account: str, message: M) -> M:
+        """A message with its body as it was put, whether it is sealed at rest or not.
+
+        Raises Unreadable, or Unavailable on a node that does not have the keys for it.
+        """
+        ...
+
+    def wrapped_key(self, account: str, key: SealingKey | None = None) -> WrappedKey:
+        """A new key for an account's bodies, or a known one wrapped anew, as the log keeps it.
+
+        Raises Unavailable on a node that does not have the keys for it.
+        """
+        ...
+
     def in_force(self, account: str, queue: str) -> Effective:
         """The settings of a queue as this replica knows them, or those that it would have."""
         ...
@@ -327,6 +365,10 @@ class Service(Protocol):
 
     def ready(self) -> str | None:
         """None when this node can serve; otherwise why not."""
+        ...
+
+    def accounts_without_keys(self) -> tuple[str, ...]:
+        """The accounts whose bodies this node can not open, for want of a master key."""
         ...
 
     def metrics(self) -> bytes:

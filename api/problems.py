@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from api.ports import OutcomeUnknown, Unavailable
+from api.ports import OutcomeUnknown, Unavailable, Unreadable
 from statemachine.commands import MessageId
 from statemachine.ids import message_id_text
 from statemachine.outcomes import Reason, Refused, Why
@@ -46,6 +46,8 @@ KINDS: dict[str, Kind] = {
     Reason.STALE_TICK: Kind(409, "The schedule does not wait for this tick"),
     Reason.NO_SUBSCRIPTION: Kind(404, "No such subscription"),
     Reason.TOO_MANY_SUBSCRIPTIONS: Kind(409, "The queue has too many subscriptions"),
+    Reason.TOO_MANY_SEALING_KEYS: Kind(409, "The account has as many encryption keys as may be"),
+    Reason.STALE_SEAL: Kind(503, "The account's encryption has just changed"),
     Reason.NO_KEY: Kind(404, "No such key"),
     Reason.TOO_MANY_KEYS: Kind(409, "The account has as many keys as may be"),
     # Refused at the door.
@@ -74,6 +76,8 @@ KINDS: dict[str, Kind] = {
     "request_timeout": Kind(408, "The request came too slowly"),
     "unsupported_media_type": Kind(415, "Unsupported media type"),
     "url_forbidden": Kind(400, "Nothing may be posted to this URL"),
+    "body_shredded": Kind(410, "The key of the message's body was destroyed"),
+    "not_encrypted": Kind(409, "The account has no encryption keys"),
     "webhooks_disabled": Kind(403, "The node does not post messages"),
     # Not served.
     "no_leader": Kind(503, "No leader"),
@@ -84,6 +88,9 @@ KINDS: dict[str, Kind] = {
     "not_current": Kind(503, "This replica may not know of the latest keys"),
     "behind": Kind(503, "This replica has not caught up that far"),
     "unavailable": Kind(503, "Unavailable"),
+    "encryption_key_missing": Kind(503, "The node does not have the account's encryption key"),
+    "encryption_key_shredded": Kind(503, "The account's encryption keys were destroyed"),
+    "body_damaged": Kind(500, "The message's body is damaged"),
     "outcome_unknown": Kind(504, "The outcome is unknown"),
     "internal_error": Kind(500, "Internal error"),
     "http_error": Kind(400, "Bad request"),
@@ -189,6 +196,11 @@ def why(stale: tuple[MessageId, ...], words: tuple[Why, ...]) -> dict[str, str]:
 def unavailable(error: Unavailable) -> Problem:
     """Nothing was done: safe to repeat."""
     return Problem(error.reason, str(error), headers=(("Retry-After", str(error.retry_after_s)),))
+
+
+def unreadable(error: Unreadable) -> Problem:
+    """The message is there, and its body is lost."""
+    return Problem(error.reason, str(error))
 
 
 def outcome_unknown(error: OutcomeUnknown) -> Problem:

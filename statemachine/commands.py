@@ -31,6 +31,7 @@ from statemachine.parts import QueueSettings as QueueSettings
 from statemachine.parts import SubscriptionName as SubscriptionName
 from statemachine.parts import SubscriptionSettings as SubscriptionSettings
 from statemachine.parts import Timing as Timing
+from statemachine.parts import WrappedKey as WrappedKey
 
 T = TypeVar("T")
 
@@ -390,6 +391,27 @@ class UseKeys(msgspec.Struct, frozen=True, array_like=True, tag=53):
     ids: tuple[str, ...]
 
 
+class PutSealingKeys(msgspec.Struct, frozen=True, array_like=True, tag=58):
+    """Keep new data keys of an account, or known ones as they are wrapped now.
+
+    The last new one is the current one from then on. ``enabled``: whether new bodies of the
+    account are to be sealed; None: as before.
+    """
+
+    account: str
+    keys: tuple[WrappedKey, ...]
+    enabled: bool | None = None
+
+
+class DropSealingKeys(msgspec.Struct, frozen=True, array_like=True, tag=59):
+    """Forget all data keys of an account, so that nobody can open what they have sealed.
+
+    If new bodies are to be sealed, none gets in until there is a new key.
+    """
+
+    account: str
+
+
 QueueCommand = (
     Enqueue
     | Claim
@@ -420,6 +442,8 @@ QueueCommand = (
     | RotateKey
     | RevokeKey
     | UseKeys
+    | PutSealingKeys
+    | DropSealingKeys
 )
 """What a front end may propose."""
 

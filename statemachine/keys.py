@@ -23,6 +23,7 @@
     r returned   r u64(queue) u16(lane) u64(seq) u16       u32 deliveries
     s session    s u64(session)                            SessionRecord
     t timer      t u64(due_ms) u8(kind) rest               see ``timers``
+    v sealing    v name(account)                           SealingRecord, see ``sealed``
     w whole      w u64(queue) name(group)                  GroupRecord
     x deleted    x u64(queue) u16(lane) u64(seq)           (empty): deleted while claimed
     y runner     y 00 name(node)                           RunnerRecord
@@ -244,6 +245,15 @@ SUBSCRIPTIONS = b"y\x01"
 """Where the subscriptions of all queues begin, and the runners end."""
 
 SUBSCRIPTIONS_END = b"y\x02"
+
+
+def sealing(account_name: str) -> bytes:
+    """The keys of an account whose bodies are sealed."""
+    return SEALING + name(account_name)
+
+
+SEALING = b"v"
+SEALING_END = b"w"
 
 
 def subscriptions(account_name: str, queue_name: str) -> tuple[bytes, bytes]:

@@ -22,6 +22,7 @@ from statemachine import (
     once,
     queues,
     schedules,
+    sealing,
     sessions,
     subscriptions,
     sweeps,
@@ -42,6 +43,7 @@ from statemachine.commands import (
     DeleteSchedule,
     DeleteSubscription,
     DisableSubscription,
+    DropSealingKeys,
     Enqueue,
     Entry,
     Extend,
@@ -56,6 +58,7 @@ from statemachine.commands import (
     PutKey,
     PutQueue,
     PutSchedule,
+    PutSealingKeys,
     PutSubscription,
     QueueSettings,
     Release,
@@ -73,6 +76,7 @@ from statemachine.commands import (
 from statemachine.kv import KV
 from statemachine.outcomes import Done, Outcome, Reason, Refused
 from statemachine.recollection import recalled, without_messages
+from statemachine.sealed import SealingRecord
 from statemachine.settings import BUILT_IN, Effective, effective
 from statemachine.state import ORDINAL_BITS, State
 from statemachine.state import UnknownVersion as UnknownVersion
@@ -147,6 +151,16 @@ class Machine:
             return found.in_force()
         owner = self._state.find_account(account)
         return BUILT_IN if owner is None else effective(QueueSettings(), owner.record.defaults)
+
+    def sealing(self, account: str) -> SealingRecord | None:
+        """The keys of an account whose bodies are sealed, or some are; else None."""
+        found = self._state.find_account(account)
+        return None if found is None else found.sealing
+
+    @property
+    def sealing_changes(self) -> int:
+        """A number that grows whenever the keys of an account change."""
+        return self._state.sealing_changes
 
     def take_subscriptions_moved(self) -> bool:
         """Whether a subscription or a runner has come, gone, or changed since last asked."""
@@ -271,6 +285,8 @@ _SettingsCommand = (
     | PutAccount
     | PatchAccount
     | DeleteAccount
+    | PutSealingKeys
+    | DropSealingKeys
     | _StandingCommand
 )
 
@@ -289,6 +305,10 @@ def _run_settings(state: State, command: _SettingsCommand) -> Outcome:
             return queues.patch_account(state, command)
         case DeleteAccount():
             return queues.delete_account(state, command)
+        case PutSealingKeys():
+            return sealing.put_keys(state, command)
+        case DropSealingKeys():
+            return sealing.drop_keys(state, command)
         case _:
             return _run_standing(state, command)
 

@@ -29,6 +29,7 @@ from statemachine import (
     rates,
     records,
     returned,
+    sealing,
 )
 from statemachine.commands import DeleteMessages, Enqueue, MessageId, NewMessage
 from statemachine.deadlines import DELAY, EXPIRY, later
@@ -45,6 +46,12 @@ _FLAGS = (keys.GROUPED | keys.PARKED) >> 8
 
 def enqueue(state: State, command: Enqueue) -> Outcome:
     """See ``commands.Enqueue``."""
+    refusal = sealing.refused(state, command.account, command.messages)
+    return put(state, command) if refusal is None else refusal
+
+
+def put(state: State, command: Enqueue) -> Outcome:
+    """See ``commands.Enqueue``; for messages of which it is known that they may come in."""
     queue = open_queue(state, command.account, command.queue)
     if queue.record.bindings:
         return bindings.fan_out(state, queue, command.messages, enqueue_into)

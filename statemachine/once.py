@@ -19,7 +19,7 @@ from statemachine.timers import ONCE, Timer
 
 
 def run_once(state: State, command: Once, run: Callable[[State, QueueCommand], Outcome]) -> Outcome:
-    """See ``commands.Once``. A refusal is remembered too."""
+    """See ``commands.Once``. A refusal is remembered too, unless only the node is to hear it."""
     key = keys.once(command.account, command.key)
     data = state.kv.get(key)
     if data is not None:
@@ -31,6 +31,9 @@ def run_once(state: State, command: Once, run: Callable[[State, QueueCommand], O
             return recalled(state, command.command, record.outcome)
         state.timers.remove(record.until_ms, ONCE, key[1:])
     outcome = run(state, command.command)
+    if isinstance(outcome, Refused) and outcome.reason is Reason.STALE_SEAL:
+        state.kv.delete(key)  # The node has yet to send what the client asked for.
+        return outcome
     until_ms = later(state.now_ms, command.window_ms)
     record = OnceRecord(command.fingerprint, until_ms, without_messages(outcome))
     state.kv.put(key, records.encode(record))

@@ -37,6 +37,8 @@ class Reason(enum.StrEnum):
     TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions"
     NO_KEY = "no_key"
     TOO_MANY_KEYS = "too_many_keys"
+    TOO_MANY_SEALING_KEYS = "too_many_encryption_keys"
+    STALE_SEAL = "stale_seal"  # Nodes seal the bodies anew: no client hears of it.
 
 
 class Why(enum.StrEnum):

@@ -156,6 +156,18 @@ class KeySettings(msgspec.Struct, frozen=True, array_like=True):
     expires_ms: int | None = None
 
 
+class WrappedKey(msgspec.Struct, frozen=True, array_like=True):
+    """A data key, encrypted under the master key of this name; ``number`` 0: a new one."""
+
+    number: int
+    master: str
+    wrapped: bytes
+
+    def __repr__(self) -> str:
+        """Without the key, wrapped as it is: representations end up in logs."""
+        return f"WrappedKey({self.number}, {self.master!r})"
+
+
 class SubscriptionSettings(msgspec.Struct, frozen=True, array_like=True):
     """Where and how a queue's messages are posted. The state machine only keeps it."""
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from statemachine import keys, messages, records
+from statemachine import keys, messages, records, sealing
 from statemachine.commands import DeleteSchedule, Enqueue, PutSchedule, Tick
 from statemachine.outcomes import Done, Enqueued, Outcome, Reason, Refused, Stored
 from statemachine.queues import open_account
@@ -43,6 +43,9 @@ class Due(NamedTuple):
 
 def put_schedule(state: State, command: PutSchedule) -> Outcome:
     """See ``commands.PutSchedule``."""
+    refusal = sealing.refused(state, command.account, (command.message,))
+    if refusal is not None:
+        return refusal
     key = keys.schedule(command.account, command.schedule)
     before = _find(state, key)
     record = ScheduleRecord(0, command.queue, command.message, command.timing, state.now_ms)
@@ -99,7 +102,8 @@ def tick(state: State, command: Tick) -> Outcome:
             (TICK_HEADER, str(command.due_ms)),
         )
         message = msgspec.structs.replace(record.message, headers=headers)
-        outcome = messages.enqueue(state, Enqueue(command.account, record.queue, (message,)))
+        # Sealed or not: it is as it was when the schedule was put, and the tick has to come.
+        outcome = messages.put(state, Enqueue(command.account, record.queue, (message,)))
         if isinstance(outcome, Refused):
             return outcome
         record.ticks += 1

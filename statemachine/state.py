@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from statemachine import keys, records
+from statemachine import keys, records, sealed
 from statemachine.kv import KV
 from statemachine.records import (
     AccountRecord,
@@ -22,6 +22,7 @@ from statemachine.records import (
     QueueRecord,
     SessionRecord,
 )
+from statemachine.sealed import SealingRecord
 from statemachine.settings import BUILT_IN, Effective, effective
 from statemachine.timers import Timers
 
@@ -53,10 +54,14 @@ class UnknownVersion(Exception):
 class Account:
     """An account, decoded."""
 
-    __slots__ = ("dirty", "key", "record", "untold")
+    __slots__ = ("dirty", "key", "record", "sealing", "untold")
 
-    def __init__(self, key: bytes, record: AccountRecord) -> None:
+    def __init__(
+        self, key: bytes, record: AccountRecord, sealing: SealingRecord | None = None
+    ) -> None:
         self.key = key
+        self.sealing = sealing
+        """Its keys as they are stored, if its bodies are sealed, or some are."""
         self.record = record
         self.dirty = False
         self.untold: list[Said] = []
@@ -247,10 +252,10 @@ class State:
         """Who has events of this entry that are not in the history yet."""
         self.noted: dict[tuple[str, str], None] = {}
         """Queues with new events; an account's own have no queue's name."""
-        self.subscriptions_moved = False
-        """Whether a subscription or a runner has come, gone, or changed."""
-        self.keys_moved = False
-        """Whether an access key has come, gone, or got another secret."""
+        self.subscriptions_moved = self.keys_moved = False
+        """Whether a subscription or a runner has come, gone, or changed; and an access key."""
+        self.sealing_changes = 0
+        """How often the keys of an account have changed, since this replica began."""
         self._dirty_lanes: list[Lane] = []
         self._dirty: list[Account | Session] = []
         self._dirty_queues: list[Queue] = []
@@ -287,7 +292,8 @@ class State:
             data = self.kv.get(key)
             if data is None:
                 return None
-            found = self.accounts[name] = Account(key, records.decode_account(data))
+            sealing = sealed.of(self.kv, name)
+            found = self.accounts[name] = Account(key, records.decode_account(data), sealing)
         return found
 
     def find_queue(self, account: str, name: str) -> Queue | None:
@@ -354,7 +360,18 @@ class State:
         """The account is no more."""
         account = self.accounts.pop(name)
         self.kv.delete(account.key)
+        if account.sealing is not None:
+            self.keep_sealing(name, account, None)
         account.dirty = False
+
+    def keep_sealing(self, name: str, account: Account, record: SealingRecord | None) -> None:
+        """These are the account's keys from now on, or it has none."""
+        account.sealing = record
+        self.sealing_changes += 1
+        if record is None:
+            self.kv.delete(keys.sealing(name))
+        else:
+            self.kv.put(keys.sealing(name), records.encode(record))
 
     def drop_session(self, session_id: int) -> None:
         """The session is no more."""

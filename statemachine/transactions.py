@@ -6,7 +6,7 @@ parts name it, so that a message can not be settled twice by one transaction.
 
 from __future__ import annotations
 
-from statemachine import bindings, claims, messages, stale
+from statemachine import bindings, claims, messages, sealing, stale
 from statemachine.commands import (
     Ack,
     Enqueue,
@@ -16,7 +16,7 @@ from statemachine.commands import (
     Release,
     Transact,
 )
-from statemachine.outcomes import Enqueued, Outcome, Settled, StalePart, Transacted, Why
+from statemachine.outcomes import Enqueued, Outcome, Refused, Settled, StalePart, Transacted, Why
 from statemachine.state import State
 
 Ids = tuple[MessageId, ...]
@@ -51,7 +51,7 @@ def transact(state: State, command: Transact) -> Outcome:
     named, lost = _plan(state, command)
     if lost:
         return Transacted(stale=tuple(lost))
-    refusal = bindings.refused(state, account, command.puts)
+    refusal = bindings.refused(state, account, command.puts) or _unsealed(state, command)
     if refusal is not None:
         return refusal
     acked = [
@@ -63,10 +63,15 @@ def transact(state: State, command: Transact) -> Outcome:
     ]
     put = []
     for one in command.puts:
-        enqueued = messages.enqueue(state, Enqueue(account, one.queue, one.messages))
+        enqueued = messages.put(state, Enqueue(account, one.queue, one.messages))
         assert isinstance(enqueued, Enqueued)
         put.append(enqueued)
     return Transacted(tuple(acked), tuple(released), tuple(put))
+
+
+def _unsealed(state: State, command: Transact) -> Refused | None:
+    found = (sealing.refused(state, command.account, one.messages) for one in command.puts)
+    return next((one for one in found if one is not None), None)
 
 
 def _plan(state: State, command: Transact) -> tuple[list[Ids], list[StalePart]]:

@@ -16,9 +16,11 @@ from memory_kv import MemoryKV
 from statemachine import commands as c
 from statemachine import outcomes as o
 from statemachine import records as r
+from statemachine import sealed
 from statemachine.commands import Batch, Entry, NewMessage, QueueSettings
 from statemachine.digest import digest
 from statemachine.machine import BatchResult, Machine
+from statemachine.sealed import SealingKey, SealingRecord
 
 ID = bytes(9) + b"\x07"
 SETTINGS = QueueSettings(1, 2, 3, b"{}", 4, "dlq", 5, 6, 7, "only", 8, 9, 10)
@@ -139,6 +141,11 @@ COMMANDS: list[tuple[str, c.Command]] = [
         "930107919405030291923592a16ba16c",
         c.UseKeys(("k", "l")),
     ),
+    (
+        "930107919405030291943aa161919305a16dc40177c3",
+        c.PutSealingKeys("a", (c.WrappedKey(5, "m", b"w"),), enabled=True),
+    ),
+    ("930107919405030291923ba161", c.DropSealingKeys("a")),
 ]
 
 OUTCOMES: list[tuple[str, o.Outcome]] = [
@@ -240,7 +247,13 @@ RECORDS: list[tuple[str, msgspec.Struct]] = [
         "97a16194a16e91a7636f6e73756d6591a2712a09c404686173680102c4036f6c6403",
         r.KeyRecord("a", KEY, b"hash", 1, 2, b"old", 3),
     ),
+    ("92c3919401a16dc4017702", SealingRecord(enabled=True, keys=(SealingKey(1, "m", b"w", 2),))),
 ]
+
+APART = (c.PutSealingKeys, c.DropSealingKeys)
+IN_HISTORY = [one for _, one in COMMANDS if not isinstance(one, APART)]
+"""Of what the digest is made. The others change what becomes of all that follows: see
+``test_sealing``."""
 
 ACTS: list[c.Act] = ["move", "delete", "release"]
 
@@ -275,6 +288,8 @@ REASONS = {
     "too_many_subscriptions",
     "no_key",
     "too_many_keys",
+    "too_many_encryption_keys",
+    "stale_seal",
 }
 
 
@@ -309,8 +324,9 @@ def test_every_command_outcome_and_record_has_a_line() -> None:
     assert {type(one) for _, one in OUTCOMES} == set(get_args(o.Outcome))
     stored = {
         one
-        for name, one in vars(r).items()
-        if name.endswith("Record") and isinstance(one, type) and one.__module__ == r.__name__
+        for module in (r, sealed)
+        for name, one in vars(module).items()
+        if name.endswith("Record") and isinstance(one, type) and one.__module__ == module.__name__
     }
     assert {type(one) for _, one in RECORDS} == stored
     assert {reason.value for reason in o.Reason} == REASONS
@@ -437,5 +453,5 @@ class History:
         if draw.random() < 0.1:
             return c.Once("a", str(draw.randrange(3)), bytes([draw.randrange(2)]), 60, command)
         if draw.random() < 0.1:
-            return draw.choice([command for _, command in COMMANDS])
+            return draw.choice(IN_HISTORY)
         return c.Sweep(draw.randrange(1, 9)) if draw.random() < 0.2 else command

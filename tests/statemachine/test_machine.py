@@ -245,6 +245,8 @@ def test_every_command_is_answered() -> None:
         c.RotateKey("a", "k", b"", 1),
         c.RevokeKey("a", "k"),
         c.UseKeys(("k",)),
+        c.PutSealingKeys("a", (c.WrappedKey(0, "m", b""),)),
+        c.DropSealingKeys("a"),
     ]
     assert {type(one) for one in samples} == set(get_args(c.Command))
     with pytest.raises(AssertionError):

@@ -129,6 +129,8 @@ def any_command(kind: type, ids: st.SearchStrategy[Any]) -> st.SearchStrategy[An
         ),
         "delay_ms": st.none() | INTEGERS,
         "dead": st.booleans(),
+        "keys": st.lists(st.builds(c.WrappedKey, INTEGERS, TEXTS, BYTES), max_size=2).map(tuple),
+        "enabled": st.none() | st.booleans(),
         "command": st.deferred(
             lambda: st.one_of([any_command(one, ids) for one in get_args(c.QueueCommand)])
         ),
