@@ -15,7 +15,8 @@ import msgspec
 
 from api.access import tokens
 from api.webhooks import targets
-from raftq.config.schema import AuthConfig, Config, MemberConfig, split_address
+from raftq.config import masters
+from raftq.config.schema import AuthConfig, Config, EncryptionConfig, MemberConfig, split_address
 
 SECRET_BYTES_MIN = 16
 ENTRY_BYTES_MAX = 8 << 20
@@ -39,6 +40,7 @@ def problems(config: Config) -> Iterator[Problem]:
     yield from _limits(config)
     yield from _webhooks(config)
     yield from _auth(config)
+    yield from _encryption(config)
     if not config.api.frontends:
         yield Problem(("api.frontends",), "name at least one, or the node serves nobody")
 
@@ -197,6 +199,21 @@ def _is_loopback(listen: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False  # A name, of which nobody knows here what it means.
+
+
+def _encryption(config: Config) -> Iterator[Problem]:
+    given = config.encryption
+    if given.keys and given.key_file:
+        yield Problem(("encryption.keys", "encryption.key_file"), "give keys or key_file")
+    yield from master_keys(given, "encryption.keys")
+
+
+def master_keys(given: EncryptionConfig, key: str) -> Iterator[Problem]:
+    """Whether the master keys are such, wherever they came from."""
+    try:
+        masters.parsed(given.keys)
+    except ValueError as error:
+        yield Problem((key,), str(error))
 
 
 def _address(key: str, text: str) -> Iterator[Problem]:

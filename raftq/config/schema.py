@@ -128,6 +128,17 @@ class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         )
 
 
+class EncryptionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The master keys, which wrap the keys of accounts whose bodies are sealed."""
+
+    keys: str = ""  # After ``load``: the keys, whichever way they were given; see ``masters``.
+    key_file: str = ""
+
+    def __repr__(self) -> str:
+        """Without the keys: representations end up in logs."""
+        return f"EncryptionConfig(key_file={self.key_file!r})"
+
+
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is logged, and how it looks."""
 
@@ -146,6 +157,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     api: ApiConfig = ApiConfig()
     auth: AuthConfig = AuthConfig()
     webhooks: WebhookPolicy = WebhookPolicy()
+    encryption: EncryptionConfig = EncryptionConfig()
     log: LogConfig = LogConfig()
 
     def fingerprint(self) -> str:

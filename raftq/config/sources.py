@@ -234,11 +234,21 @@ def _with_secrets(config: Config, directory: Path, found: list[Problem]) -> Conf
     key = auth.bootstrap_key or _secret(
         directory, "auth.bootstrap_key_file", auth.bootstrap_key_file, "raftq key generate", found
     )
+    keys = config.encryption.keys or _secret(
+        directory,
+        "encryption.key_file",
+        config.encryption.key_file,
+        "raftq encryption master-key k1",
+        found,
+    )
+    encryption = msgspec.structs.replace(config.encryption, keys=keys)
     auth = msgspec.structs.replace(auth, hash_secret=pepper, bootstrap_key=key)
     cluster = msgspec.structs.replace(cluster, secret=secret)
     if not config.auth.bootstrap_key:
         found += rules.bootstrap_key(auth, "auth.bootstrap_key_file")
-    return msgspec.structs.replace(config, cluster=cluster, auth=auth)
+    if not config.encryption.keys:
+        found += rules.master_keys(encryption, "encryption.key_file")
+    return msgspec.structs.replace(config, cluster=cluster, auth=auth, encryption=encryption)
 
 
 def _secret(directory: Path, key: str, file: str, make: str, found: list[Problem]) -> str:

@@ -21,6 +21,7 @@ def masked(config: Config) -> Config:
         config,
         cluster=_masked(config.cluster, "secret"),
         auth=_masked(config.auth, "hash_secret", "bootstrap_key"),
+        encryption=_masked(config.encryption, "keys"),
     )
 
 
