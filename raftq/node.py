@@ -19,7 +19,7 @@ from api.access.upkeep import Upkeep
 from api.webhooks.runner import Runner
 from raftq import logs
 from raftq.clock import AsyncioRuntime
-from raftq.config import Config, split_address
+from raftq.config import Config, NodeConfig, split_address
 from raftq.disk import OsDisk
 from raftq.metrics import Metrics
 from raftq.replica.replica import Replica
@@ -138,7 +138,7 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
     serving = loop.create_task(server.serve(sockets=[listener]))
     beside = Beside(service)
     _settle_garbage_collector()
-    log.info("serving", api=config.node.api_url, peers=config.node.peer_listen)
+    _say_that_it_serves(service, config.node)
     await _told_to_stop(loop)
     log.info("stopping")
     await beside.stop()
@@ -154,6 +154,13 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
     replica.close()
     log.info("stopped")
     return 0
+
+
+def _say_that_it_serves(service: NodeService, node: NodeConfig) -> None:
+    log = logs.logger("node")
+    log.info("serving", api=node.api_url, peers=node.peer_listen)
+    if accounts := service.accounts_without_keys():
+        log.error("master keys are missing: these accounts are not served", accounts=accounts)
 
 
 async def _told_to_stop(loop: asyncio.AbstractEventLoop) -> None:

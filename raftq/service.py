@@ -19,6 +19,7 @@ from api.ports import (
     Delivery,
     InvalidTiming,
     Limits,
+    M,
     Member,
     OutcomeUnknown,
     Status,
@@ -29,12 +30,14 @@ from api.ports import (
     ZoneTraffic,
 )
 from api.watching import EventWatch
-from raftq.config import Config
+from raftq.config import Config, masters
 from raftq.metrics import Metrics
 from raftq.replica import ticks
 from raftq.replica.replica import Replica
 from raftq.replica.submitter import Accepted, Answer, NotSubmitted, Unknown
 from raftq.runtime import Runtime
+from raftq.sealing.bodies import Bodies, State
+from raftq.sealing.masters import Masters
 from statemachine import queries
 from statemachine.commands import (
     Barrier,
@@ -44,13 +47,18 @@ from statemachine.commands import (
     QueueCommand,
     SubscriptionName,
     Timing,
+    WrappedKey,
 )
 from statemachine.kv import Reader
-from statemachine.outcomes import Outcome
+from statemachine.outcomes import Outcome, Reason, Refused
+from statemachine.sealed import SealingKey
 from statemachine.settings import Effective
 
 COMMAND_BYTES = 64  # What a command weighs besides its bodies, roughly.
 REACH_TIMEOUT_S = 5.0
+SEALED_AGAIN_MAX = 5
+"""How often a command is sealed again, because the keys have changed meanwhile."""
+
 STALE_FOR_EVER_S = 1e9
 
 T = TypeVar("T")
@@ -76,6 +84,15 @@ class NodeService:
         self._config = config
         self._metrics = metrics
         self._runtime = runtime
+        self._bodies = Bodies(
+            Masters(masters.parsed(config.encryption.keys)),
+            State(
+                lambda account: replica.machine.sealing(account),
+                replica.reader,
+                # Another machine, after a snapshot, counts from nothing.
+                lambda: (replica.machine, replica.machine.sealing_changes),
+            ),
+        )
         self._loop = asyncio.get_running_loop()
         self._status_of: tuple[int, float] | None = None
         self._status: Status
@@ -104,13 +121,23 @@ class NodeService:
         self, command: QueueCommand | Once | Barrier, *, account: str | None = None
     ) -> Outcome:
         """See ``api.ports.Service``."""
-        outcome = await self._submit(command, account, early=False)
+        outcome = await self._commit(command, account, early=False)
         assert outcome is not None, "only who asks for it hears that a command was taken"
         return outcome
 
     async def accept(self, command: QueueCommand | Once) -> Outcome | None:
         """See ``api.ports.Service``."""
-        return await self._submit(command, None, early=True)
+        return await self._commit(command, None, early=True)
+
+    async def _commit(
+        self, command: QueueCommand | Once | Barrier, account: str | None, *, early: bool
+    ) -> Outcome | None:
+        """With bodies sealed as the log asks; again, if that has changed meanwhile."""
+        for _ in range(SEALED_AGAIN_MAX):
+            outcome = await self._submit(self._bodies.sealed(command), account, early=early)
+            if not isinstance(outcome, Refused) or outcome.reason is not Reason.STALE_SEAL:
+                break
+        return outcome
 
     async def _submit(
         self, command: QueueCommand | Once | Barrier, account: str | None, *, early: bool
@@ -133,6 +160,18 @@ class NodeService:
                 return None
             case outcome:
                 return outcome
+
+    def opened(self, account: str, message: M) -> M:
+        """See ``api.ports.Service``."""
+        return self._bodies.opened(account, message)
+
+    def wrapped_key(self, account: str, key: SealingKey | None = None) -> WrappedKey:
+        """See ``api.ports.Service``."""
+        return self._bodies.wrapped(account, key)
+
+    def accounts_without_keys(self) -> tuple[str, ...]:
+        """See ``api.ports.Service``."""
+        return self._bodies.without_keys()
 
     def in_force(self, account: str, queue: str) -> Effective:
         """See ``api.ports.Service``."""

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from api import bodies
 from api.access.principals import Role
 from api.access.rules import Access
 from api.problems import Problem
@@ -19,7 +20,6 @@ from api.rest.requests import Call
 from statemachine import queries
 from statemachine.commands import MessageId, MessageState
 from statemachine.ids import message_id_from_text, message_id_text
-from statemachine.records import decode_message
 
 MESSAGES = "/v1/{account}/queues/{queue}/messages"
 AT_ONCE = 100  # Messages read before their sizes are looked at.
@@ -74,17 +74,16 @@ async def browse_messages(call: Call, query: BrowseQuery) -> Answer:
     if query.marker is not None and (marker := message_id_from_text(query.marker)) is None:
         raise Problem("invalid_id", "marker must be a message id", field="marker")
     page = _page(call, limit, marker, query)
-    messages = [shown(found) for found in page.items]
+    messages = [shown(call, found) for found in page.items]
     next_marker = None if page.marker is None else message_id_text(page.marker)
     partial = page.is_partial or msgspec.UNSET
     return answers.json(200, Page(messages, next_marker, partial), *pages.link(call, next_marker))
 
 
-def shown(found: queries.MessageView) -> Message:
+def shown(call: Call, found: queries.MessageView) -> Message:
     """A message as clients see it."""
-    return envelope(
-        found.id, decode_message(found.record), found.state, found.deliveries, found.error
-    )
+    opened = bodies.opened(call.service, call.account, found.record)
+    return envelope(found.id, opened, found.state, found.deliveries, found.error)
 
 
 class _Found(NamedTuple):

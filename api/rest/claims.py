@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from api import problems
+from api import bodies, problems
 from api.access.principals import Role
 from api.access.rules import Access
 from api.problems import Problem
@@ -22,7 +22,6 @@ from statemachine import queries
 from statemachine.commands import Ack, Claim, Extend, ExtendMany, Release
 from statemachine.ids import claim_from_text, claim_text
 from statemachine.outcomes import Claimed, Extended, ManyExtended, Reason, Settled
-from statemachine.records import decode_message
 
 CLAIMS = "/v1/{account}/queues/{queue}/claims"
 CLAIM = CLAIMS + "/{claim}"
@@ -184,7 +183,7 @@ async def inspect_claim(call: Call, query: ReadQuery) -> Answer:
     found = queries.claim(call.service.reader(), call.account, call.queue, _claim(call))
     if found is None:
         raise _no_claim(call.path["claim"])
-    return answers.json(200, _view(found))
+    return answers.json(200, _view(call, found))
 
 
 async def extend_claim(call: Call, query: NoQuery) -> Answer:
@@ -296,15 +295,22 @@ def _lease_ms(call: Call, lease: float | None) -> int | None:
 
 
 def _claimed(call: Call, command: Claim, claimed: Claimed) -> Answer:
-    view = _view(claimed)
+    view = _view(call, claimed)
     call.service.observe_claimed([message.zone for message in view.messages], command.zone)
     location = f"/v1/{command.account}/queues/{command.queue}/claims/{view.claim}"
     return answers.json(201, view, (b"location", location.encode()))
 
 
-def _view(claimed: Claimed) -> ClaimView:
+def _view(call: Call, claimed: Claimed) -> ClaimView:
+    service, account = call.service, call.account
     messages = [
-        envelope(given.id, decode_message(given.record), "claimed", given.deliveries, given.error)
+        envelope(
+            given.id,
+            bodies.opened(service, account, given.record),
+            "claimed",
+            given.deliveries,
+            given.error,
+        )
         for given in claimed.messages
     ]
     return ClaimView(claim_text(claimed.claim), timestamp(claimed.until_ms), messages)

@@ -36,9 +36,13 @@ class ClusterView(ports.Cluster, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """The node's state in a word."""
+    """The node's state in a word.
+
+    ``accounts_without_keys``: how many accounts it can not serve for want of a master key.
+    """
 
     status: str
+    accounts_without_keys: int | msgspec.UnsetType = msgspec.UNSET
 
 
 async def show_cluster(call: Call, query: ClusterQuery) -> Answer:
@@ -72,7 +76,8 @@ async def ready(call: Call, query: NoQuery) -> Answer:
     why_not = call.service.ready()
     if why_not is not None:
         raise Problem("not_ready", why_not, headers=(("Retry-After", "1"),))
-    return answers.json(200, Health("ready"))
+    without_keys = len(call.service.accounts_without_keys())
+    return answers.json(200, Health("ready", without_keys or msgspec.UNSET))
 
 
 async def show_metrics(call: Call, query: NoQuery) -> Answer:

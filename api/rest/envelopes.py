@@ -15,7 +15,8 @@ from typing import Literal
 
 import msgspec
 
-from api.ports import Limits
+from api.bodies import Opened
+from api.ports import Limits, Lost
 from api.problems import Problem
 from api.rest import parameters
 from api.rest.requests import JSON
@@ -47,13 +48,15 @@ class Dead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """A message; exactly one of ``body``, ``body_text`` and ``body_base64`` is there."""
+    """A message; one of ``body``, ``body_text``, ``body_base64`` or ``unreadable`` is there."""
 
     id: str
     state: State
     body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     body_text: str | msgspec.UnsetType = msgspec.UNSET
     body_base64: bytes | msgspec.UnsetType = msgspec.UNSET
+    unreadable: Lost | msgspec.UnsetType = msgspec.UNSET
+    """Why the body is lost."""
     content_type: str
     content_encoding: str | msgspec.UnsetType = msgspec.UNSET
     """As its producer gave it: the body goes out as it came in."""
@@ -81,13 +84,16 @@ def optional_timestamp(unix_ms: int | None) -> datetime | None:
 
 
 def envelope(
-    message_id: bytes, stored: StoredMessage, state: State, deliveries: int, error: str
+    message_id: bytes, opened: Opened, state: State, deliveries: int, error: str
 ) -> Message:
-    """A stored message as it goes out."""
+    """A message as it goes out."""
+    stored = opened.stored
     body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     text: str | msgspec.UnsetType = msgspec.UNSET
     base64: bytes | msgspec.UnsetType = msgspec.UNSET
-    if stored.content_encoding:
+    if opened.unreadable is not None:
+        pass  # There is none.
+    elif stored.content_encoding:
         base64 = stored.body
     elif stored.content_type == JSON:
         body = msgspec.Raw(stored.body)
@@ -101,6 +107,7 @@ def envelope(
         body=body,
         body_text=text,
         body_base64=base64,
+        unreadable=msgspec.UNSET if opened.unreadable is None else opened.unreadable.reason,
         content_type=stored.content_type,
         content_encoding=stored.content_encoding or msgspec.UNSET,
         headers=dict(stored.headers),

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 
+from api import bodies, problems
 from api.access.principals import Role
 from api.access.rules import Access
 from api.ports import Limits, Service
@@ -24,7 +25,7 @@ from statemachine import outcomes, queries
 from statemachine.commands import DeleteMessages, Enqueue, NewMessage, Purge
 from statemachine.ids import message_id_from_text, message_id_text
 from statemachine.outcomes import Deleted, Enqueued
-from statemachine.records import StoredMessage, decode_message
+from statemachine.records import StoredMessage
 
 MESSAGE = MESSAGES + "/{message}"
 HEADER_PREFIX = b"raftq-header-"
@@ -160,10 +161,13 @@ async def get_message(call: Call, query: GetQuery) -> Answer:
     found = message_id and queries.message(call.service.reader(), account, queue, message_id)
     if not found:
         raise no_message(text)
-    stored = decode_message(found.record)
-    if query.raw or envelopes.prefers_raw(call.header(b"accept") or "", stored.content_type):
-        return _bare(stored)
-    return answers.json(200, browsing.shown(found), (b"vary", b"accept"))
+    opened = bodies.opened(call.service, account, found.record)
+    wanted = call.header(b"accept") or ""
+    if query.raw or envelopes.prefers_raw(wanted, opened.stored.content_type):
+        if opened.unreadable is not None:
+            raise problems.unreadable(opened.unreadable)
+        return _bare(opened.stored)
+    return answers.json(200, browsing.shown(call, found), (b"vary", b"accept"))
 
 
 async def delete_message(call: Call, query: NoQuery) -> Answer:
@@ -378,7 +382,7 @@ OPERATIONS = (
         access=Access(Role.CONSUME, "queue"),
         query=GetQuery,
         answers={200: Says("The message", Message, media_type="*/*")},
-        refusals=("no_message",),
+        refusals=("no_message", "body_shredded"),
     ),
     Operation(
         "DELETE",

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from api import problems
 from api.access.principals import Role
 from api.access.rules import Access
-from api.ports import InvalidTiming
+from api.ports import InvalidTiming, Unreadable
 from api.problems import Problem
 from api.rest import answers, envelopes, pages, parameters
 from api.rest.answers import Answer
@@ -203,7 +204,7 @@ def _describe(call: Call, name: str) -> Schedule:
     return Schedule(
         name=name,
         queue=record.queue,
-        message=as_put(record.message),
+        message=_message(call, record),
         cron=item.cron,
         every=item.every,
         timezone=item.timezone,
@@ -215,6 +216,13 @@ def _describe(call: Call, name: str) -> Schedule:
         last_at=envelopes.optional_timestamp(record.last_ms),
         ticks=record.ticks,
     )
+
+
+def _message(call: Call, record: ScheduleRecord) -> MessageToPut:
+    try:
+        return as_put(call.service.opened(call.account, record.message))
+    except Unreadable as error:
+        raise problems.unreadable(error) from None
 
 
 def _item(name: str, record: ScheduleRecord) -> ScheduleItem:
@@ -259,7 +267,7 @@ OPERATIONS = (
         access=Access(Role.MANAGE, "account"),
         query=ReadQuery,
         answers={200: Says("The schedule", Schedule)},
-        refusals=("no_schedule",),
+        refusals=("no_schedule", "body_shredded"),
     ),
     Operation(
         "DELETE",

@@ -8,6 +8,7 @@ import ssl
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
+from api.bodies import Opened
 from api.ports import Delivery
 from api.webhooks import signing
 from api.webhooks.sender import Answer, Header, NoAnswer, Sender
@@ -16,7 +17,7 @@ from statemachine.commands import SubscriptionSettings
 from statemachine.hooks import SubscriptionView
 from statemachine.ids import message_id_text
 from statemachine.outcomes import Delivered
-from statemachine.records import decode_message
+from statemachine.records import StoredMessage
 
 MESSAGE_HEADER = b"raftq-header-"  # As a raw GET of the message has it.
 DOUBLINGS_MAX = 40
@@ -35,13 +36,20 @@ class Ended(NamedTuple):
 
 
 async def attempt(
-    sender: Sender, rules: Rules, view: SubscriptionView, given: Delivered, now_ms: int
+    sender: Sender,
+    rules: Rules,
+    view: SubscriptionView,
+    given: Delivered,
+    opened: Opened,
+    now_ms: int,
 ) -> Ended:
     """Post the message once, within the subscription's timeout."""
+    if opened.unreadable is not None:
+        return Ended(Delivery.UNREADABLE, str(opened.unreadable))
     timeout_s = view.settings.timeout_ms / 1000
     try:
         target = rules.target(view.settings.url)
-        headers, body = request(view, given, now_ms)
+        headers, body = request(view, given, opened.stored, now_ms)
         async with asyncio.timeout(timeout_s):
             return _judged(await sender.post(target, headers, body))
     except Forbidden as error:
@@ -56,10 +64,12 @@ async def attempt(
         return Ended(Delivery.UNREACHABLE, (error.strerror or str(error))[:ERROR_LENGTH_MAX])
 
 
-def request(view: SubscriptionView, given: Delivered, now_ms: int) -> tuple[list[Header], bytes]:
+def request(
+    view: SubscriptionView, given: Delivered, stored: StoredMessage, now_ms: int
+) -> tuple[list[Header], bytes]:
     """The headers and the body of a request."""
     account, queue, name = view.names
-    stored, text = decode_message(given.record), message_id_text(given.id)
+    text = message_id_text(given.id)
     webhook_id, timestamp_s = signing.webhook_id(account, queue, text), now_ms // 1000
     headers = {
         **dict(view.settings.headers),

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 import anyio
 
+from api import bodies
 from api.ports import Activity, Delivery, OutcomeUnknown, Service, Unavailable
 from api.webhooks import attempts
 from api.webhooks.attempts import Ended
@@ -194,11 +195,14 @@ class Courier:
         started_s = service.monotonic()
         activity.in_flight += 1
         try:
+            opened = bodies.opened(service, self.view.names[0], given.record)
             ended = await attempts.attempt(
-                self._sender, self._rules, self.view, given, service.now_ms()
+                self._sender, self._rules, self.view, given, opened, service.now_ms()
             )
         except asyncio.CancelledError:
             ended = Ended(Delivery.LOST)
+        except Unavailable as error:  # The node lacks a key: what it can not open is given back.
+            ended = Ended(Delivery.LOST, str(error))
         finally:
             activity.in_flight -= 1
             hold.posting.discard(asyncio.current_task())
@@ -223,7 +227,7 @@ class Courier:
                 return Ack(account, queue, hold.claim, ids)
             case Delivery.LOST | Delivery.GONE:
                 return Release(account, queue, hold.claim, ids, delay_ms=0)
-            case _ if given.deliveries >= settings.attempts:
+            case _ if given.deliveries >= settings.attempts or ended.how is Delivery.UNREADABLE:
                 # One that is a dead letter already stays, and comes as seldom as it may.
                 delay_ms = settings.retry_max_ms
                 return Release(account, queue, hold.claim, ids, delay_ms, ended.error, dead=True)

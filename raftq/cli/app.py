@@ -11,6 +11,7 @@ from raftq.cli import (
     cluster,
     config,
     dev,
+    encryption,
     offline,
     queue,
     schedule,
@@ -39,6 +40,7 @@ app.command("zones")(zones.zones)
 app.add_typer(queue.app, name="queue")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(subscription.app, name="subscription")
+app.add_typer(encryption.app, name="encryption")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(config.app, name="config")
 app.add_typer(offline.journal_app, name="journal")

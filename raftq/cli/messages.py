@@ -139,6 +139,8 @@ def body_text(message: Mapping[str, Any]) -> str:
         return body if isinstance(body, str) else encode(body).decode()
     if "body_text" in message:
         return str(message["body_text"])
+    if "unreadable" in message:
+        return f"<{message['unreadable']}>"
     base64 = str(message.get("body_base64", ""))
     size = len(base64) * 3 // 4 - base64.count("=")
     return f"<{size:,} bytes of {message.get('content_type')}>"

@@ -34,6 +34,7 @@ from raftq.client.asynchronous import (
 from raftq.client.blocking import Claim, ClaimedMessage, Consumer, Events, Producer, Queue, Raftq
 from raftq.client.bodies import NewMessage
 from raftq.client.errors import (
+    BodyLost,
     Closed,
     LeaseLost,
     OutcomeUnknown,
@@ -51,6 +52,7 @@ __all__ = [
     "AsyncProducer",
     "AsyncQueue",
     "AsyncRaftq",
+    "BodyLost",
     "Claim",
     "ClaimedMessage",
     "Closed",

@@ -7,6 +7,8 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
+from raftq.client.errors import BodyLost
+
 UNSET = msgspec.UNSET
 Unset = msgspec.UnsetType
 
@@ -58,20 +60,28 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     body_json: msgspec.Raw | Unset = msgspec.field(name="body", default=UNSET)
     body_text: str | Unset = UNSET
     body_base64: bytes | Unset = UNSET
+    unreadable: str = ""
+    """Why the body is lost, if it is: ``body_shredded`` or ``body_damaged``."""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(id={self.id!r}, state={self.state!r}, body={self.body!r})"
+        body = self.unreadable or repr(self.body)
+        return f"{type(self).__name__}(id={self.id!r}, state={self.state!r}, body={body})"
 
     @property
     def body(self) -> Any:
-        """What was put: a JSON value, text (``text/...``) or bytes (anything else)."""
+        """What was put: a JSON value, text (``text/...``) or bytes (anything else).
+
+        Raises ``BodyLost``.
+        """
+        self._check_readable()
         if isinstance(self.body_json, msgspec.Raw):
             return msgspec.json.decode(self.body_json)
         return self.body_base64 if isinstance(self.body_text, Unset) else self.body_text
 
     @property
     def data(self) -> bytes:
-        """The body as the bytes that are stored."""
+        """The body as the bytes that were put; raises ``BodyLost``."""
+        self._check_readable()
         if isinstance(self.body_json, msgspec.Raw):
             return bytes(self.body_json)
         if isinstance(self.body_text, str):
@@ -87,6 +97,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     def json(self, kind: Any = Any) -> Any:
         """The body, which is JSON, as a value of ``kind``: a struct, a dataclass, a list..."""
         return msgspec.json.decode(self.data, type=kind)
+
+    def _check_readable(self) -> None:
+        if self.unreadable:
+            raise BodyLost(self.id, self.unreadable)
 
 
 class Put(msgspec.Struct, frozen=True):

@@ -63,6 +63,14 @@ class OutcomeUnknown(RaftqError):
     """The call may have taken effect, or may yet, and its deadline has passed."""
 
 
+class BodyLost(RaftqError):
+    """The message is there and its body is lost: its key was destroyed, or it is damaged."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(f"the body of message {message} is lost ({reason})")
+        self.reason = reason
+
+
 class StalePart(msgspec.Struct, frozen=True):
     """A part of a transaction that could not be done."""
 

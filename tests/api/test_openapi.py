@@ -82,6 +82,26 @@ def an_account(client: TestClient, service: LocalService) -> dict[str, str]:
     return {}
 
 
+def encrypted(client: TestClient, service: LocalService) -> dict[str, str]:
+    service.use_master_keys("k1 " + "A" * 43 + "=")
+    client.put(ACCOUNT)
+    client.put(f"{ACCOUNT}/encryption")
+    return {}
+
+
+def no_master_key(client: TestClient, service: LocalService) -> dict[str, str]:
+    encrypted(client, service)
+    service.use_master_keys("")
+    return {}
+
+
+def shredded(client: TestClient, service: LocalService) -> dict[str, str]:
+    found = encrypted(client, service) | a_message(client, service)
+    a_schedule(client, service)
+    client.delete(f"{ACCOUNT}/encryption/keys")
+    return found
+
+
 def no_events(client: TestClient, service: LocalService) -> dict[str, str]:
     client.put(QUEUE, json={"history": 0})
     return a_message(client, service)
@@ -381,6 +401,25 @@ CASES = [
     Case("rotate_operator_key", 404, a_key),
     Case("revoke_operator_key", 204, an_operator_key),
     Case("revoke_operator_key", 404, a_key),
+    Case("show_encryption", 200, encrypted),
+    Case("show_encryption", 404),
+    Case("switch_encryption", 200, encrypted, json={"enabled": False}),
+    Case("switch_encryption", 404),
+    Case("switch_encryption", 503, an_account),
+    Case("rotate_encryption_key", 200, encrypted),
+    Case("rotate_encryption_key", 404),
+    Case("rotate_encryption_key", 409, an_account),
+    Case("rotate_encryption_key", 503, no_master_key),
+    Case("rewrap_encryption_keys", 200, encrypted),
+    Case("rewrap_encryption_keys", 404),
+    Case("rewrap_encryption_keys", 409, an_account),
+    Case("rewrap_encryption_keys", 503, no_master_key),
+    Case("destroy_encryption_keys", 200, encrypted),
+    Case("destroy_encryption_keys", 404),
+    Case("get_message", 410, shredded, query="?raw=true"),
+    Case("get_message", 200, shredded),
+    Case("claim_messages", 201, shredded),
+    Case("get_schedule", 410, shredded),
     Case("show_cluster", 200),
     Case("show_cluster", 200, query="?zone=south"),
     Case("show_cluster", 400, query="?zone=.south"),

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.anyio
 QUEUE = ("a", "q")
 NAMES = (*QUEUE, "s")
 SECRET = b"k" * 24
+MASTER = "k1 " + "A" * 43 + "="
 POLICY = WebhookPolicy(http=True, allow=("127.0.0.1/32",), requests_max=16)
 
 
@@ -122,6 +123,46 @@ async def test_a_message_is_posted_signed_and_acknowledged() -> None:
         assert got.headers["content-type"] == "text/plain"
         assert got.headers["authorization"] == "Bearer x"
         assert b.service.activity[NAMES].last_success_ms == START_MS
+
+
+async def test_a_sealed_body_is_posted_as_it_was_put_and_one_that_is_lost_is_a_dead_letter() -> (
+    None
+):
+    async with bench() as b:
+        b.service.use_master_keys(MASTER)
+        await b.service.propose(c.PutAccount("a", c.QueueSettings()))
+        keys = (b.service.wrapped_key("a"),)
+        await b.service.propose(c.PutSealingKeys("a", keys, enabled=True))
+        await b.put(b"first", b"second", delay_ms=60_000)
+        await b.put(b"third")
+        await b.subscribe()
+        await b.posted(1)
+        await b.settled(0, 2, 0)
+        await b.service.propose(c.DropSealingKeys("a"))
+        b.service.advance(61)
+        await b.settled(0, 0, 0)
+        assert [got.body for got in b.receiver.requests] == [b"third"]
+        dead = queries.stats(b.service.reader(), "a", "q.dead")
+        assert dead is not None
+        assert dead.ready == 2
+        assert b.service.deliveries.count(Delivery.UNREADABLE) == 2
+
+
+async def test_a_node_without_the_key_posts_nothing_and_goes_on_when_it_has_it() -> None:
+    async with bench() as b:
+        b.service.use_master_keys(MASTER)
+        await b.service.propose(c.PutAccount("a", c.QueueSettings()))
+        keys = (b.service.wrapped_key("a"),)
+        await b.service.propose(c.PutSealingKeys("a", keys, enabled=True))
+        await b.put(b"body")
+        b.service.use_master_keys("")
+        await b.subscribe()
+        await eventually(lambda: len(b.service.refused) > 0, "a claim was refused")
+        assert b.receiver.requests == []
+        assert b.counts == (1, 0, 0)
+        b.service.use_master_keys(MASTER)
+        await b.posted(1)
+        assert b.receiver.requests[0].body == b"body"
 
 
 async def test_nothing_is_proposed_while_nothing_happens() -> None:

@@ -14,7 +14,7 @@ from fake_runtime import FakeRuntime
 from memory_kv import MemoryKV
 from raftq import service as service_module
 from raftq.config import Config, MemberConfig
-from raftq.config.schema import ClusterConfig, NodeConfig
+from raftq.config.schema import ClusterConfig, EncryptionConfig, NodeConfig
 from raftq.metrics import Metrics
 from raftq.replica.peers import Peers
 from raftq.replica.submitter import Accepted, Answer, NotSubmitted, Unknown
@@ -22,9 +22,11 @@ from raftq.replica.waiters import Waiters
 from raftq.replica.wire import GROUP, Hello, State
 from raftq.service import COMMAND_BYTES, REASONS, NodeService
 from statemachine.commands import Barrier, Claim, Command, Enqueue, NewMessage, Once
-from statemachine.outcomes import Done, Reason, Refused
+from statemachine.outcomes import Done, Enqueued, Reason, Refused
+from statemachine.sealed import SealingKey, SealingRecord, key_of
 
 PUT = Enqueue("a", "q", (NewMessage(b"x" * 10, "t"), NewMessage(b"y" * 20, "t")))
+MASTER = "k1 " + "A" * 43 + "="
 DEADLINE_S = 5
 
 
@@ -41,7 +43,10 @@ class FakeReplica:
         self.snapshots_installed = 3
         self.snapshots_sent = 4
         self.waiters = Waiters()
-        self.machine = SimpleNamespace(applied_index=90, stamp_ms=1_000)
+        self.sealing: SealingRecord | None = None
+        self.machine = SimpleNamespace(
+            applied_index=90, stamp_ms=1_000, sealing=lambda _: self.sealing, sealing_changes=0
+        )
         self.stamps = SimpleNamespace(now_ms=lambda: 2_000)
         self.staleness_s = 0.25
         elections = SimpleNamespace(stood=5, asked=6)
@@ -60,6 +65,8 @@ class FakeReplica:
         self.submitted: list[tuple[Command, int]] = []
         self.last_done: Callable[[Answer], None]
         self.early = False
+        self.on_submit: Callable[[], None] = lambda: None
+        """What happens to the node meanwhile."""
 
     def submit(
         self,
@@ -70,6 +77,7 @@ class FakeReplica:
         account: str | None,
         early: bool,
     ) -> None:
+        self.on_submit()
         self.submitted.append((command, size))
         self.account = account
         self.early = early
@@ -100,6 +108,7 @@ class Bench:
         config = Config(
             node=NodeConfig(name="n1", zone="here", api_url="http://here"),
             cluster=ClusterConfig(members=members),
+            encryption=EncryptionConfig(keys=MASTER),
         )
         replica: Any = self.replica
         self.service = NodeService(replica, config, self.metrics, FakeRuntime())
@@ -138,6 +147,28 @@ def test_what_may_have_happened_is_unknown_and_not_counted_as_refused() -> None:
         with pytest.raises(OutcomeUnknown, match="no majority answered in time"):
             await bench.service.propose(PUT)
         assert bench.metrics.requests_refused == 0
+
+    run(test)
+
+
+def test_a_body_is_sealed_anew_when_its_accounts_keys_have_changed_meanwhile() -> None:
+    async def test(bench: Bench) -> None:
+        replica = bench.replica
+        wrapped = bench.service.wrapped_key(PUT.account)
+        key = SealingKey(7, wrapped.master, wrapped.wrapped, 0)
+        changes: list[tuple[SealingRecord | None, Answer]] = [
+            (SealingRecord(enabled=True, keys=(key,)), Refused(Reason.STALE_SEAL, "")),
+            (None, Enqueued((b"id",))),
+        ]
+
+        def happens() -> None:
+            replica.sealing, answer = changes.pop(0)
+            replica.answers = [answer]
+
+        replica.on_submit = happens
+        assert await bench.service.propose(PUT) == Enqueued((b"id",))
+        first, second = [command.messages[0] for command, _ in replica.submitted]
+        assert (key_of(first), key_of(second)) == (0, 7)
 
     run(test)
 

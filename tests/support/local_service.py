@@ -23,6 +23,7 @@ from api.ports import (
     Delivery,
     InvalidTiming,
     Limits,
+    M,
     Member,
     Status,
     Unavailable,
@@ -33,9 +34,12 @@ from api.ports import (
 )
 from api.watching import EventWatch
 from memory_kv import MemoryKV
+from raftq.config import masters
 from raftq.replica.schedules import tick_of
 from raftq.replica.ticks import BadTiming, next_tick
 from raftq.replica.waiters import Waiters
+from raftq.sealing.bodies import Bodies, State
+from raftq.sealing.masters import Masters
 from statemachine.commands import (
     Barrier,
     Batch,
@@ -46,10 +50,12 @@ from statemachine.commands import (
     SubscriptionName,
     Sweep,
     Timing,
+    WrappedKey,
 )
 from statemachine.kv import Reader
 from statemachine.machine import Machine
 from statemachine.outcomes import Outcome, Refused, Swept
+from statemachine.sealed import SealingKey
 from statemachine.settings import Effective
 
 START_MS = 1_767_225_600_000  # The first of January 2026.
@@ -64,6 +70,7 @@ class LocalService:
         limits: Limits | None = None,
         webhooks: WebhookPolicy | None = None,
         access: AccessPolicy | None = None,
+        master_keys: str = "",
     ) -> None:
         self.limits = limits or Limits()
         self.webhooks = webhooks or WebhookPolicy()
@@ -76,6 +83,8 @@ class LocalService:
         self.not_ready: str | None = None
         self.staleness_ms = 0
         self.proposed: list[Command] = []
+        self.refused: list[Unavailable] = []
+        """Why commands were not even proposed."""
         self.observed: list[tuple[str, str, int]] = []
         self.others = {"south": "http://127.0.0.1:8002"}
         """The API of the replica in each other zone."""
@@ -83,6 +92,7 @@ class LocalService:
         self.claimed: Counter[tuple[str, str]] = Counter()
         self._kv = MemoryKV()
         self._machine = Machine(self._kv)
+        self.use_master_keys(master_keys)
         self._waiters = Waiters()
         self.stopping = False
         self._used_keys = set[str]()
@@ -90,6 +100,12 @@ class LocalService:
         self._parked: Counter[tuple[str, str]] = Counter()
 
     # The test's side.
+
+    def use_master_keys(self, text: str) -> None:
+        """Go on as a node that was started with these."""
+        machine = self._machine
+        state = State(machine.sealing, self.reader, lambda: machine.sealing_changes)
+        self.bodies = Bodies(Masters(masters.parsed(text)), state)
 
     def advance(self, seconds: float) -> None:
         """Let time pass; everything that is due by then happens."""
@@ -139,13 +155,30 @@ class LocalService:
             if failure is not None:
                 raise failure
         self._sweep()
-        self.proposed.append(command)
-        return self._apply(command)
+        try:
+            sealed = self.bodies.sealed(command)
+        except Unavailable as error:
+            self.refused.append(error)
+            raise
+        self.proposed.append(sealed)
+        return self._apply(sealed)
 
     async def accept(self, command: QueueCommand | Once) -> Outcome | None:
         """See ``Service``: taken here, and applied at once."""
         outcome = await self.propose(command)
         return outcome if isinstance(outcome, Refused) else None
+
+    def opened(self, account: str, message: M) -> M:
+        """See ``Service``."""
+        return self.bodies.opened(account, message)
+
+    def wrapped_key(self, account: str, key: SealingKey | None = None) -> WrappedKey:
+        """See ``Service``."""
+        return self.bodies.wrapped(account, key)
+
+    def accounts_without_keys(self) -> tuple[str, ...]:
+        """See ``Service``."""
+        return self.bodies.without_keys()
 
     def in_force(self, account: str, queue: str) -> Effective:
         """See ``Service``."""
