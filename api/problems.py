@@ -13,7 +13,7 @@ import msgspec
 from api.ports import OutcomeUnknown, Unavailable, Unreadable
 from statemachine.commands import MessageId
 from statemachine.ids import message_id_text
-from statemachine.outcomes import Reason, Refused, Why
+from statemachine.outcomes import Over, Reason, Refused, Why
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:raftq:problem:"
@@ -48,6 +48,7 @@ KINDS: dict[str, Kind] = {
     Reason.TOO_MANY_SUBSCRIPTIONS: Kind(409, "The queue has too many subscriptions"),
     Reason.TOO_MANY_SEALING_KEYS: Kind(409, "The account has as many encryption keys as may be"),
     Reason.STALE_SEAL: Kind(503, "The account's encryption has just changed"),
+    Reason.QUOTA_EXCEEDED: Kind(403, "The account has as much as it may have"),
     Reason.NO_KEY: Kind(404, "No such key"),
     Reason.TOO_MANY_KEYS: Kind(409, "The account has as many keys as may be"),
     # Refused at the door.
@@ -120,6 +121,10 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     """Which part of the request is at fault."""
     limit: float | int | msgspec.UnsetType = msgspec.UNSET
     """The limit that was exceeded: a count, bytes, or seconds."""
+    quota: str | msgspec.UnsetType = msgspec.UNSET
+    """The account's quota for which there is no room."""
+    usage: int | msgspec.UnsetType = msgspec.UNSET
+    """How much the account has of it."""
     why: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     """By message, what became of those that the claim does not hold."""
     stale: tuple[StalePart, ...] | msgspec.UnsetType = msgspec.UNSET
@@ -141,8 +146,10 @@ class Problem(Exception):
         headers: tuple[tuple[str, str], ...] = (),
         why: dict[str, str] | None = None,
         stale: tuple[StalePart, ...] = (),
+        over: Over | None = None,
     ) -> None:
         super().__init__(detail)
+        self.over = over
         self.why = why
         self.stale = stale
         self.reason = reason
@@ -172,6 +179,8 @@ class Problem(Exception):
                 detail=self.detail,
                 field=msgspec.UNSET if self.field is None else self.field,
                 limit=msgspec.UNSET if self.limit is None else self.limit,
+                quota=self.over.quota if self.over else msgspec.UNSET,
+                usage=self.over.usage if self.over else msgspec.UNSET,
                 why=self.why or msgspec.UNSET,
                 stale=self.stale or msgspec.UNSET,
                 oldest_index=msgspec.UNSET if self.oldest_index is None else self.oldest_index,
@@ -184,7 +193,15 @@ def refused(outcome: Refused) -> Problem:
     unserved = KINDS[outcome.reason].status == 503
     headers = (("Retry-After", "1"),) if unserved else ()
     found = why(outcome.stale, outcome.why)
-    return Problem(outcome.reason.value, outcome.detail, headers=headers, why=found)
+    over = outcome.over
+    return Problem(
+        outcome.reason.value,
+        outcome.detail,
+        limit=over.limit if over else None,
+        headers=headers,
+        why=found,
+        over=over,
+    )
 
 
 def why(stale: tuple[MessageId, ...], words: tuple[Why, ...]) -> dict[str, str]:

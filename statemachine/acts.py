@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statemachine import events, filters, fresh, groups, keys, messages, records
+from statemachine import events, filters, fresh, groups, keys, messages, quotas, records
 from statemachine.commands import MessageId, MessageState, NewMessage
 from statemachine.looking import Look
 from statemachine.queues import open_queue
@@ -125,10 +125,14 @@ class Step:
         if target in ("", self.queue.names[1]):
             self._fail(message_id, "own_queue" if target else "no_source")
             return
+        state, queue = self.state, self.queue
+        is_there = state.find_queue(queue.names[0], target) is not None
+        if not (self.job.dry_run or is_there or quotas.has_room_for_queue(queue.account)):
+            self._fail(message_id, "no_room")
+            return
         self._count()
         if self.job.dry_run:
             return
-        state, queue = self.state, self.queue
         moved = _anew(stored, self._delay_ms(message_id))
         messages.remove(state, queue, message_id, records.times(data))
         kind = KINDS[self.job.act]

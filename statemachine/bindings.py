@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from statemachine import filters, keys, records
+from statemachine import filters, keys, quotas, records
 from statemachine.commands import DeleteBinding, NewMessage, PartPut, PutBinding
 from statemachine.outcomes import Done, Enqueued, Outcome, Place, Reason, Refused, Stored
 from statemachine.queues import no_queue, open_queue
@@ -37,6 +37,11 @@ def put_binding(state: State, command: PutBinding) -> Outcome:
     if not before and len(known) >= BINDINGS_MAX:
         detail = f"queue {command.queue!r} is bound to {BINDINGS_MAX} queues, which is the most"
         return Refused(Reason.TOO_MANY_BINDINGS, detail)
+    owner = state.find_account(command.account)
+    new_queues, new_bindings = int(queue is None), int(not before)
+    refusal = quotas.refused(state, owner, queues=new_queues, bindings=new_bindings)
+    if refusal is not None:
+        return refusal
     if queue is None:
         queue = open_queue(state, command.account, command.queue)
     created_ms = before[0].created_ms if before else state.now_ms
@@ -101,6 +106,21 @@ def refused(state: State, account: str, puts: tuple[PartPut, ...]) -> Refused | 
             bound = _of(state, queue)
             total.add(put.messages, [_targets(bound, one) or [put.queue] for one in put.messages])
     return _refusal(state, total)
+
+
+def routed(
+    state: State, account: str, name: str, messages: tuple[NewMessage, ...]
+) -> dict[str, list[NewMessage]]:
+    """By queue, what comes into it when these are put to one."""
+    queue = state.find_queue(account, name)
+    if queue is None or not queue.record.bindings:
+        return {name: list(messages)}
+    found: dict[str, list[NewMessage]] = {}
+    bound = _of(state, queue)
+    for message in messages:
+        for target in _targets(bound, message) or [name]:
+            found.setdefault(target, []).append(message)
+    return found
 
 
 def _of(state: State, queue: Queue) -> tuple[Binding, ...]:

@@ -13,6 +13,7 @@ from statemachine import (
     giving_back,
     keys,
     messages,
+    quotas,
     rates,
     records,
     stale,
@@ -34,8 +35,13 @@ def claim(state: State, command: Claim) -> Outcome:
     queue = state.find_queue(command.account, command.queue)
     if queue is None or not queue.record.ready:
         return NONE_READY
+    limit = command.limit
+    if queue.account.record.quotas is not None:
+        limit = quotas.claimable(state, queue.account, limit)
+        if limit <= 0 < command.limit:
+            return quotas.over(queue.account, "in_flight")
     state.touch_queue(queue)
-    taken = taking.take(state, queue, command)
+    taken = taking.take(state, queue, command, limit)
     if not taken.held:
         return Claimed(claim=0, until_ms=taken.due_ms, messages=()) if taken.due_ms else NONE_READY
     claim_id = state.take_id()
@@ -77,16 +83,16 @@ def extend_many(state: State, command: ExtendMany) -> Outcome:
     return ManyExtended(until_ms, tuple(ended))
 
 
-def held_ids(state: State, account: str, name: str, claim_id: int) -> list[MessageId] | None:
+def held(state: State, account: str, name: str, claim_id: int) -> list[Held] | None:
     """What a claim holds; None if it is over."""
     queue = state.find_queue(account, name)
     found = _find(state, queue, claim_id)
     if queue is None or found is None:
         return None
     if not queue.record.deleted_in_flight:
-        return [held.id for held in found.messages]
+        return found.messages
     get, number = state.kv.get, queue.record.number
-    return [held.id for held in found.messages if get(keys.deleted(number, held.id)) is None]
+    return [one for one in found.messages if get(keys.deleted(number, one.id)) is None]
 
 
 def ack(state: State, command: Ack) -> Outcome:

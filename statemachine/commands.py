@@ -28,6 +28,7 @@ from statemachine.parts import PartAck as PartAck
 from statemachine.parts import PartPut as PartPut
 from statemachine.parts import PartRelease as PartRelease
 from statemachine.parts import QueueSettings as QueueSettings
+from statemachine.parts import Quotas as Quotas
 from statemachine.parts import SubscriptionName as SubscriptionName
 from statemachine.parts import SubscriptionSettings as SubscriptionSettings
 from statemachine.parts import Timing as Timing
@@ -412,6 +413,17 @@ class DropSealingKeys(msgspec.Struct, frozen=True, array_like=True, tag=59):
     account: str
 
 
+class SetQuotas(msgspec.Struct, frozen=True, array_like=True, tag=56):
+    """Set the limits of an account: all of them, or those that ``fields`` names.
+
+    All of them are also set on an account that is not there yet, which is made.
+    """
+
+    account: str
+    quotas: Quotas
+    fields: tuple[str, ...] | None = None
+
+
 QueueCommand = (
     Enqueue
     | Claim
@@ -444,6 +456,7 @@ QueueCommand = (
     | UseKeys
     | PutSealingKeys
     | DropSealingKeys
+    | SetQuotas
 )
 """What a front end may propose."""
 

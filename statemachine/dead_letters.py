@@ -8,7 +8,7 @@ one when it is moved back (``acts``).
 
 from __future__ import annotations
 
-from statemachine import events, messages, rates, records
+from statemachine import events, messages, quotas, rates, records
 from statemachine.commands import DeadLetter, NewMessage
 from statemachine.queues import open_queue
 from statemachine.records import DEAD, Held
@@ -29,6 +29,9 @@ def bury_if_due(state: State, queue: Queue, held: Held, error: str, *, rejected:
     target = in_force.dead_letter_queue or usual_dead_letter_queue(name)
     # Without room for a new id in this entry it is tried once more.
     if target == name or not state.has_room():
+        return False
+    # Nor without room for one more queue.
+    if state.find_queue(account, target) is None and not quotas.has_room_for_queue(queue.account):
         return False
     data = state.kv.get(queue.messages + held.id)
     assert data is not None, "a held message is stored"

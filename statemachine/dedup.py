@@ -27,6 +27,14 @@ def find(state: State, queue: Queue, dedup_id: str) -> MessageId | None:
     return None
 
 
+def is_known(state: State, queue: Queue, dedup_id: str) -> bool:
+    """Whether ``find`` would find a message; nothing is changed."""
+    if not queue.record.dedup_ids:
+        return False
+    data = state.kv.get(keys.dedup(queue.record.number, dedup_id.encode()))
+    return data is not None and records.decode_dedup(data)[1] > state.now_ms
+
+
 def remember(state: State, queue: Queue, dedup_id: str, message_id: MessageId) -> None:
     """The id is used from now on; it must be free."""
     window_ms = queue.in_force().dedup_window_ms

@@ -172,7 +172,7 @@ def queue_deleted(state: State, queue: Queue) -> None:
     """The queue's history goes; that it was deleted is in its account's."""
     _note_gathered(state)
     queue.untold.clear()
-    _forget(state, queue.record.history, len(queue.record.history.stretches))
+    _forget(state, queue.account, queue.record.history, len(queue.record.history.stretches))
     _note(state, queue.account, QUEUE_DELETED, state.node, 0, "", b"", 0, "", queue.names[1])
     state.noted[queue.names[0], ""] = None
     # Also for those who look at the queue alone, to see that it is gone.
@@ -184,7 +184,7 @@ def account_deleted(state: State, account: Account) -> None:
     """Its own events go with it."""
     account.untold.clear()
     history = account.record.history
-    _forget(state, history, len(history.stretches))
+    _forget(state, account, history, len(history.stretches))
     if history.due_ms:
         state.timers.remove(history.due_ms, HISTORY, account.key[1:])
 
@@ -195,7 +195,7 @@ def forget_aged_of_account(state: State, timer: Timer) -> None:
     assert account is not None, timer
     history, kept = account.record.history, effective(_NOTHING_SET, account.record.defaults)
     state.timers.remove(timer.due_ms, HISTORY, timer.subject)
-    _trim(state, history, kept, kept.history_bytes)
+    _trim(state, account, history, kept, kept.history_bytes)
     _set_account_timer(state, timer.subject, history, kept)
     state.touch(account)
 
@@ -203,7 +203,7 @@ def forget_aged_of_account(state: State, timer: Timer) -> None:
 def forget_aged(state: State, queue: Queue) -> int:
     """Forget what is too old; when to look again."""
     history, kept = queue.record.history, queue.in_force()
-    _trim(state, history, kept, kept.history_bytes)
+    _trim(state, queue.account, history, kept, kept.history_bytes)
     return _due_ms(history, kept)
 
 
@@ -266,7 +266,7 @@ def _note(state: State, holder: Queue | Account, *said: int | str | bytes) -> No
 
 def _tell_queue(state: State, queue: Queue, said: list[Said]) -> None:
     history, kept = queue.record.history, queue.in_force()
-    _append(state, history, kept, said)
+    _append(state, queue.account, history, kept, said)
     state.noted[queue.names] = None
     # Under shorter settings than those before, what is too old may have been so for long.
     due_ms = max(state.now_ms, _due_ms(history, kept))
@@ -276,25 +276,30 @@ def _tell_queue(state: State, queue: Queue, said: list[Said]) -> None:
 
 def _tell_account(state: State, account: Account, said: list[Said]) -> None:
     history, kept = account.record.history, effective(_NOTHING_SET, account.record.defaults)
-    _append(state, history, kept, said)
+    _append(state, account, history, kept, said)
     if not history.due_ms:
         _set_account_timer(state, account.key[1:], history, kept)
 
 
-def _append(state: State, history: History, kept: Effective, said: list[Said]) -> None:
+def _append(
+    state: State, account: Account, history: History, kept: Effective, said: list[Said]
+) -> None:
     index, now_ms, ordinal = state.machine.index, state.now_ms, said[-1][0]
     assert isinstance(ordinal, int)
-    if not kept.keeps_history():
-        _forget(state, history, len(history.stretches))
+    data = records.encode((now_ms, state.machine.term, said)) if kept.keeps_history() else b""
+    size = len(data) + ROW_BYTES
+    if not data or not _make_room(state, account, history, size):
+        _forget(state, account, history, len(history.stretches))
         history.gone_index, history.gone_ordinal = index, ordinal
         return
-    data = records.encode((now_ms, state.machine.term, said))
     state.kv.put(keys.events(history.number, index), data)
-    size = len(data) + ROW_BYTES
+    account.record.history_bytes += size
+    state.touch(account)
     stretch = history.stretches[-1] if history.stretches else None
     if stretch is None or _is_full(stretch, kept, now_ms, size):
         if stretch is not None:
-            _trim(state, history, kept, kept.history_bytes - kept.history_bytes // STRETCHES)
+            room = kept.history_bytes - kept.history_bytes // STRETCHES
+            _trim(state, account, history, kept, room)
         stretch = Stretch(index, now_ms, index, ordinal, now_ms)
         history.stretches.append(stretch)
     stretch.bytes += size
@@ -308,7 +313,25 @@ def _is_full(stretch: Stretch, kept: Effective, now_ms: int, size: int) -> bool:
     ) * STRETCHES >= kept.history_ms
 
 
-def _trim(state: State, history: History, kept: Effective, room: int) -> None:
+def _make_room(state: State, account: Account, history: History, size: int) -> bool:
+    """Keep to the account's quota: forget the oldest of this history; whether that is enough.
+
+    Nothing is ever refused for want of room in the history.
+    """
+    quotas = account.record.quotas
+    if quotas is None or not quotas.history_bytes:
+        return True
+    over, count = account.record.history_bytes + size - quotas.history_bytes, 0
+    for stretch in history.stretches:
+        if over <= 0:
+            break
+        over -= stretch.bytes
+        count += 1
+    _forget(state, account, history, count)
+    return over <= 0
+
+
+def _trim(state: State, account: Account, history: History, kept: Effective, room: int) -> None:
     """Forget stretches that are too old, and the oldest of those for which there is no room."""
     size, count = history.bytes, 0
     for stretch in history.stretches:
@@ -316,16 +339,19 @@ def _trim(state: State, history: History, kept: Effective, room: int) -> None:
             break
         size -= stretch.bytes
         count += 1
-    _forget(state, history, count)
+    _forget(state, account, history, count)
 
 
-def _forget(state: State, history: History, count: int) -> None:
+def _forget(state: State, account: Account, history: History, count: int) -> None:
     """Forget so many of the oldest stretches."""
     if not count:
         return
     gone = history.stretches[:count]
     history.stretches = history.stretches[count:]
-    history.bytes -= sum(stretch.bytes for stretch in gone)
+    size = sum(stretch.bytes for stretch in gone)
+    history.bytes -= size
+    account.record.history_bytes -= size
+    state.touch(account)
     history.gone_index, history.gone_ordinal = gone[-1].last_index, gone[-1].last_ordinal
     low = keys.events(history.number, gone[0].index)
     state.kv.delete_range(low, keys.events(history.number, history.gone_index + 1))

@@ -60,11 +60,11 @@ from statemachine.commands import (
     PutSchedule,
     PutSealingKeys,
     PutSubscription,
-    QueueSettings,
     Release,
     ReportDigest,
     RevokeKey,
     RotateKey,
+    SetQuotas,
     StartJob,
     Sweep,
     TakeDigest,
@@ -77,7 +77,7 @@ from statemachine.kv import KV
 from statemachine.outcomes import Done, Outcome, Reason, Refused
 from statemachine.recollection import recalled, without_messages
 from statemachine.sealed import SealingRecord
-from statemachine.settings import BUILT_IN, Effective, effective
+from statemachine.settings import Effective
 from statemachine.state import ORDINAL_BITS, State
 from statemachine.state import UnknownVersion as UnknownVersion
 
@@ -146,11 +146,7 @@ class Machine:
 
     def in_force(self, account: str, queue: str) -> Effective:
         """The settings of a queue, or those that it would have."""
-        found = self._state.find_queue(account, queue)
-        if found is not None:
-            return found.in_force()
-        owner = self._state.find_account(account)
-        return BUILT_IN if owner is None else effective(QueueSettings(), owner.record.defaults)
+        return self._state.in_force(account, queue)
 
     def sealing(self, account: str) -> SealingRecord | None:
         """The keys of an account whose bodies are sealed, or some are; else None."""
@@ -287,6 +283,7 @@ _SettingsCommand = (
     | DeleteAccount
     | PutSealingKeys
     | DropSealingKeys
+    | SetQuotas
     | _StandingCommand
 )
 
@@ -309,6 +306,8 @@ def _run_settings(state: State, command: _SettingsCommand) -> Outcome:
             return sealing.put_keys(state, command)
         case DropSealingKeys():
             return sealing.drop_keys(state, command)
+        case SetQuotas():
+            return queues.set_quotas(state, command)
         case _:
             return _run_standing(state, command)
 

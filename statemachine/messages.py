@@ -29,6 +29,7 @@ from statemachine import (
     rates,
     records,
     returned,
+    room,
     sealing,
 )
 from statemachine.commands import DeleteMessages, Enqueue, MessageId, NewMessage
@@ -47,11 +48,12 @@ _FLAGS = (keys.GROUPED | keys.PARKED) >> 8
 def enqueue(state: State, command: Enqueue) -> Outcome:
     """See ``commands.Enqueue``."""
     refusal = sealing.refused(state, command.account, command.messages)
+    refusal = refusal or room.refused(state, command)
     return put(state, command) if refusal is None else refusal
 
 
 def put(state: State, command: Enqueue) -> Outcome:
-    """See ``commands.Enqueue``; for messages of which it is known that they may come in."""
+    """See ``commands.Enqueue``; for messages that may come in and for which there is room."""
     queue = open_queue(state, command.account, command.queue)
     if queue.record.bindings:
         return bindings.fan_out(state, queue, command.messages, enqueue_into)

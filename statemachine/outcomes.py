@@ -39,6 +39,7 @@ class Reason(enum.StrEnum):
     TOO_MANY_KEYS = "too_many_keys"
     TOO_MANY_SEALING_KEYS = "too_many_encryption_keys"
     STALE_SEAL = "stale_seal"  # Nodes seal the bodies anew: no client hears of it.
+    QUOTA_EXCEEDED = "quota_exceeded"  # See ``Refused.over``.
 
 
 class Why(enum.StrEnum):
@@ -48,6 +49,14 @@ class Why(enum.StrEnum):
     GONE = "gone"  # Acknowledged, expired, deleted or dead-lettered, or it never was.
     WAITING = "waiting"  # It is back in the queue, or about to be.
     TWICE = "named_twice"  # By two parts of a transaction.
+
+
+class Over(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The quota for which there is no room, and what the account has of it."""
+
+    quota: str
+    limit: int
+    usage: int
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=0):
@@ -60,6 +69,7 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=0):
     detail: str
     stale: tuple[MessageId, ...] = ()
     why: tuple[Why, ...] = ()
+    over: Over | None = None
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -68,6 +68,19 @@ class QueueSettings(msgspec.Struct, frozen=True, array_like=True):
     persistent: bool | None = None  # Of messages that do not say; the nodes go by it, not the log.
 
 
+class Quotas(msgspec.Struct, frozen=True, array_like=True):
+    """How much of each kind an account may have at most; 0 is no limit. See ``quotas``."""
+
+    queues: int = 0
+    messages: int = 0  # Whatever their state.
+    bytes: int = 0  # Of their bodies.
+    in_flight: int = 0  # Messages under claims.
+    subscriptions: int = 0
+    schedules: int = 0
+    bindings: int = 0
+    history_bytes: int = 0
+
+
 class PartAck(msgspec.Struct, frozen=True, array_like=True):
     """See ``Ack``."""
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from statemachine import filters, keys, rates, records
-from statemachine.commands import Claim, Filter, MessageId, MessageState, QueueSettings
+from statemachine import filters, keys, quotas, rates, records
+from statemachine.commands import Claim, Filter, MessageId, MessageState, QueueSettings, Quotas
 from statemachine.kv import Reader
 from statemachine.looking import Look
 from statemachine.outcomes import Claimed, Delivered
@@ -49,6 +49,13 @@ class AccountView(msgspec.Struct, frozen=True, kw_only=True):
     effective: Effective
     created_ms: int
     queues: int
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of each quota's kind an account has, and the limits; 0 is none."""
+
+    usage: Quotas
+    limits: Quotas
 
 
 class QueueView(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,6 +179,16 @@ def account(reader: Reader, name: str) -> AccountView | None:
     """One account, or None."""
     data = reader.get(keys.account(name))
     return None if data is None else _account_view(name, data)
+
+
+def usage(reader: Reader, name: str) -> Usage | None:
+    """What an account has of what may be limited, or None; one row, whatever it has."""
+    data = reader.get(keys.account(name))
+    if data is None:
+        return None
+    record = records.decode_account(data)
+    found = Quotas(*[getattr(record, quota) for quota in quotas.NAMES])
+    return Usage(usage=found, limits=record.quotas or quotas.NO_LIMITS)
 
 
 def queues(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statemachine import deadlines, events, keys
+from statemachine import deadlines, events, keys, quotas
 from statemachine.commands import (
     DeleteAccount,
     DeleteQueue,
@@ -12,6 +12,7 @@ from statemachine.commands import (
     PutAccount,
     PutQueue,
     QueueSettings,
+    SetQuotas,
 )
 from statemachine.outcomes import Deleted, Done, Outcome, Reason, Refused, Stored
 from statemachine.records import FOR_EVER, AccountRecord, History, QueueRecord
@@ -35,6 +36,9 @@ def put_queue(state: State, command: PutQueue) -> Outcome:
     """See ``commands.PutQueue``."""
     queue = state.find_queue(command.account, command.queue)
     if queue is None:
+        refusal = quotas.refused(state, state.find_account(command.account), queues=1)
+        if refusal is not None:
+            return refusal
         _create(state, command.account, command.queue, command.settings)
         return Stored(created=True)
     return _set(state, queue, command.settings)
@@ -57,7 +61,7 @@ def delete_queue(state: State, command: DeleteQueue) -> Outcome:
     _empty(state, queue)
     if queue.record.bindings:
         state.kv.delete(keys.bindings(*queue.names))
-    _drop_subscriptions(state, command.account, command.queue)
+    _drop_subscriptions(state, queue.account, command.account, command.queue)
     state.drop_queue(queue)
     state.machine.queues -= 1
     queue.account.record.queues -= 1
@@ -102,6 +106,18 @@ def patch_account(state: State, command: PatchAccount) -> Outcome:
     account.record.defaults = patched(account.record.defaults, command.defaults, command.fields)
     state.touch(account)
     return Stored(created=False)
+
+
+def set_quotas(state: State, command: SetQuotas) -> Outcome:
+    """See ``commands.SetQuotas``."""
+    account, is_new = state.find_account(command.account), False
+    if account is None:
+        if command.fields is not None:
+            return no_account(command.account)
+        account, is_new = open_account(state, command.account), True
+    account.record.quotas = quotas.changed(account.record.quotas, command)
+    state.touch(account)
+    return Stored(created=is_new)
 
 
 def delete_account(state: State, command: DeleteAccount) -> Outcome:
@@ -195,9 +211,10 @@ def _has_more(record: QueueRecord) -> bool:
     return bool(record.claims or record.dedup_ids) or record.job_ms != FOR_EVER
 
 
-def _drop_subscriptions(state: State, account: str, name: str) -> None:
+def _drop_subscriptions(state: State, owner: Account, account: str, name: str) -> None:
     for key, _ in list(state.kv.scan(*keys.subscriptions(account, name))):
         state.kv.delete(key)
+        owner.record.subscriptions -= 1
         state.subscriptions_moved = True
 
 

@@ -24,6 +24,7 @@ from statemachine.commands import (
     MessageId,
     NewMessage,
     QueueSettings,
+    Quotas,
     SubscriptionSettings,
     Timing,
 )
@@ -35,7 +36,7 @@ FOR_EVER = 2**64 - 1
 Key = bytes
 """By another name where a record has a member ``bytes``."""
 
-LAYOUT = 3
+LAYOUT = 4
 TIMED = 1
 """Message flag: fresh, and with an entry of its own in the queue's time index."""
 
@@ -112,13 +113,20 @@ class EventsRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class AccountRecord(msgspec.Struct, array_like=True):
-    """An account."""
+    """An account, and exact sums over all that is in it: see ``quotas``."""
 
     defaults: QueueSettings
     created_ms: int
     history: History  # Of queues that are no more.
     queues: int = 0
     schedules: int = 0
+    messages: int = 0
+    bytes: int = 0
+    in_flight: int = 0
+    subscriptions: int = 0
+    bindings: int = 0
+    history_bytes: int = 0  # Of its own history and of those of its queues.
+    quotas: Quotas | None = None  # None: there is no limit.
 
 
 class LaneRecord(msgspec.Struct, array_like=True):
@@ -199,7 +207,7 @@ class GroupRecord(msgspec.Struct, frozen=True, array_like=True):
     members: int
 
 
-Trouble = Literal["claimed", "delayed", "no_source", "own_queue"]
+Trouble = Literal["claimed", "delayed", "no_source", "own_queue", "no_room"]
 """Why a job could not do with a message what it was to do."""
 
 
@@ -280,6 +288,7 @@ class ScheduleRecord(msgspec.Struct, array_like=True):
     ticks: int = 0
     last_ms: int | None = None  # The tick before.
     behind: int = 0  # How many ticks in a row came after the time of the one that follows.
+    refused: int = 0  # Ticks that put nothing, since a quota had no room for it.
 
 
 class SubscriptionRecord(msgspec.Struct, frozen=True, array_like=True):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from statemachine import keys, messages, records, sealing
+from statemachine import keys, messages, quotas, records, room, sealing
 from statemachine.commands import DeleteSchedule, Enqueue, PutSchedule, Tick
 from statemachine.outcomes import Done, Enqueued, Outcome, Reason, Refused, Stored
 from statemachine.queues import open_account
@@ -54,6 +54,9 @@ def put_schedule(state: State, command: PutSchedule) -> Outcome:
         if account is not None and account.record.schedules >= SCHEDULES_MAX:
             detail = f"account {command.account!r} has {SCHEDULES_MAX} schedules, the most"
             return Refused(Reason.TOO_MANY_SCHEDULES, detail)
+        refusal = quotas.refused(state, account, schedules=1)
+        if refusal is not None:
+            return refusal
         account = open_account(state, command.account)
         account.record.schedules += 1
         state.touch(account)
@@ -103,10 +106,13 @@ def tick(state: State, command: Tick) -> Outcome:
         )
         message = msgspec.structs.replace(record.message, headers=headers)
         # Sealed or not: it is as it was when the schedule was put, and the tick has to come.
-        outcome = messages.put(state, Enqueue(command.account, record.queue, (message,)))
-        if isinstance(outcome, Refused):
+        put = Enqueue(command.account, record.queue, (message,))
+        if room.refused(state, put) is not None:
+            record.refused += 1  # It is over: one that waited would hold up those that follow.
+        elif isinstance(outcome := messages.put(state, put), Refused):
             return outcome
-        record.ticks += 1
+        else:
+            record.ticks += 1
     record.last_ms = command.due_ms
     is_behind = command.next_ms is not None and command.next_ms <= state.now_ms
     record.behind = record.behind + 1 if is_behind else 0

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from operator import sub
 
 from statemachine import keys, records, sealed
+from statemachine.commands import QueueSettings
 from statemachine.kv import KV
 from statemachine.records import (
     AccountRecord,
@@ -45,6 +47,13 @@ what was said to be wrong with it."""
 
 Said = tuple[int | str | bytes, ...]
 """The members of an ``EventRecord``, of which it is made when it is read."""
+
+
+Counts = tuple[int, int, int, int, int, int]
+"""Of a queue: ready, delayed, claimed, bytes, blocked, bindings."""
+
+NOTHING_SET = QueueSettings()
+NOTHING: Counts = (0, 0, 0, 0, 0, 0)
 
 
 class UnknownVersion(Exception):
@@ -127,6 +136,7 @@ class Queue:
         "names",
         "record",
         "tiers",
+        "uncounted",
         "untold",
     )
 
@@ -147,7 +157,9 @@ class Queue:
         self.untold: list[Said] = []
         """As an account's: events that are not in the history yet."""
         self.counted = _counts(record)
-        """What of this queue is in the machine's sums."""
+        """What of this queue is in the sums of the account and of the machine."""
+        self.uncounted = False
+        """Whether that may not be all: see ``State.sum_up``."""
         self.lanes: list[Lane] = []
         self.begin(record)
         for lane in more_lanes:
@@ -234,10 +246,9 @@ class State:
         self.queues: dict[tuple[str, str], Queue] = {}
         self.sessions: dict[int, Session] = {}
         self.claims: dict[int, ClaimRecord] = {}
-        self.claimed_messages = 0
-        """How many messages the cached claims had when they were cached."""
-        self.window_bytes = 0
-        """How many bytes have gone into windows since they were last emptied."""
+        self.claimed_messages = self.window_bytes = 0
+        """How many messages the cached claims had when they were cached; how many bytes have
+        gone into windows since they were last emptied."""
         self.copies = self.copied_bytes = 0
         """How many copies bindings have made in this entry, and how many bytes."""
         self.woken: dict[Lane, int] = {}
@@ -259,6 +270,7 @@ class State:
         self._dirty_lanes: list[Lane] = []
         self._dirty: list[Account | Session] = []
         self._dirty_queues: list[Queue] = []
+        self._uncounted: list[Queue] = []
 
     def begin(self, index: int, term: int, stamp_ms: int) -> None:
         """Go on to the next entry of the log."""
@@ -311,6 +323,14 @@ class State:
             found = self.queues[names] = Queue(names, key, record, owner, more)
         return found
 
+    def in_force(self, account: str, name: str) -> Effective:
+        """The settings of a queue, or those that it would have."""
+        queue = self.find_queue(account, name)
+        if queue is not None:
+            return queue.in_force()
+        owner = self.find_account(account)
+        return BUILT_IN if owner is None else effective(NOTHING_SET, owner.record.defaults)
+
     def find_session(self, session_id: int) -> Session | None:
         """The session, or None."""
         found = self.sessions.get(session_id)
@@ -332,10 +352,13 @@ class State:
             self._dirty.append(changed)
 
     def touch_queue(self, queue: Queue) -> None:
-        """The queue's record is to be written at the end of the round."""
-        if not queue.dirty:
-            queue.dirty = True
-            self._dirty_queues.append(queue)
+        """The queue's record is to be written at the end of the round, and to be summed up."""
+        if not queue.uncounted:
+            queue.uncounted = True
+            self._uncounted.append(queue)
+            if not queue.dirty:
+                queue.dirty = True
+                self._dirty_queues.append(queue)
 
     def touch_lane(self, lane: Lane) -> None:
         """The lane's record is to be written at the end of the round; its queue's as well."""
@@ -353,8 +376,8 @@ class State:
             lane.dirty = False
         del self.queues[queue.names]
         self.kv.delete(queue.key)
-        self._count(queue, (0, 0, 0, 0, 0))
-        queue.dirty = False
+        self._count(queue, NOTHING)
+        queue.dirty = queue.uncounted = False
 
     def drop_account(self, name: str) -> None:
         """The account is no more."""
@@ -379,15 +402,26 @@ class State:
         self.kv.delete(session.key)
         session.dirty = False
 
+    def sum_up(self) -> None:
+        """Have all that the commands before this one have done in the sums.
+
+        Not while a command is at work: what it touched before would count as summed up.
+        """
+        for queue in self._uncounted:
+            if queue.uncounted:
+                queue.uncounted = False
+                self._count(queue, _counts(queue.record))
+        self._uncounted.clear()
+
     def end_round(self) -> None:
         """Write what was kept back, and keep the caches within their bounds."""
         if not self.moved:
             return
+        self.sum_up()
         put, encode = self.kv.put, records.encode
         for queue in self._dirty_queues:
             if queue.dirty:
                 queue.dirty = False
-                self._count(queue, _counts(queue.record))
                 put(queue.key, encode(queue.record))
         for lane in self._dirty_lanes:
             if lane.dirty:
@@ -411,14 +445,23 @@ class State:
         low, high = keys.lane(record.number, 1), keys.lane(record.number + 1, 0)
         return [records.decode_lane(data) for _, data in self.kv.scan(low, high)]
 
-    def _count(self, queue: Queue, counts: tuple[int, int, int, int, int]) -> None:
-        machine = self.machine
-        before, queue.counted = queue.counted, counts
-        machine.ready += counts[0] - before[0]
-        machine.delayed += counts[1] - before[1]
-        machine.claimed += counts[2] - before[2]
-        machine.bytes += counts[3] - before[3]
-        machine.blocked += counts[4] - before[4]
+    def _count(self, queue: Queue, counts: Counts) -> None:
+        before = queue.counted
+        if counts == before:
+            return
+        queue.counted = counts
+        ready, delayed, claimed, size, blocked, bindings = map(sub, counts, before)
+        machine, account = self.machine, queue.account.record
+        machine.ready += ready
+        machine.delayed += delayed
+        machine.claimed += claimed
+        machine.bytes += size
+        machine.blocked += blocked
+        account.messages += ready + delayed + claimed + blocked
+        account.in_flight += claimed
+        account.bytes += size
+        account.bindings += bindings
+        self.touch(queue.account)
 
     def _trim(self) -> None:
         """Empty a cache that has grown too large: simple, and seldom enough to cost nothing."""
@@ -438,5 +481,6 @@ class State:
             self.window_bytes = 0
 
 
-def _counts(record: QueueRecord) -> tuple[int, int, int, int, int]:
-    return record.ready, record.delayed, record.claimed, record.bytes, record.blocked
+def _counts(record: QueueRecord) -> Counts:
+    ready, delayed, claimed = record.ready, record.delayed, record.claimed
+    return ready, delayed, claimed, record.bytes, record.blocked, record.bindings

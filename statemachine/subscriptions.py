@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from statemachine import keys, records
+from statemachine import keys, quotas, records
 from statemachine.commands import (
     DeleteSubscription,
     DisableSubscription,
@@ -43,9 +43,20 @@ def put(state: State, command: PutSubscription) -> Outcome:
     if found is None and _are_too_many(state, command):
         detail = f"queue {command.queue!r} has {OF_QUEUE_MAX} subscriptions, as many as it may have"
         return Refused(Reason.TOO_MANY_SUBSCRIPTIONS, detail)
-    open_queue(state, command.account, command.queue)
+    known = state.find_queue(command.account, command.queue)
+    refusal = quotas.refused(
+        state,
+        state.find_account(command.account),
+        queues=int(known is None),
+        subscriptions=int(found is None),
+    )
+    if refusal is not None:
+        return refusal
+    owner = open_queue(state, command.account, command.queue).account
     revision = state.take_id()
     if found is None:
+        owner.record.subscriptions += 1
+        state.touch(owner)
         record = SubscriptionRecord(revision, command.settings, command.secret, state.now_ms)
     else:
         record = replace(
@@ -68,6 +79,10 @@ def delete(state: State, command: DeleteSubscription) -> Outcome:
         return _none(names)
     state.kv.delete(keys.subscription(*names))
     state.subscriptions_moved = True
+    owner = state.find_account(command.account)
+    assert owner is not None, "a subscription has an account"
+    owner.record.subscriptions -= 1
+    state.touch(owner)
     return Done()
 
 

@@ -137,9 +137,9 @@ class _Rule:
         return near, [lane for lane in ready if lane.record.zone not in self._zones]
 
 
-def take(state: State, queue: Queue, command: Claim) -> Taken:
-    """Take what the claim may have, off the queue's lanes."""
-    taken = Taken(state, queue, command.limit)
+def take(state: State, queue: Queue, command: Claim, limit: int) -> Taken:
+    """Take up to ``limit`` of what the claim may have, off the queue's lanes."""
+    taken = Taken(state, queue, limit)
     mode = command.zone_mode or queue.in_force().zone_mode
     rule = _Rule(state, queue, command, mode) if mode in (ONLY, PREFER) else None
     while True:

@@ -6,7 +6,7 @@ parts name it, so that a message can not be settled twice by one transaction.
 
 from __future__ import annotations
 
-from statemachine import bindings, claims, messages, sealing, stale
+from statemachine import bindings, claims, messages, room, sealing, stale
 from statemachine.commands import (
     Ack,
     Enqueue,
@@ -17,6 +17,8 @@ from statemachine.commands import (
     Transact,
 )
 from statemachine.outcomes import Enqueued, Outcome, Refused, Settled, StalePart, Transacted, Why
+from statemachine.queues import open_queue
+from statemachine.records import Held
 from statemachine.state import State
 
 Ids = tuple[MessageId, ...]
@@ -27,8 +29,8 @@ class _Claim:
 
     __slots__ = ("all", "left")
 
-    def __init__(self, ids: list[MessageId]) -> None:
-        self.all = dict.fromkeys(ids)
+    def __init__(self, held: list[Held]) -> None:
+        self.all = {one.id: one for one in held}
         self.left = dict(self.all)
 
     def take(self, ids: Ids | None) -> tuple[Ids, Ids]:
@@ -48,12 +50,16 @@ class _Claim:
 def transact(state: State, command: Transact) -> Outcome:
     """See ``commands.Transact``."""
     account = command.account
-    named, lost = _plan(state, command)
+    named, lost, freed = _plan(state, command)
     if lost:
         return Transacted(stale=tuple(lost))
     refusal = bindings.refused(state, account, command.puts) or _unsealed(state, command)
+    wanted = room.Wanted(state, account, command.puts)
+    refusal = refusal or wanted.refused(len(freed), sum(one.bytes for one in freed))
     if refusal is not None:
         return refusal
+    for name in wanted.queues:  # Before a dead letter takes the room that there is for them.
+        open_queue(state, account, name)
     acked = [
         _ack(state, account, part, ids) for part, ids in zip(command.acks, named, strict=False)
     ]
@@ -74,16 +80,17 @@ def _unsealed(state: State, command: Transact) -> Refused | None:
     return next((one for one in found if one is not None), None)
 
 
-def _plan(state: State, command: Transact) -> tuple[list[Ids], list[StalePart]]:
-    """The messages that each part settles, and what is wrong with those that can not."""
+def _plan(state: State, command: Transact) -> tuple[list[Ids], list[StalePart], list[Held]]:
+    """The messages that each part settles, what is wrong with those that can not; what goes."""
     known: dict[tuple[str, int], _Claim | None] = {}
     named: list[Ids] = []
     wrong: list[StalePart] = []
+    gone: list[Held] = []
     parts: tuple[PartAck | PartRelease, ...] = (*command.acks, *command.releases)
     for number, part in enumerate(parts):
         key = (part.queue, part.claim)
         if key not in known:
-            held = claims.held_ids(state, command.account, part.queue, part.claim)
+            held = claims.held(state, command.account, part.queue, part.claim)
             known[key] = None if held is None else _Claim(held)
         claim = known[key]
         if claim is None:
@@ -93,9 +100,11 @@ def _plan(state: State, command: Transact) -> tuple[list[Ids], list[StalePart]]:
             continue
         ids, lost = claim.take(part.ids)
         named.append(ids)
+        if isinstance(part, PartAck):
+            gone.extend([claim.all[one] for one in ids if one in claim.all])
         if lost:
             wrong.append(_stale_part(state, command.account, number, part, lost, claim))
-    return named, wrong
+    return named, wrong, gone
 
 
 def _stale_part(

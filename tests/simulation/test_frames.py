@@ -148,6 +148,7 @@ COMMANDS: list[tuple[c.Command, str]] = [
     (c.RotateKey("a", "k", b"", 5), "RotateKey a"),
     (c.RevokeKey("a", "k"), "RevokeKey a"),
     (c.UseKeys(("k",)), "UseKeys"),
+    (c.SetQuotas("a", c.Quotas(1)), "SetQuotas a"),
 ]
 
 

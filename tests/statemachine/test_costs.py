@@ -344,9 +344,10 @@ def test_a_queue_of_many_lanes_writes_only_those_that_changed() -> None:
         for zone in range(20):
             bench.put(1, priority=priority, zone=f"z{zone}")
     bench.put(1, priority=3, zone="z3")
-    assert bench.cost["put"] <= 5, bench.cost
-    bench.claim(zone="z7", zone_mode="only")
+    # The message, its lane, queue and event; the account, for its sums, and the machine.
     assert bench.cost["put"] <= 6, bench.cost
+    bench.claim(zone="z7", zone_mode="only")
+    assert bench.cost["put"] <= 7, bench.cost
 
 
 def test_a_duplicate_costs_one_look_and_a_new_id_two_writes_more() -> None:

@@ -142,6 +142,10 @@ COMMANDS: list[tuple[str, c.Command]] = [
         c.UseKeys(("k", "l")),
     ),
     (
+        "9301079194050302919438a16198010203040506070891a6717565756573",
+        c.SetQuotas("a", c.Quotas(*range(1, 9)), ("queues",)),
+    ),
+    (
         "930107919405030291943aa161919305a16dc40177c3",
         c.PutSealingKeys("a", (c.WrappedKey(5, "m", b"w"),), enabled=True),
     ),
@@ -150,8 +154,8 @@ COMMANDS: list[tuple[str, c.Command]] = [
 
 OUTCOMES: list[tuple[str, o.Outcome]] = [
     (
-        "9500a86e6f5f7175657565a377687991c40a0000000000000000000791ab6e616d65645f7477696365",
-        o.Refused(o.Reason.NO_QUEUE, "why", (ID,), (o.Why.TWICE,)),
+        "9600a86e6f5f7175657565a377687991c40a0000000000000000000791ab6e616d65645f747769636593a67175657565730102",
+        o.Refused(o.Reason.NO_QUEUE, "why", (ID,), (o.Why.TWICE,), o.Over("queues", 1, 2)),
     ),
     (
         "940191c40a000000000000000000079100919192a171c40a00000000000000000007",
@@ -186,8 +190,8 @@ OUTCOMES: list[tuple[str, o.Outcome]] = [
 RECORDS: list[tuple[str, msgspec.Struct]] = [
     ("9d0102030405060708090a0b0cc400", r.MachineRecord(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)),
     (
-        "959e010203c4027b7d04a3646c71050607a46f6e6c7908090ac0019601020304919605060708090a0b0200",
-        r.AccountRecord(SETTINGS, 1, HISTORY, 2),
+        "9c9e010203c4027b7d04a3646c71050607a46f6e6c7908090ac0019601020304919605060708090a0b0203040506070809980100000000000000",
+        r.AccountRecord(SETTINGS, 1, HISTORY, *range(2, 10), c.Quotas(1)),
     ),
     (
         "dc0017019e010203c4027b7d04a3646c71050607a46f6e6c7908090ac0029601020304919605060708090a0b0304050607089a01a17a0203040506070809090a0b0c0d0e0f10111294010203910400",
@@ -234,8 +238,8 @@ RECORDS: list[tuple[str, msgspec.Struct]] = [
         r.BindingsRecord((r.Binding("t", (c.HeaderMatch("h", ("v",)),), False, 1),)),
     ),
     (
-        "9901a1719cc404626f6479a3742f709192a16ba1760102a17a03a167a1640496a872656a6563746564a3776879a171c40a000000000000000000070203a096a92a202a202a202a202a06a35554430102a4736b69700203040506",
-        r.ScheduleRecord(1, "q", MESSAGE, TIMING, 2, 3, 4, 5, 6),
+        "9a01a1719cc404626f6479a3742f709192a16ba1760102a17a03a167a1640496a872656a6563746564a3776879a171c40a000000000000000000070203a096a92a202a202a202a202a06a35554430102a4736b6970020304050607",
+        r.ScheduleRecord(1, "q", MESSAGE, TIMING, 2, 3, 4, 5, 6, 7),
     ),
     ("93c40166019109", r.OnceRecord(b"f", 1, o.Done())),
     (
@@ -265,7 +269,7 @@ PLAIN_HEX = "00ffffffffffffffff00000000000000060000000997a17490a000a0c0a078"
 
 NEAR = [("y", "only", None), ("z", "prefer", 40), ("", "prefer", None)]
 
-STATE_DIGEST = "d6a2336020a3b5ced4122e32325bf189"
+STATE_DIGEST = "017c48ed5cc6db5c6a995ab57adbb112"
 
 REASONS = {
     "no_account",
@@ -290,6 +294,7 @@ REASONS = {
     "too_many_keys",
     "too_many_encryption_keys",
     "stale_seal",
+    "quota_exceeded",
 }
 
 

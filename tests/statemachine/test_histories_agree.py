@@ -37,6 +37,7 @@ from statemachine import (
     queries,
     records,
     returned,
+    standing,
     state,
     walks,
 )
@@ -51,7 +52,7 @@ from told import about, seen, told
 MORE = int(os.environ.get("RAFTQ_HISTORIES", "0"))
 
 Names = tuple[str, str]
-ACCOUNTS = st.sampled_from(["a", "b\x00"])
+ACCOUNTS = st.sampled_from(["a", "a", "b\x00"])
 NAMES = st.sampled_from([("a", "q")] * 5 + [("a", "q\x00"), ("a", "p"), ("b\x00", "q")])
 STATES = st.sampled_from(["ready", "delayed", "claimed", "blocked"])
 ZONES = st.sampled_from(["", "z1", "z1", "z2", "z3"])
@@ -121,6 +122,19 @@ CONFIGURING = st.one_of(
     st.builds(c.PatchAccount, ACCOUNTS, SETTINGS, FIELDS),
     st.builds(c.DeleteAccount, ACCOUNTS),
 )
+NO_QUOTAS = c.Quotas()
+QUOTAS = st.just(NO_QUOTAS) | st.builds(
+    c.Quotas,
+    queues=st.sampled_from([0, 0, 1, 2, 4]),
+    messages=st.sampled_from([0, 0, 1, 3, 8]),
+    bytes=st.sampled_from([0, 0, 2, 9]),
+    in_flight=st.sampled_from([0, 0, 1, 3]),
+    subscriptions=st.sampled_from([0, 0, 1]),
+    schedules=st.sampled_from([0, 0, 1]),
+    bindings=st.sampled_from([0, 0, 1, 2]),
+    history_bytes=st.sampled_from([0, 0, 200, 1000]),
+)
+KINDS = st.lists(st.sampled_from([*c.Quotas.__struct_fields__, "later"])).map(tuple)
 HOOKS = st.sampled_from([("a", "q", "h"), ("a", "q", "i\x00"), ("b\x00", "q", "h")])
 HOOK_SETTINGS = st.builds(
     lambda url: c.SubscriptionSettings(url, (("k", "v"),), 1, 2, 3, 4, 5, 6),
@@ -165,6 +179,8 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.model = Model()
+        self.model.was_made = lambda names: self.twin_kv.get(keys.queue(*names)) is not None
+        self.history_bytes: dict[str, int] = {}
         self.now_ms = 0
         self.kv = MemoryKV()
         self.machine = Machine(self.kv)
@@ -386,6 +402,12 @@ class Histories(RuleBasedStateMachine):
     def configure(self, how: str, command: Command) -> None:
         self.do(how, command)
 
+    @step(6, how=HOW, account=ACCOUNTS, quotas=QUOTAS, fields=st.none() | st.none() | KINDS)
+    def set_quotas(
+        self, how: str, account: str, quotas: c.Quotas, fields: tuple[str, ...] | None
+    ) -> None:
+        self.do(how, c.SetQuotas(account, quotas, fields))
+
     @step(3, how=HOW, names=NAMES, target=TARGETS, match=MATCHES, any_of=st.booleans())
     def bind(
         self, how: str, names: Names, target: str, match: tuple[c.HeaderMatch, ...], any_of: bool
@@ -422,6 +444,9 @@ class Histories(RuleBasedStateMachine):
             tick = c.Tick(account, name, record.version, record.next_ms, next_ms, skip)
             self.do("plain", tick)
             assert self.model.schedules[account, name].next_ms == next_ms
+            after_it = standing.schedule(self.twin_kv, account, name)
+            assert after_it is not None
+            assert after_it.refused == self.model.schedules[account, name].refused
             if again:
                 before = len(self.model.schedules[account, name].ticks)
                 self.do("plain", tick)
@@ -504,6 +529,7 @@ class Histories(RuleBasedStateMachine):
         self.log(Entry(c.ENTRY_VERSION, self.now_ms, ()))
         (result,) = self.log(entry)
         self.model.check(command, result.outcomes[0])
+        self.check_woken()
 
     @step(6, limit=st.integers(1, 4) | st.just(1000))
     def sweep(self, limit: int) -> None:
@@ -681,6 +707,37 @@ class Histories(RuleBasedStateMachine):
                 self.claim_agrees((account, name), claim, applied_ms)
         shown = [totals.ready, totals.delayed, totals.claimed, totals.blocked, totals.bytes]
         assert shown == sums
+
+    @invariant()
+    def usage_agrees(self) -> None:
+        """Exactly, and it does not grow beyond a limit."""
+        if not self.index:
+            return
+        for account in self.model.accounts:
+            found, limits = queries.usage(self.twin_kv, account), self.model.quotas.get(account)
+            assert found is not None
+            size, before = self.history_size(account), self.history_bytes.get(account, 0)
+            shown = {name: getattr(found.usage, name) for name in c.Quotas.__struct_fields__}
+            assert shown == {**self.model.usage(account), "history_bytes": size}
+            assert found.limits == (limits or NO_QUOTAS)
+            if limits is not None and limits.history_bytes:
+                assert size <= max(limits.history_bytes, before), "the history outgrew its quota"
+            self.history_bytes[account] = size
+
+    def history_size(self, account: str) -> int:
+        """Of all rows of the account's histories, keys included."""
+        kv = self.twin_kv
+        data = kv.get(keys.account(account))
+        assert data is not None
+        numbers = [records.decode_account(data).history.number]
+        for owner, name in self.model.queues:
+            data = kv.get(keys.queue(owner, name)) if owner == account else None
+            numbers += [records.decode_queue(data).history.number] if data else []
+        return sum(
+            len(key) + len(row)
+            for number in numbers
+            for key, row in kv.scan(keys.events(number, 0), keys.events(number + 1, 0))
+        )
 
     def job_agrees(self, names: Names) -> None:
         job, known = queries.job(self.twin_kv, *names), self.model.queues[names].job

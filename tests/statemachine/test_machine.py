@@ -241,6 +241,7 @@ def test_every_command_is_answered() -> None:
         c.DeleteSubscription("a", "q", "s"),
         c.DisableSubscription("a", "q", "s", 1, "why"),
         c.TakeSubscriptions("n", 1),
+        c.SetQuotas("a", c.Quotas()),
         c.PutKey("a", "k", c.KeySettings("n", (), ()), b""),
         c.RotateKey("a", "k", b"", 1),
         c.RevokeKey("a", "k"),

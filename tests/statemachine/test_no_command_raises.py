@@ -82,6 +82,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
         state=st.none() | st.sampled_from(get_args(c.MessageState)),
     ),
     "dry_run": st.booleans(),
+    "quotas": st.builds(c.Quotas, *[INTEGERS] * len(c.Quotas.__struct_fields__)),
     "skip": st.booleans(),
     "message": MESSAGE,
     "timing": st.builds(c.Timing, TEXTS, INTEGERS, TEXTS, st.none() | INTEGERS),

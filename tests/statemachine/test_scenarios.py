@@ -46,6 +46,8 @@ class Scenario:
         now_ms = int(time.removeprefix("@"))
         if verb == "hooks":
             return self.hooks()
+        if verb == "usage":
+            return self.usage()
         if verb == "look":
             return self.look(words)
         command = COMMANDS[verb](self, words)
@@ -94,6 +96,15 @@ class Scenario:
         failures = "".join(f" {self.name('m', one.id)}:{one.reason}" for one in job.failures)
         counts = f"done={job.done} skipped={job.skipped} failed={job.failed}{failures}"
         return f"looked={job.looked} of {job.total} {counts} ended={job.ended_ms}"
+
+    def usage(self) -> str:
+        """Of all that the account has some of, without the bytes of its history."""
+        found = queries.usage(self.kv, "a")
+        if found is None:
+            return "no account"
+        counts = msgspec.structs.asdict(found.usage).items()
+        shown = [f"{name}={n}" for name, n in counts if n and name != "history_bytes"]
+        return " ".join(shown) or "nothing"
 
     def hooks(self) -> str:
         shown = [f"runners={','.join(hooks.runners(self.kv)) or 'none'}"]
@@ -167,8 +178,10 @@ class Scenario:
                 return f"SessionOpened {self.name('s', session)}"
             case o.SubscriptionsTaken(runner, until_ms) if runner:
                 return f"SubscriptionsTaken {self.name('r', runner)} until={until_ms}"
-            case o.Refused(reason, _, stale, why):
+            case o.Refused(reason, _, stale, why, None):
                 return f"Refused {reason}{self.lost(stale, why)}"
+            case o.Refused(reason, over=o.Over(quota, limit, usage)):
+                return f"Refused {reason}: {quota} {usage} of {limit}"
             case other:
                 return repr(other)
 
@@ -247,6 +260,13 @@ def transaction(scenario: Scenario, words: Words) -> Command:
         tuple(c.PartPut(name, (c.NewMessage(body.encode(), "t"),)) for name, _, body in new),
         tuple(c.PartRelease(*part) for part in parts("release")),
     )
+
+
+def quotas(_: Scenario, words: Words) -> Command:
+    """All limits; with ``patch`` those named."""
+    names = [name for name in c.Quotas.__struct_fields__ if name in words]
+    limits = c.Quotas(**{name: int(words[name][0]) for name in names})
+    return c.SetQuotas("a", limits, tuple(names) if "patch" in words else None)
 
 
 def put(_: Scenario, words: Words) -> Command:
@@ -388,6 +408,7 @@ COMMANDS: dict[str, Callable[[Scenario, Words], Command]] = {
     "put-account": lambda _, w: c.PutAccount(w["account"][0], settings_of(w)),
     "patch-account": lambda _, w: c.PatchAccount(w["account"][0], settings_of(w), fields_of(w)),
     "delete-account": lambda _, w: c.DeleteAccount(w["account"][0]),
+    "quotas": quotas,
     "bind": bind,
     "unbind": lambda _, w: c.DeleteBinding(*names_of(w), w["to"][0]),
     "put-schedule": put_schedule,

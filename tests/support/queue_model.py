@@ -46,7 +46,7 @@ class InForce(NamedTuple):
 
 BUILT_IN = InForce()
 BINDINGS_MAX, SCHEDULES_MAX = 64, 1_000
-TROUBLES = ("claimed", "delayed", "no_source", "own_queue")
+TROUBLES = ("claimed", "delayed", "no_source", "own_queue", "no_room")
 
 
 @dataclass(eq=False)  # Two are never the same, and there may be thousands to look through.
@@ -146,6 +146,7 @@ class Schedule:
     put: c.PutSchedule
     next_ms: int | None
     ticks: list[int] = field(default_factory=list)
+    refused: int = 0  # Ticks that found no room.
 
 
 @dataclass
@@ -171,7 +172,14 @@ class Model:
         self.bindings: dict[Names, dict[str, c.PutBinding]] = {}
         self.schedules: dict[Names, Schedule] = {}
         self.accounts: dict[str, c.QueueSettings] = {}
+        self.quotas: dict[str, c.Quotas] = {}
         self.queues: dict[Names, Queue] = {}
+        self.was_made: Callable[[Names], bool] = self._may_make
+        """Whether a queue that was to be made for a message from another one was made.
+
+        Of several in one sweep the model does not know which comes first.
+        """
+        self._not_made: list[str] = []  # Accounts of those that were not.
         self.once: dict[tuple[str, str], tuple[bytes, int, Outcome]] = {}
         self.hooks: dict[HookNames, Hook] = {}
         self.runners: dict[str, Runner] = {}
@@ -213,6 +221,7 @@ class Model:
             c.DeleteSubscription: self._delete_subscription,
             c.DisableSubscription: self._disable_subscription,
             c.TakeSubscriptions: self._take_subscriptions,
+            c.SetQuotas: self._set_quotas,
             c.PutKey: self._put_key,
             c.RotateKey: self._rotate_key,
             c.RevokeKey: self._revoke_key,
@@ -220,6 +229,7 @@ class Model:
         }
         self.moment += 1
         checks[type(command)](command, outcome)
+        self._was_full()
 
     def again(self, command: c.Command, outcome: Outcome) -> Outcome:
         """What a command that was answered so is answered when it comes again."""
@@ -262,6 +272,98 @@ class Model:
                 (take_time if queue.job.asked.rate else self._work)(names, queue.job)
         self.once = {key: kept for key, kept in self.once.items() if kept[1] > self.now_ms}
         self.runners = self.running()
+        self._was_full()
+
+    # Quotas.
+
+    def usage(self, account: str) -> dict[str, int]:
+        """What an account has; how many bytes its history has is not known here."""
+        queues = [queue for names, queue in self.queues.items() if names[0] == account]
+        messages = [one for queue in queues for one in queue.messages.values()]
+        bound = [one for names, one in self.bindings.items() if names[0] == account]
+        return {
+            "queues": len(queues),
+            "messages": len(messages),
+            "bytes": sum(len(one.new.body) for one in messages),
+            "in_flight": sum(one.state == "claimed" for one in messages),
+            "subscriptions": sum(names[0] == account for names in self.hooks),
+            "schedules": sum(names[0] == account for names in self.schedules),
+            "bindings": sum(map(len, bound)),
+        }
+
+    def _limit(self, account: str, quota: str) -> int:
+        return int(getattr(self.quotas.get(account, c.Quotas()), quota))
+
+    def _is_over(self, account: str, outcome: Outcome, **more: int) -> bool:
+        """Whether there is no room for so much more; then the outcome must say so."""
+        usage = self.usage(account)
+        for quota, count in more.items():
+            limit = self._limit(account, quota)
+            if limit and count > 0 and usage[quota] + count > limit:
+                assert isinstance(outcome, Refused)
+                assert outcome.reason is Reason.QUOTA_EXCEEDED
+                assert outcome.over == o.Over(quota, limit, usage[quota])
+                return True
+        assert not isinstance(outcome, Refused) or outcome.over is None, outcome
+        return False
+
+    def _added(self, account: str, puts: Iterable[c.PartPut]) -> dict[str, int]:
+        """How much puts would add, wherever bindings send it."""
+        made, count, size = set[str](), 0, 0
+        known = {
+            (queue, key)
+            for (owner, queue), one in self.queues.items()
+            for key, (_, until_ms) in one.dedup.items()
+            if owner == account and until_ms > self.now_ms
+        }
+        for put in puts:
+            bound = self.bindings.get((account, put.queue))
+            made |= set() if bound else {put.queue}
+            for new in put.messages:
+                wanted = [target for target, one in (bound or {}).items() if _matches(one, new)]
+                for target in wanted or [put.queue]:
+                    made.add(target)
+                    if new.dedup_id and (target, new.dedup_id) in known:
+                        continue
+                    if new.dedup_id and self.in_force((account, target)).dedup_window_ms:
+                        known.add((target, new.dedup_id))
+                    count, size = count + 1, size + len(new.body)
+        queues = sum((account, name) not in self.queues for name in made)
+        return {"queues": queues, "messages": count, "bytes": size}
+
+    def _may_make(self, names: Names) -> bool:
+        limit = self._limit(names[0], "queues")
+        return not limit or self.usage(names[0])["queues"] < limit
+
+    def _may_open(self, names: Names) -> bool:
+        """Whether a message may go to this queue from another one."""
+        if names in self.queues or not self._limit(names[0], "queues") or self.was_made(names):
+            return True
+        self._not_made.append(names[0])
+        return False
+
+    def _was_full(self) -> None:
+        """No queue is not made without a reason."""
+        for account in self._not_made:
+            limit = self._limit(account, "queues")
+            assert 0 < limit <= self.usage(account)["queues"], "there was room for a queue"
+        self._not_made.clear()
+
+    def _set_quotas(self, command: c.SetQuotas, outcome: Outcome) -> None:
+        account, fields = command.account, command.fields
+        if fields is not None and account not in self.accounts:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.NO_ACCOUNT
+            return
+        assert outcome == o.Stored(created=account not in self.accounts)
+        self.accounts.setdefault(account, c.QueueSettings())
+        before = self.quotas.get(account, c.Quotas())
+        self.quotas[account] = c.Quotas(
+            *[
+                getattr(command.quotas if fields is None or quota in fields else before, quota)
+                for quota in (*self.usage(account), "history_bytes")
+            ]
+        )
 
     def _end_leases(self, names: Names, queue: Queue) -> None:
         for claim, until_ms in list(queue.claims.items()):
@@ -285,8 +387,10 @@ class Model:
         return min(times, default=None)
 
     def in_force(self, names: Names) -> InForce:
-        """The settings that hold for the queue."""
-        own, defaults = self.queues[names].settings, self.accounts[names[0]]
+        """The settings that hold for the queue, or would."""
+        nothing = c.QueueSettings()
+        own = self.queues[names].settings if names in self.queues else nothing
+        defaults = self.accounts.get(names[0], nothing)
         found: dict[str, Any] = {}
         for member, built_in in BUILT_IN._asdict().items():
             given = [
@@ -348,6 +452,11 @@ class Model:
             self._note(queue, "extended", message, claim)
 
     def _enqueue(self, command: c.Enqueue, outcome: Outcome) -> None:
+        added = self._added(command.account, [c.PartPut(command.queue, command.messages)])
+        if not self._is_over(command.account, outcome, **added):
+            self._goes_in(command, outcome)
+
+    def _goes_in(self, command: c.Enqueue, outcome: Outcome) -> None:
         assert isinstance(outcome, o.Enqueued)
         names = (command.account, command.queue)
         self._open(names)
@@ -412,6 +521,9 @@ class Model:
             assert isinstance(outcome, Refused)
             assert outcome.reason is Reason.TOO_MANY_BINDINGS
             return
+        more = {"queues": names not in self.queues, "bindings": command.target not in bound}
+        if self._is_over(command.account, outcome, **more):
+            return
         self._open(names)
         assert outcome == o.Stored(created=command.target not in bound)
         bound[command.target] = command
@@ -433,14 +545,16 @@ class Model:
             assert isinstance(outcome, Refused)
             assert outcome.reason is Reason.TOO_MANY_SCHEDULES
             return
+        if self._is_over(command.account, outcome, schedules=before is None):
+            return
         assert outcome == o.Stored(created=before is None)
         self.accounts.setdefault(command.account, c.QueueSettings())
         if before is not None and before.next_ms is not None:
             known = (before.put.queue, before.put.message, before.put.timing)
             if known == (command.queue, command.message, command.timing):
                 return
-        ticks = before.ticks if before else []
-        self.schedules[names] = Schedule(command, command.next_ms, ticks)
+        again = (before.ticks, before.refused) if before else ([], 0)
+        self.schedules[names] = Schedule(command, command.next_ms, *again)
 
     def _delete_schedule(self, command: c.DeleteSchedule, outcome: Outcome) -> None:
         if self.schedules.pop((command.account, command.schedule), None):
@@ -463,16 +577,33 @@ class Model:
         if command.skip:
             assert outcome == o.Enqueued(())
             return
-        schedule.ticks.append(due_ms)
         new = schedule.put.message
         more = (("raftq-schedule", command.schedule), ("raftq-tick", f"{due_ms}"))
         new = replace(new, headers=new.headers + more)
-        self._enqueue(c.Enqueue(command.account, schedule.put.queue, (new,)), outcome)
+        put = c.Enqueue(command.account, schedule.put.queue, (new,))
+        if outcome == o.Enqueued(()):
+            added = self._added(put.account, [c.PartPut(put.queue, put.messages)])
+            usage = self.usage(put.account)
+            assert any(
+                0 < self._limit(put.account, quota) < usage[quota] + count
+                for quota, count in added.items()
+                if count
+            ), "a tick put nothing, and there was room"
+            schedule.refused += 1
+            return
+        schedule.ticks.append(due_ms)
+        self._enqueue(put, outcome)
 
     def _claim(self, command: c.Claim, outcome: Outcome) -> None:
-        assert isinstance(outcome, o.Claimed)
         names = (command.account, command.queue)
         queue = self.queues.get(names, Queue(c.QueueSettings()))
+        in_flight = self._limit(command.account, "in_flight")
+        if in_flight and queue.of("ready"):
+            if self._is_over(command.account, outcome, in_flight=1):
+                return
+            room = in_flight - self.usage(command.account)["in_flight"]
+            command = replace(command, limit=min(command.limit, room))
+        assert isinstance(outcome, o.Claimed)
         taken: list[Message] = []
         for given in outcome.messages:
             self.learn(names, given.id, given.record)
@@ -666,7 +797,6 @@ class Model:
             assert outcome == o.Settled(len(settled), lost, self._why(queue, lost))
 
     def _transact(self, command: c.Transact, outcome: Outcome) -> None:
-        assert isinstance(outcome, o.Transacted)
         account = command.account
         holds: dict[tuple[str, int], dict[bytes, Message]] = {}
         wrong, named = [], []
@@ -692,6 +822,17 @@ class Model:
         if wrong:
             assert outcome == o.Transacted(stale=tuple(wrong))
             return
+        acked = [
+            self.queues[account, part.queue].messages[one]
+            for part, ids in zip(command.acks, named, strict=False)
+            for one in ids
+        ]
+        added = self._added(account, command.puts)
+        added["messages"] -= len(acked)
+        added["bytes"] -= sum(len(one.new.body) for one in acked)
+        if self._is_over(account, outcome, **added):
+            return
+        assert isinstance(outcome, o.Transacted)
         counts = [len(ids) for ids in named]
         assert [*outcome.acked, *outcome.released] == counts
         assert not outcome.stale
@@ -705,7 +846,7 @@ class Model:
                 release = c.Release(account, part.queue, part.claim, ids, *how)
                 self._release(release, o.Settled(len(ids)))
         for put, enqueued in zip(command.puts, outcome.put, strict=True):
-            self._enqueue(c.Enqueue(account, put.queue, put.messages), enqueued)
+            self._goes_in(c.Enqueue(account, put.queue, put.messages), enqueued)
 
     def _start_job(self, command: c.StartJob, outcome: Outcome) -> None:
         """Only what has no limit; of one with a rate it has to be told what it moves."""
@@ -803,7 +944,11 @@ class Model:
         if not asked.dry_run and not self.queues[names].is_first(message):
             return "waits"
         target = self._target(job, message)
-        return "no_source" if not target else "own_queue" if target == names[1] else "moves"
+        if target in ("", names[1]):
+            return "own_queue" if target else "no_source"
+        if not asked.dry_run and not self._may_open((names[0], target)):
+            return "no_room"
+        return "moves"
 
     def _target(self, job: Job, message: Message) -> str:
         dead = message.new.dead
@@ -835,7 +980,7 @@ class Model:
         may_die = message.new.dead is None and graveyard != names[1]
         if message.expired(self.now_ms):
             self._expires(names, queue, message)
-        elif may_die and (how.dead or too_often):
+        elif may_die and (how.dead or too_often) and self._may_open((names[0], graveyard)):
             reason = "rejected" if how.dead else "max_deliveries"
             self._leaves(names, queue, message, "dead_lettered", reason=reason)
             self._bury(message, reason, names[1], (names[0], graveyard))
@@ -919,8 +1064,10 @@ class Model:
 
     def _put_queue(self, command: c.PutQueue, outcome: Outcome) -> None:
         names = (command.account, command.queue)
-        assert outcome == o.Stored(created=names not in self.queues)
         is_new = names not in self.queues
+        if self._is_over(command.account, outcome, queues=is_new):
+            return
+        assert outcome == o.Stored(created=is_new)
         queue = self._open(names)
         queue.settings = command.settings
         if not is_new:
@@ -969,6 +1116,7 @@ class Model:
         else:
             assert outcome == o.Done()
             del self.accounts[command.account]
+            self.quotas.pop(command.account, None)
             for key_id in self.keys_of(command.account):
                 del self.keys[key_id]
 
@@ -985,11 +1133,14 @@ class Model:
         names = (command.account, command.queue)
         key = (*names, command.name)
         hook = self.hooks.get(key)
+        if hook is None and sum(other[:2] == names for other in self.hooks) >= 16:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.TOO_MANY_SUBSCRIPTIONS
+            return
+        more = {"queues": names not in self.queues, "subscriptions": hook is None}
+        if self._is_over(command.account, outcome, **more):
+            return
         if hook is None:
-            if sum(other[:2] == names for other in self.hooks) >= 16:
-                assert isinstance(outcome, Refused)
-                assert outcome.reason is Reason.TOO_MANY_SUBSCRIPTIONS
-                return
             self.hooks[key] = Hook(command.settings, command.secret)
             made = command.secret if command.made else b""
             assert outcome == o.SubscriptionStored(True, made)
