@@ -134,7 +134,7 @@ OPERATIONS = (
         query=NoQuery,
         body=SETTINGS,
         answers={201: Says("It is new", Binding), 200: Says("It was there", Binding)},
-        refusals=("too_many_bindings",),
+        refusals=("too_many_bindings", "quota_exceeded"),
     ),
     Operation(
         "GET",

@@ -349,6 +349,7 @@ OPERATIONS = (
             201: Says("The messages are the caller's until the lease ends", ClaimView),
             204: Says("Nothing became ready in time"),
         },
+        refusals=("quota_exceeded",),
     ),
     Operation(
         "POST",

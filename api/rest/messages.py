@@ -361,7 +361,12 @@ OPERATIONS = (
             201: Says("The messages are durable and in the queue, in this order", Put),
             202: Says("None is to be persistent, and the leader has taken them", Taken),
         },
-        refusals=("body_too_large", "headers_too_large", "fan_out_too_large"),
+        refusals=(
+            "body_too_large",
+            "headers_too_large",
+            "fan_out_too_large",
+            "quota_exceeded",
+        ),
     ),
     *browsing.OPERATIONS,
     Operation(

@@ -197,6 +197,7 @@ OPERATIONS = (
         query=NoQuery,
         body=SETTINGS,
         answers={201: Says("It is new", Queue), 200: Says("It was there", Queue)},
+        refusals=("quota_exceeded",),
     ),
     Operation(
         "GET",

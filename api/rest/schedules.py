@@ -63,6 +63,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     next_at: datetime | None
     last_at: datetime | None
     ticks: int
+    refused: int
+    """Ticks that put nothing, since there was no room for it in a quota of the account."""
 
 
 class ScheduleItem(msgspec.Struct, frozen=True):
@@ -215,6 +217,7 @@ def _describe(call: Call, name: str) -> Schedule:
         next_at=item.next_at,
         last_at=envelopes.optional_timestamp(record.last_ms),
         ticks=record.ticks,
+        refused=record.refused,
     )
 
 
@@ -257,7 +260,7 @@ OPERATIONS = (
         query=NoQuery,
         body=SETTINGS,
         answers={201: Says("It is new", Schedule), 200: Says("It was there", Schedule)},
-        refusals=("invalid_schedule", "too_many_schedules"),
+        refusals=("invalid_schedule", "too_many_schedules", "quota_exceeded"),
     ),
     Operation(
         "GET",

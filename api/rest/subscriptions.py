@@ -285,7 +285,12 @@ OPERATIONS = (
             201: Says("It is new; a secret that was made is shown this once", Subscription),
             200: Says("It was there", Subscription),
         },
-        refusals=("url_forbidden", "webhooks_disabled", "too_many_subscriptions"),
+        refusals=(
+            "url_forbidden",
+            "webhooks_disabled",
+            "too_many_subscriptions",
+            "quota_exceeded",
+        ),
     ),
     Operation(
         "GET",

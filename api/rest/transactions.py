@@ -163,6 +163,7 @@ OPERATIONS = (
             "too_many_messages",
             "body_too_large",
             "fan_out_too_large",
+            "quota_exceeded",
         ),
     ),
 )

@@ -24,7 +24,7 @@ from api.webhooks.targets import Rules
 from statemachine import queries
 from statemachine.commands import Ack, Claim, DisableSubscription, Extend, QueueCommand, Release
 from statemachine.hooks import SubscriptionView
-from statemachine.outcomes import Claimed, Delivered, Outcome, Refused
+from statemachine.outcomes import Claimed, Delivered, Outcome, Reason, Refused
 from statemachine.settings import ANY
 
 PARK_S = 3_600.0
@@ -50,6 +50,10 @@ class _Hold:
         for task in self.posting:
             if task is not None:
                 task.cancel()
+
+
+def _is_full(outcome: Outcome) -> bool:
+    return isinstance(outcome, Refused) and outcome.reason is Reason.QUOTA_EXCEEDED
 
 
 class Courier:
@@ -134,14 +138,17 @@ class Courier:
         return found
 
     async def _claim(self, limit: int) -> Claimed | None:
-        """What was ready. An empty claim, or none for want of a leader, costs a little patience."""
+        """What was ready. An empty claim costs a little patience.
+
+        So does one for want of a leader, or of room in the account's quota of what is in flight.
+        """
         command = self._claiming(limit)
         with contextlib.suppress(Unavailable, OutcomeUnknown):
             claimed = await propose(self._service, command)
-            assert isinstance(claimed, Claimed), claimed
-            if claimed.messages:
+            if isinstance(claimed, Claimed) and claimed.messages:
                 self._backoff_s = 0.0
                 return claimed
+            assert isinstance(claimed, Claimed) or _is_full(claimed), claimed
         self._backoff_s = min(max(self._backoff_s * 2, BACKOFF_FIRST_S), BACKOFF_MAX_S)
         return None
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from raftq.cli import (
+    account,
     cluster,
     config,
     dev,
@@ -41,6 +42,7 @@ app.add_typer(queue.app, name="queue")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(subscription.app, name="subscription")
 app.add_typer(encryption.app, name="encryption")
+app.add_typer(account.app, name="account")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(config.app, name="config")
 app.add_typer(offline.journal_app, name="journal")

@@ -18,9 +18,11 @@ from raftq.client.answers import (
     MessageId,
     QueueEvent,
     QueueInfo,
+    Quota,
     Settings,
     Settled,
     Stats,
+    Usage,
 )
 from raftq.client.asynchronous import (
     AsyncClaim,
@@ -38,6 +40,7 @@ from raftq.client.errors import (
     Closed,
     LeaseLost,
     OutcomeUnknown,
+    QuotaExceeded,
     RaftqError,
     Refused,
     Unavailable,
@@ -73,6 +76,8 @@ __all__ = [
     "Queue",
     "QueueEvent",
     "QueueInfo",
+    "Quota",
+    "QuotaExceeded",
     "Raftq",
     "RaftqError",
     "Refused",
@@ -81,4 +86,5 @@ __all__ = [
     "Stats",
     "Transacted",
     "Unavailable",
+    "Usage",
 ]

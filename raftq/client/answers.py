@@ -335,6 +335,26 @@ class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """How much there is, and how much there may be; None: any amount."""
+
+    usage: int
+    limit: int | None = None
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What an account has of what may be limited, all its queues together."""
+
+    queues: Quota
+    messages: Quota
+    bytes: Quota
+    in_flight: Quota
+    subscriptions: Quota
+    schedules: Quota
+    bindings: Quota
+    history_bytes: Quota
+
+
 class Member(msgspec.Struct, frozen=True, kw_only=True):
     """One replica, as the one that answered sees it."""
 

@@ -10,14 +10,14 @@ from typing import Any, Self
 
 import httpx2
 
-from raftq.client.answers import MessageId, QueueEvent
+from raftq.client.answers import MessageId, QueueEvent, Usage
 from raftq.client.bodies import NewMessage
 from raftq.client.claims import ClaimCore
 from raftq.client.consuming import Consume, ConsumerCore, Held
 from raftq.client.drivers import AsyncDriver, awaiting, later
 from raftq.client.events import EventsCore
 from raftq.client.exchange import Session
-from raftq.client.operations import QueueCore
+from raftq.client.operations import Consistency, QueueCore, usage
 from raftq.client.producing import ProducerCore
 from raftq.client.shells import (
     AnyClaim,
@@ -222,6 +222,10 @@ class AsyncRaftq(Shell[AsyncDriver, Session]):
         """What happens in all queues of the account; as ``AsyncQueue.events``."""
         path = account_path(self.account)
         return AsyncEvents(self._driver, events_of(self._core, path, from_, kinds, after))
+
+    async def usage(self, *, consistency: Consistency = "session") -> Usage:
+        """How much the account has of what may be limited, and its limits."""
+        return await self._driver.run(usage(self._core, self.account, consistency=consistency))
 
     async def transaction(
         self,

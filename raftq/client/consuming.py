@@ -12,7 +12,8 @@ Rules of the loop over ``queue.consume(...)``:
   ``extend_for`` seconds at most. A lease that is lost in spite of that is told:
   ``message.lost``, ``LeaseLost`` from ``message.ack()``, and a warning in the log when the
   ack was automatic. What is lost before the loop has seen it is not shown to it.
-- When no replica can serve, the consumer waits; only its first claim raises.
+- When no replica can serve, the consumer waits; only its first claim raises. It also waits
+  while the account has as much in flight as it may have, from the first claim on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import msgspec
 from raftq.client.answers import Message
 from raftq.client.claims import ClaimCore, extend_many
 from raftq.client.effects import Bell, Pause, Spawn, Steps
-from raftq.client.errors import LeaseLost, OutcomeUnknown, RaftqError, Unavailable
+from raftq.client.errors import LeaseLost, OutcomeUnknown, QuotaExceeded, RaftqError, Unavailable
 from raftq.client.operations import QueueCore, ZoneMode
 
 EXTENDS_PER_LEASE = 3
@@ -171,8 +172,8 @@ class ConsumerCore:
                 locality_wait=how.locality_wait,
                 consumer=how.consumer,
             )
-        except (Unavailable, OutcomeUnknown) as error:
-            if not self._started:
+        except (Unavailable, OutcomeUnknown, QuotaExceeded) as error:
+            if not self._started and not isinstance(error, QuotaExceeded):
                 raise
             log.warning("no claim on %s: %s", self._queue.name, error)
             yield Pause(OUTAGE_PAUSE_S)

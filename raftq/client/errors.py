@@ -48,6 +48,16 @@ class LeaseLost(Refused):
             self.why |= part.why
 
 
+class QuotaExceeded(Refused):
+    """The account has as much of something as it may have: how much, and of what."""
+
+    def __init__(self, status: int, problem: Problem) -> None:
+        super().__init__(status, problem)
+        self.quota = problem.quota
+        self.limit = problem.limit
+        self.usage = problem.usage
+
+
 class Unavailable(RaftqError):
     """No replica could serve the call before its deadline; nothing was done.
 
@@ -90,6 +100,9 @@ class Problem(msgspec.Struct, frozen=True):
     field: str | None = None
     why: dict[str, str] = {}
     stale: tuple[StalePart, ...] = ()
+    quota: str = ""
+    limit: float | int = 0
+    usage: int = 0
 
     def __str__(self) -> str:
         detail = f": {self.detail}" if self.detail else ""

@@ -31,7 +31,15 @@ from raftq.client.effects import (
     open_stream,
     send,
 )
-from raftq.client.errors import Closed, LeaseLost, OutcomeUnknown, Refused, Unavailable, problem
+from raftq.client.errors import (
+    Closed,
+    LeaseLost,
+    OutcomeUnknown,
+    QuotaExceeded,
+    Refused,
+    Unavailable,
+    problem,
+)
 from raftq.client.replicas import Replica, Replicas
 
 REFRESH_S = 30.0
@@ -40,6 +48,7 @@ PROBE_TIMEOUT_S = 0.5
 PAUSE_FIRST_S = 0.1
 PAUSE_MAX_S = 2.0
 RETRY_AFTER_MAX_S = 60.0
+FULL = "quota_exceeded"
 LOST = ("no_claim", "stale_claim", "stale_transaction")
 
 T = TypeVar("T")
@@ -281,7 +290,8 @@ class _Attempts:
             self._may_have_happened(replica, f"{replica.url}: {_words(answer)}")
             return
         found = problem(answer.body)
-        refused = (LeaseLost if found.reason in LOST else Refused)(answer.status, found)
+        kind = LeaseLost if found.reason in LOST else Refused
+        refused = (QuotaExceeded if found.reason == FULL else kind)(answer.status, found)
         refused.after_unknown = self._unknown
         raise refused
 

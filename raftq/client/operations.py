@@ -28,6 +28,7 @@ from raftq.client.answers import (
     QueueEvent,
     QueueInfo,
     Stats,
+    Usage,
 )
 from raftq.client.bodies import JSON_HEADERS, Item, NewMessage
 from raftq.client.claims import ClaimCore, Place
@@ -41,6 +42,12 @@ Keep = Literal["keep"]
 Act = Literal["redrive", "move", "delete", "release"]
 State = Literal["ready", "delayed", "blocked", "claimed"]
 ACCEPTED = 202
+
+
+def usage(session: Session, account: str, *, consistency: Consistency = "session") -> Steps[Usage]:
+    """How much the account has of what may be limited, and its limits."""
+    request = Request("GET", f"/v1/{quote(account, safe='')}/usage")
+    return decoded((yield from session.read(request, consistency=consistency)), Usage)
 
 
 class QueueCore(Place):

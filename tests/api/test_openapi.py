@@ -163,6 +163,19 @@ def no_webhooks(client: TestClient, service: LocalService) -> dict[str, str]:
     return {}
 
 
+def a_full_account(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.put(f"{ACCOUNT}/queues/other/bindings/europe")
+    client.put(f"{ACCOUNT}/schedules/other", json=NIGHTLY)
+    client.put(f"{ACCOUNT}/quotas", json={"queues": 1, "schedules": 1})
+    return {}
+
+
+def as_much_in_flight_as_may_be(client: TestClient, service: LocalService) -> dict[str, str]:
+    a_claim(client, service)
+    client.put(f"{ACCOUNT}/quotas", json={"in_flight": 1})
+    return a_message(client, service)
+
+
 def not_ready(client: TestClient, service: LocalService) -> dict[str, str]:
     service.not_ready = "it is catching up"
     return {}
@@ -420,6 +433,26 @@ CASES = [
     Case("get_message", 200, shredded),
     Case("claim_messages", 201, shredded),
     Case("get_schedule", 410, shredded),
+    Case("get_usage", 200, a_full_account),
+    Case("get_usage", 404),
+    Case("put_quotas", 201, json={"queues": 5, "messages": None, "bytes": 0}),
+    Case("put_quotas", 200, an_account, json={"queues": None}),
+    Case("put_quotas", 400, json={"queues": -1}),
+    Case("put_quotas", 400, json={"bodies": 1}),
+    Case("patch_quotas", 200, an_account, json={"in_flight": 5, "history_bytes": 9}),
+    Case("patch_quotas", 404, json={"in_flight": 5}),
+    Case("put_messages", 403, a_full_account, json={"body": 1}),
+    Case("claim_messages", 403, as_much_in_flight_as_may_be),
+    Case(
+        "transact",
+        403,
+        a_full_account,
+        json={"puts": [{"queue": "q", "messages": [{"body": 1}]}]},
+    ),
+    Case("put_queue", 403, a_full_account),
+    Case("put_binding", 403, a_full_account),
+    Case("put_schedule", 403, a_full_account, json=NIGHTLY),
+    Case("put_subscription", 403, a_full_account, json=HOOK),
     Case("show_cluster", 200),
     Case("show_cluster", 200, query="?zone=south"),
     Case("show_cluster", 400, query="?zone=.south"),

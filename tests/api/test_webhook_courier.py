@@ -20,6 +20,7 @@ from local_service import START_MS, LocalService
 from receiver import Receiver, eventually, receiving, status
 from statemachine import commands as c
 from statemachine import hooks, queries
+from statemachine.outcomes import Claimed
 from statemachine.records import decode_message
 
 pytestmark = pytest.mark.anyio
@@ -62,6 +63,10 @@ class Bench:
         stats = queries.stats(self.service.reader(), *QUEUE)
         assert stats is not None
         return stats.ready, stats.delayed, stats.claimed
+
+    def claims(self) -> int:
+        """Since the first one."""
+        return sum(isinstance(one, c.Claim) for one in self.service.proposed) - 1
 
     async def posted(self, count: int) -> None:
         await eventually(lambda: len(self.receiver.requests) >= count, f"{count} requests")
@@ -394,6 +399,21 @@ async def test_without_a_leader_it_is_patient() -> None:
         b.service.failures.extend([None, Unavailable("no_leader", "x"), OutcomeUnknown("x"), None])
         b.service.failures.extend([OutcomeUnknown("x"), Unavailable("no_leader", "x")])
         await b.put(b"x")
+        await b.settled(0, 0, 0)
+        assert b.receiver.bodies == [b"x"]
+
+
+async def test_it_waits_for_room_in_the_quota_of_what_is_in_flight() -> None:
+    async with bench() as b:
+        await b.put(b"mine")
+        held = await b.service.propose(c.Claim(*QUEUE, 1))
+        assert isinstance(held, Claimed)
+        await b.service.propose(c.SetQuotas(QUEUE[0], c.Quotas(in_flight=1)))
+        await b.put(b"x")
+        await b.subscribe()
+        await eventually(lambda: b.claims() >= 3, "it has asked again and again")
+        assert b.receiver.bodies == []
+        await b.service.propose(c.Ack(*QUEUE, held.claim))
         await b.settled(0, 0, 0)
         assert b.receiver.bodies == [b"x"]
 

@@ -30,6 +30,7 @@ class Server:
         self.lost: set[str] = set()
         self.bodies: list[Any] = []
         self.refused: set[Any] = set()
+        self.is_full = False
         world.answers = self.serve
 
     def serve(self, request: Request) -> Answer | Broken | None:
@@ -60,6 +61,8 @@ class Server:
         return [about for done, about in self.log if done == what]
 
     def _claim(self, body: dict[str, Any]) -> Answer:
+        if self.is_full:
+            return refusal(403, "quota_exceeded")
         taken, self.ready = self.ready[: body["limit"]], self.ready[body["limit"] :]
         self.log.append(("claim", len(taken)))
         if not taken:
@@ -246,6 +249,23 @@ def test_an_outage_is_waited_out_but_not_at_the_start(world: Virtual, queue: Que
         return (yield from core.next())
 
     assert world.run(both()).message.body == 9
+
+
+def test_a_consumer_waits_while_the_account_has_as_much_in_flight_as_it_may(
+    world: Virtual, queue: QueueCore
+) -> None:
+    server = Server(world, 1)
+    server.is_full = True
+
+    def there_is_room() -> Any:
+        yield Pause(60.0)
+        server.is_full = False
+
+    def both() -> Any:
+        yield Spawn(there_is_room())
+        return (yield from consumer(queue).next())
+
+    assert world.run(both()).message.body == 0
 
 
 @pytest.mark.parametrize(("passed_s", "known"), [(0.0, True), (40.0, False)])

@@ -21,11 +21,13 @@ from raftq.client import (
     GiveBack,
     LeaseLost,
     NewMessage,
+    QuotaExceeded,
     Raftq,
     Refused,
     Settled,
 )
 from served_api import served
+from statemachine.commands import Quotas, SetQuotas
 
 
 @pytest.fixture
@@ -151,6 +153,27 @@ def test_a_refusal_names_the_field(client: Raftq) -> None:
     with pytest.raises(Refused) as caught:
         client.queue("jobs").put("x", ttl=-1)
     assert (caught.value.reason, caught.value.field) == ("out_of_range", "ttl")
+
+
+def test_usage_is_told_and_what_goes_beyond_a_quota_is_an_error_of_its_own(
+    url: str, client: Raftq, service: LocalService
+) -> None:
+    client.queue("jobs").put(b"x")
+    quotas = SetQuotas("default", Quotas(messages=1))
+    asyncio.run(service.propose(quotas))
+    with pytest.raises(QuotaExceeded) as caught:
+        client.queue("jobs").put(b"y")
+    full = caught.value
+    assert (full.status, full.quota, full.limit, full.usage) == (403, "messages", 1, 1)
+    usage = client.usage()
+    assert (usage.messages.usage, usage.messages.limit) == (1, 1)
+    assert (usage.queues.usage, usage.queues.limit) == (1, None)
+
+    async def told() -> int:
+        async with AsyncRaftq(url) as other:
+            return (await other.usage(consistency="linearizable")).bytes.usage
+
+    assert asyncio.run(told()) == 1
 
 
 def test_accounts_and_zones_are_sent(url: str, client: Raftq) -> None:
