@@ -149,6 +149,8 @@ COMMANDS: list[tuple[c.Command, str]] = [
     (c.RevokeKey("a", "k"), "RevokeKey a"),
     (c.UseKeys(("k",)), "UseKeys"),
     (c.SetQuotas("a", c.Quotas(1)), "SetQuotas a"),
+    (c.PutSealingKeys("a", ()), "PutSealingKeys a"),
+    (c.DropSealingKeys("a"), "DropSealingKeys a"),
 ]
 
 
