@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Annotated, Literal, Protocol, TypeVar
 
 import msgspec
 from starlette.types import Scope
@@ -64,6 +64,17 @@ class InvalidTiming(Exception):
         self.field = field
 
 
+Amount = Annotated[int, msgspec.Meta(ge=0)]
+LimitName = Literal[
+    "requests_per_s",
+    "requests_burst",
+    "bytes_per_s",
+    "bytes_burst",
+    "concurrent_max",
+    "parked_max",
+]
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a request may ask for; sizes in bytes, times in milliseconds."""
 
@@ -92,6 +103,26 @@ class AccessPolicy(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Without the secrets: representations end up in logs."""
         return f"AccessPolicy(required={self.required!r})"
+
+
+class AccountLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an account may ask of one node; 0: as much as there is.
+
+    A burst of 0 is what its rate gives in a second.
+    """
+
+    requests_per_s: Amount = 0
+    requests_burst: Amount = 0
+    bytes_per_s: Amount = 0  # Of bodies, both ways.
+    bytes_burst: Amount = 0
+    concurrent_max: Amount = 0  # Requests that are being served.
+    parked_max: Amount = 0  # Claims that wait, and streams of events.
+
+
+class Fairness(AccountLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The limits of each account, and by account and limit those that are other ones."""
+
+    accounts: dict[str, dict[LimitName, Amount]] = {}
 
 
 class WebhookPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,6 +245,7 @@ class Service(Protocol):
 
     limits: Limits
     access: AccessPolicy
+    fairness: Fairness
     webhooks: WebhookPolicy
     activity: dict[SubscriptionName, Activity]
     """Of the subscriptions that this node runs: kept by what runs them, for others to read."""
@@ -333,6 +365,10 @@ class Service(Protocol):
         Answers a number that grows with each change: at once if it is not ``seen``, and
         else when it no longer is, or at the timeout.
         """
+        ...
+
+    def observe_limited(self, limit: enum.StrEnum) -> None:
+        """Count one request that was beyond a limit of its account, by which limit that is."""
         ...
 
     def observe_delivery(self, how: Delivery, seconds: float) -> None:

@@ -80,6 +80,7 @@ KINDS: dict[str, Kind] = {
     "body_shredded": Kind(410, "The key of the message's body was destroyed"),
     "not_encrypted": Kind(409, "The account has no encryption keys"),
     "webhooks_disabled": Kind(403, "The node does not post messages"),
+    "rate_limited": Kind(429, "Too many requests"),
     # Not served.
     "no_leader": Kind(503, "No leader"),
     "overloaded": Kind(503, "Overloaded"),

@@ -113,6 +113,9 @@ class Metrics(Collector):
     webhook_requests = 0
     _requests: dict[tuple[str, str, int], Distribution]
     _deliveries: dict[str, Distribution]
+    _ended: Counter[str]
+    _limited: Counter[str]
+    _shed: Counter[str]
 
     def __init__(
         self, *, node: str = "", zone: str = "", peers: Mapping[str, str] | None = None
@@ -155,7 +158,7 @@ class Metrics(Collector):
         self.crossings = Crossings(zone, peers or {})
         self._node = (node, zone)
         self._interventions: Counter[str] = Counter()
-        self._ended: Counter[str] = Counter()
+        self._ended, self._limited, self._shed = Counter(), Counter(), Counter()
         self._requests, self._deliveries = {}, {}
         self._before_render: list[Callable[[], None]] = []
         self._registry = CollectorRegistry(auto_describe=False)
@@ -179,6 +182,14 @@ class Metrics(Collector):
         if child is None:
             child = self._deliveries[how.value] = Distribution(SECONDS)
         child.observe(seconds)
+
+    def observe_limited(self, limit: enum.StrEnum) -> None:
+        """Count one request that was beyond a limit of its account."""
+        self._limited[limit.value] += 1
+
+    def observe_shed(self, kind: enum.StrEnum) -> None:
+        """Count one request that was answered before it was read."""
+        self._shed[kind.value] += 1
 
     def appended(self, commands: int, size_bytes: int) -> None:
         """This node, as the leader, made an entry."""
@@ -251,11 +262,7 @@ class Metrics(Collector):
         for kind, count in self._interventions.items():
             guard.add_metric([kind], count)
         yield guard
-        help_text = "Connections of clients that this node refused or ended"
-        ended = CounterMetricFamily("raftq_connections_ended", help_text, labels=["reason"])
-        for why, count in self._ended.items():
-            ended.add_metric([why], count)
-        yield ended
+        yield from self._refused()
         yield from self._crossing()
         requests = HistogramMetricFamily(
             "raftq_request_seconds", "Time to answer", labels=["route", "method", "status"]
@@ -269,6 +276,27 @@ class Metrics(Collector):
         for outcome, child in self._deliveries.items():
             child.add_to(deliveries, [outcome])
         yield deliveries
+
+    def _refused(self) -> Iterator[Metric]:
+        for name, help_text, label, counts in (
+            (
+                "connections_ended",
+                "Connections of clients that this node refused or ended",
+                "reason",
+                self._ended,
+            ),
+            (
+                "requests_limited",
+                "Requests beyond a limit of their account",
+                "limit",
+                self._limited,
+            ),
+            ("requests_shed", "Requests answered 503 before they were read", "kind", self._shed),
+        ):
+            family = CounterMetricFamily(f"raftq_{name}", help_text, labels=[label])
+            for value, count in counts.items():
+                family.add_metric([value], count)
+            yield family
 
     def _crossing(self) -> Iterator[Metric]:
         for name, help_text in TRAFFIC.items():

@@ -129,7 +129,9 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
         )
         service = NodeService(replica, config, metrics, runtime)
         app = api.app.create(service, names=config.api.frontends)
-        server = HttpServer(app, config.api, metrics)
+        server = HttpServer(
+            app, config.api, metrics, request_bytes_max=config.limits.request_bytes_max
+        )
         replica.start()
     except Exception as error:
         log.critical("cannot start", error=str(error), kind=type(error).__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TypeVar
@@ -17,6 +18,7 @@ from api.ports import (
     Activity,
     Cluster,
     Delivery,
+    Fairness,
     InvalidTiming,
     Limits,
     M,
@@ -77,6 +79,7 @@ class NodeService:
         self, replica: Replica, config: Config, metrics: Metrics, runtime: Runtime
     ) -> None:
         self.limits: Limits = config.limits
+        self.fairness: Fairness = config.fairness
         self.webhooks: WebhookPolicy = config.webhooks
         self.access: AccessPolicy = config.auth.policy(config.cluster.secret)
         self.activity: dict[SubscriptionName, Activity] = {}
@@ -262,6 +265,10 @@ class NodeService:
                 timer.cancel()
                 forget()
         return waiters.subscription_changes
+
+    def observe_limited(self, limit: enum.StrEnum) -> None:
+        """See ``api.ports.Service``."""
+        self._metrics.observe_limited(limit)
 
     def observe_delivery(self, how: Delivery, seconds: float) -> None:
         """See ``api.ports.Service``."""

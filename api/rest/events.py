@@ -131,6 +131,7 @@ async def message_history(call: Call, query: HistoryQuery) -> Answer:
 async def _stream(call: Call, query: EventsQuery, queue: str | None) -> Stream:
     kinds = None if query.kind is None else _kinds(query.kind)
     position = await _position(call, query.start)
+    call.park()
     watch = call.service.watch_events(call.account, queue)
     feed = Feed(call.service, call.account, queue, kinds, call.principal.sees)
     try:
@@ -139,6 +140,7 @@ async def _stream(call: Call, query: EventsQuery, queue: str | None) -> Stream:
         await feed.begin(position)
     except BaseException as error:
         watch.forget()
+        call.unpark()
         if isinstance(error, Ended):
             raise streams.as_problem(error) from error
         raise

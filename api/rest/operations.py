@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from api import problems
 from api.access.rules import Access
 from api.edge import send_problem
+from api.fairness.allowances import Allowances
 from api.ports import OutcomeUnknown, Service, Unavailable
 from api.problems import Problem
 from api.rest import parameters, reads
@@ -91,7 +92,10 @@ def routes(table: Sequence[Operation[Any]], service: Service) -> list[BaseRoute]
         methods[operation.method] = operation
         if operation.method == "GET":
             methods["HEAD"] = operation
-    return [LeanRoute(path, Endpoint(methods, service)) for path, methods in by_path.items()]
+    allowances = Allowances(service.fairness, service.monotonic, service.observe_limited)
+    return [
+        LeanRoute(path, Endpoint(methods, service, allowances)) for path, methods in by_path.items()
+    ]
 
 
 class LeanRoute(Route):
@@ -110,24 +114,26 @@ class LeanRoute(Route):
 class Endpoint:
     """The ASGI endpoint of one path."""
 
-    def __init__(self, methods: dict[str, Operation[Any]], service: Service) -> None:
+    def __init__(
+        self, methods: dict[str, Operation[Any]], service: Service, allowances: Allowances
+    ) -> None:
         self._methods = methods
         self._service = service
+        self._allowances = allowances
         self._home = ""
         self._allow = (("Allow", ", ".join(sorted(methods))),)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; whatever goes wrong becomes a problem."""
         method = scope["method"]
+        call: Call | None = None
         try:
-            operation = self._methods.get(method)
-            if operation is None:
-                detail = f"{method} does nothing here"
-                raise Problem("method_not_allowed", detail, headers=self._allow)
+            operation = self._operation(method)
             # Asked for once, and not before the node runs: a node's zone does not change.
             home = self._home = self._home or self._service.status().zone
             call = Call(scope, receive, self._service, home)
             await call.admit(operation.access)
+            send = call.enter(self._allowances, send)
             query = operation.parsed(scope["query_string"])
             if operation.reads:
                 await reads.settle(call, query)
@@ -146,3 +152,13 @@ class Endpoint:
                 return
             await send(answer.start)
             await send(answer.end if method != "HEAD" else BODILESS)
+        finally:
+            if call is not None:
+                call.leave()
+
+    def _operation(self, method: str) -> Operation[Any]:
+        operation = self._methods.get(method)
+        if operation is None:
+            detail = f"{method} does nothing here"
+            raise Problem("method_not_allowed", detail, headers=self._allow)
+        return operation

@@ -129,7 +129,10 @@ async def _park(
         backoff_s, timeout_s = 0.0, left_s
         if due_ms:
             timeout_s = min(max(due_ms - call.service.now_ms(), 1) / 1000, left_s)
-    if timeout_s > 0:
+    if timeout_s <= 0:
+        return backoff_s
+    call.park()
+    try:
         await presence.during(
             lambda: call.service.wait_ready(
                 command.account,
@@ -139,6 +142,8 @@ async def _park(
                 others=seen.mode == PREFER and not due_ms,
             )
         )
+    finally:
+        call.unpark()
     return backoff_s
 
 

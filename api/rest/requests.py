@@ -12,10 +12,12 @@ from hashlib import blake2b
 from typing import Generic, TypeVar
 
 import msgspec
-from starlette.types import Receive, Scope
+from starlette.types import Receive, Scope, Send
 
 from api.access.principals import NOBODY, Role
 from api.access.rules import PUBLIC, Access, demand
+from api.fairness.admission import PLACE, Aside
+from api.fairness.allowances import Allowance, Allowances
 from api.ports import Service
 from api.problems import Problem, refused
 from api.rest import parameters
@@ -56,6 +58,7 @@ class Call:
 
     __slots__ = (
         "_access",
+        "_allowance",
         "_body",
         "headers",
         "home",
@@ -78,6 +81,7 @@ class Call:
         if b"host" not in self.headers and scope["http_version"] == "1.1":
             raise Problem("invalid_header", "a request names its host", field="Host")
         self.principal = NOBODY  # Who asks, once that was asked.
+        self._allowance: Allowance | None = None
         self._access = PUBLIC
         self._body: bytes | None = None
 
@@ -107,6 +111,42 @@ class Call:
     async def readmit(self) -> None:
         """The same once more, for a request that has waited: its key may have ended meanwhile."""
         await self.admit(self._access)
+
+    def enter(self, allowances: Allowances, send: Send) -> Send:
+        """Begin to use what the account may; raises ``rate_limited``. ``send``, with a count."""
+        if not allowances.are_any or "account" not in self.path:
+            return send
+        self._allowance = allowances.enter(self.account, self._announced)
+        return send if self._allowance is None else self._allowance.counting(send)
+
+    def leave(self) -> None:
+        """It is over."""
+        if self._allowance is not None:
+            self._allowance.leave()
+
+    def park(self) -> None:
+        """From here on it only waits for something to happen; raises ``rate_limited``."""
+        if self._allowance is not None:
+            self._allowance.park()
+        if (place := self._place()) is not None:
+            place.step_aside()
+
+    def unpark(self) -> None:
+        """It goes on."""
+        if self._allowance is not None:
+            self._allowance.unpark()
+        if (place := self._place()) is not None:
+            place.step_back()
+
+    def _place(self) -> Aside | None:
+        found: Aside | None = self.scope.get("extensions", {}).get(PLACE)
+        return found
+
+    @property
+    def _announced(self) -> int:
+        """Bytes of the body, as far as they are known before it is read."""
+        length = self.headers.get(b"content-length", b"")
+        return int(length) if length.isdigit() else 0
 
     def demand(self, role: Role, queue: str) -> None:
         """Refuse who may not do this in a queue that is not the path's."""
@@ -151,6 +191,8 @@ class Call:
             body = await self._rest(body, most)
         if len(body) > most:
             raise _request_too_large(most)
+        if self._allowance is not None:
+            self._allowance.charge(len(body) - self._announced)
         self._body = body
         return body
 

@@ -68,6 +68,7 @@ class EventStream:
             self._abort()
         finally:
             self._watch.forget()
+            self._call.unpark()
 
     async def _run_body(self, send: Send) -> None:
         presence = Presence(self._call.receive)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from api.access import tokens
+from api.ports import AccountLimits
 from api.webhooks import targets
 from raftq.config import masters
 from raftq.config.schema import AuthConfig, Config, EncryptionConfig, MemberConfig, split_address
@@ -38,6 +39,7 @@ def problems(config: Config) -> Iterator[Problem]:
     yield from _secret(config)
     yield from _raft(config)
     yield from _limits(config)
+    yield from _fairness(config)
     yield from _webhooks(config)
     yield from _auth(config)
     yield from _encryption(config)
@@ -151,9 +153,26 @@ def _limits(config: Config) -> Iterator[Problem]:
     if 2 * limits.request_bytes_max > raft.entry_bytes_max:
         reason = f"must not be above half of raft.entry_bytes_max ({raft.entry_bytes_max // 2})"
         yield Problem(("limits.request_bytes_max", "raft.entry_bytes_max"), reason)
-    if config.api.pending_bytes_max < 2 * limits.request_bytes_max:
-        reason = f"must be at least 2 x limits.request_bytes_max ({2 * limits.request_bytes_max})"
-        yield Problem(("api.pending_bytes_max", "limits.request_bytes_max"), reason)
+    for key in ("pending_bytes_max", "bodies_bytes_max"):
+        if getattr(config.api, key) < 2 * limits.request_bytes_max:
+            least = f"2 x limits.request_bytes_max ({2 * limits.request_bytes_max})"
+            reason = f"must be at least {least}"
+            yield Problem((f"api.{key}", "limits.request_bytes_max"), reason)
+
+
+def _fairness(config: Config) -> Iterator[Problem]:
+    fairness = config.fairness
+    common = {name: getattr(fairness, name) for name in AccountLimits.__struct_fields__}
+    every = [("fairness", common)]
+    every += [
+        (f"fairness.accounts.{name}", common | own) for name, own in fairness.accounts.items()
+    ]
+    for where, limits in every:
+        for what in ("requests", "bytes"):
+            if limits[f"{what}_burst"] and not limits[f"{what}_per_s"]:
+                key = where.partition(".")[0] + (".accounts" if "." in where else f".{what}_burst")
+                reason = f"{where}: {what}_burst means nothing without {what}_per_s"
+                yield Problem((key, f"fairness.{what}_per_s"), reason)
 
 
 def _webhooks(config: Config) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from api.access import tokens
-from api.ports import AccessPolicy, Limits, WebhookPolicy
+from api.ports import AccessPolicy, Fairness, Limits, WebhookPolicy
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -94,6 +94,8 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     connections_per_address_max: Count = 1_000
     pending_max: Count = 20_000
     pending_bytes_max: Bytes = 128 * MIB
+    bodies_bytes_max: Bytes = 128 * MIB
+    wait_target_ms: Milliseconds = 500
     keep_alive_s: Count = 75
     head_timeout_s: Count = 10
     body_timeout_s: Count = 20
@@ -156,6 +158,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     limits: Limits = Limits()
     api: ApiConfig = ApiConfig()
     auth: AuthConfig = AuthConfig()
+    fairness: Fairness = Fairness()
     webhooks: WebhookPolicy = WebhookPolicy()
     encryption: EncryptionConfig = EncryptionConfig()
     log: LogConfig = LogConfig()

@@ -17,12 +17,15 @@ from typing import Any
 
 import httptools
 from uvicorn import Config as UvicornConfig
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from api.fairness.admission import Admission
 from api.rest.requests import ABORT
 from raftq.config import ApiConfig
+from raftq.serving import shedding
 from raftq.serving.gate import End, Gate
 from raftq.serving.refusals import Refusal, Refusals
 
@@ -55,9 +58,14 @@ class Refuse(Exception):
 class Shared:
     """What all connections of a server have in common."""
 
-    def __init__(self, limits: ApiConfig, gate: Gate[GuardedHttp]) -> None:
+    def __init__(
+        self, limits: ApiConfig, gate: Gate[GuardedHttp], admission: Admission, *, body_bytes: int
+    ) -> None:
+        """``body_bytes``: how many of a body are read at most."""
         self.limits = limits
+        self.body_bytes = body_bytes
         self.gate = gate
+        self.admission = admission
         self.refusals = Refusals(limits)
         # Reads are synchronous: nobody else gets the buffer before its bytes are copied out.
         self.buffer = memoryview(bytearray(READ_BYTES))
@@ -114,13 +122,15 @@ class GuardedHttp(HttpToolsProtocol):
         self._idle = shared.gate.idle
         self._limits = shared.limits
         self._refusals = shared.refusals
+        self._admission = shared.admission
+        self._body_bytes_max = shared.body_bytes
         self._phase = Phase.IDLE
         self._since = self.loop.time()  # When the phase began; nought: not yet asked.
         self._patience_s = shared.limits.head_timeout_s  # With whom has not asked for anything.
         self._received_bytes = 0  # Of the head, or since it.
         self._body_bytes = 0
         self._deaf = False
-        self._extensions: dict[str, Any] = {}
+        self._extensions: dict[str, Any] = {}  # Of all requests.
         self._serving: RequestResponseCycle | None = None  # Others may be queued behind it.
         self._unsent_bytes = 0
         self._unsent_since = self._since
@@ -214,6 +224,7 @@ class GuardedHttp(HttpToolsProtocol):
         else:
             cycle.more_body = False
             cycle.message_event.set()
+            shedding.go_on(cycle)
 
     # What the application's side calls.
 
@@ -228,6 +239,24 @@ class GuardedHttp(HttpToolsProtocol):
             self._start_asgi_task(self._serving, app)
         elif self._phase is Phase.ANSWER:
             self._rest()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Serve a request whose head is there, if the node has room and time for it."""
+        size = shedding.announced(cycle, self._body_bytes_max)
+        place = self._admission.ask(cycle.scope["path"], size)
+        if place is not None:
+            super()._start_asgi_task(cycle, shedding.placed(app, cycle, place))
+            return
+        is_last = not cycle.keep_alive or size > LEFT_UNREAD_BYTES_MAX
+        shedding.answer(cycle, is_last=is_last)
+        self.on_response_complete()
+        # Who was told to come back later is not heard at once: not even to say no again.
+        self.flow.pause_reading()
+        self.loop.call_later(shedding.PAUSE_S, self._listen)
+
+    def _listen(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     # What the watch and the gate call.
 

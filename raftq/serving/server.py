@@ -11,6 +11,7 @@ from typing import cast
 import uvicorn
 from starlette.types import ASGIApp
 
+from api.fairness.admission import Admission
 from raftq.config import ApiConfig
 from raftq.metrics import Metrics
 from raftq.serving.gate import Gate
@@ -24,13 +25,23 @@ TICKS_PER_ROUND = 10
 class HttpServer(uvicorn.Server):
     """uvicorn on our loop, under our signals, within our limits."""
 
-    def __init__(self, app: ASGIApp, limits: ApiConfig, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, limits: ApiConfig, metrics: Metrics, *, request_bytes_max: int
+    ) -> None:
         self._gate: Gate[GuardedHttp] = Gate(
             limits.connections_max, limits.connections_per_address_max, metrics.connection_ended
         )
         self._unwatched: list[GuardedHttp] = []
         metrics.before_render(lambda: setattr(metrics, "connections", len(self._gate)))
-        protocol = functools.partial(Intake, Shared(limits, self._gate))
+        admission = Admission(
+            wait_target_s=limits.wait_target_ms / 1000,
+            active_max=limits.pending_max,
+            bytes_max=limits.bodies_bytes_max,
+            clock=asyncio.get_running_loop().time,
+            observe=metrics.observe_shed,
+        )
+        shared = Shared(limits, self._gate, admission, body_bytes=request_bytes_max)
+        protocol = functools.partial(Intake, shared)
         super().__init__(_config(app, cast(type[asyncio.Protocol], protocol)))
 
     @contextlib.contextmanager

@@ -7,6 +7,7 @@ it is told to, and remembers what was proposed and observed.
 from __future__ import annotations
 
 import asyncio
+import enum
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from api.ports import (
     Activity,
     Cluster,
     Delivery,
+    Fairness,
     InvalidTiming,
     Limits,
     M,
@@ -71,12 +73,15 @@ class LocalService:
         webhooks: WebhookPolicy | None = None,
         access: AccessPolicy | None = None,
         master_keys: str = "",
+        fairness: Fairness | None = None,
     ) -> None:
         self.limits = limits or Limits()
+        self.fairness = fairness or Fairness()
         self.webhooks = webhooks or WebhookPolicy()
         self.access = access or AccessPolicy()
         self.activity: dict[SubscriptionName, Activity] = {}
         self.deliveries: list[Delivery] = []
+        self.limited: Counter[str] = Counter()
         self.clock_ms = START_MS
         self.failures: deque[Exception | None] = deque()
         """What the next proposals raise, in order; None lets one through."""
@@ -259,6 +264,10 @@ class LocalService:
             finally:
                 forget()
         return self._waiters.subscription_changes
+
+    def observe_limited(self, limit: enum.StrEnum) -> None:
+        """See ``Service``."""
+        self.limited[limit.value] += 1
 
     def observe_delivery(self, how: Delivery, seconds: float) -> None:
         """See ``Service``."""

@@ -29,6 +29,7 @@ LAST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 LARGE = 64 << 20
+REQUEST_BYTES_MAX = 4 << 20
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,7 +89,7 @@ class Served:
 async def served(limits: ApiConfig = LIMITS) -> AsyncIterator[Served]:
     listener = socket.create_server(("127.0.0.1", 0))
     metrics = Metrics()
-    server = HttpServer(app, limits, metrics)
+    server = HttpServer(app, limits, metrics, request_bytes_max=REQUEST_BYTES_MAX)
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
         yield Served(listener.getsockname()[1], metrics)
@@ -298,7 +299,7 @@ def test_a_body_is_left_with_the_kernel_until_it_is_asked_for() -> None:
 
     async def scenario() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        server = HttpServer(unasking, LIMITS, Metrics())
+        server = HttpServer(unasking, LIMITS, Metrics(), request_bytes_max=REQUEST_BYTES_MAX)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         reader, writer = await asyncio.open_connection(*listener.getsockname())
         writer.write(POST + b"Content-Length: 4000000\r\n\r\n" + b"x" * 4_000_000)

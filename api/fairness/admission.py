@@ -1,0 +1,191 @@
+"""What a node takes on: it says no before it reads, while it still has the time to say it.
+
+By Little's law (J. D. C. Little, "A Proof for the Queuing Formula L = λW", Operations Research
+9(3), 1961) requests that are answered at some rate wait for as long as there are others in
+front of them: as many as are answered in ``wait_target_s`` are enough. A burst may be larger.
+As with CoDel (Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012) it is
+a queue that stands for ``INTERVAL_S`` which is too long; then the number is kept to, until
+the queue has been worked off.
+
+What finishes work makes room, and is let in until there is twice as much. An account may have
+``SHARE`` times what is still free, as in ``raftq.replica.backlog``: who floods a node is shed,
+others are not. The account is that of the path, before anybody has asked whose it is:
+those that are refused for it leave at once.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Protocol
+
+INTERVAL_S = 0.5
+WINDOW_S = 1.0
+DECAY = 0.9  # Of the rate that is remembered, in each window that is slower.
+ACTIVE_MIN = 1_024
+"""So many are never too many: what has just started, or stood still, does not know its rate."""
+SHARE = 8
+PLACE = "raftq.place"
+"""An extension of ASGI: the request's ``Place``."""
+
+_OPEN = ("/livez", "/readyz", "/metrics", "/cluster")
+
+
+class Kind(enum.StrEnum):
+    """How dear a request is. The values are labels of metrics."""
+
+    WORK = "work"
+    FINISHING = "finishing"  # Acks, releases, extensions, transactions: afterwards there is less.
+    ALWAYS = "always"  # How an operator and his tools see what is going on.
+
+
+class Aside(Protocol):
+    """What of a place the request itself has to do with."""
+
+    def step_aside(self) -> None:
+        """It waits for something to happen, and keeps nobody from working."""
+        ...
+
+    def step_back(self) -> None:
+        """It goes on."""
+        ...
+
+
+class Admission:
+    """All requests of one node that are under way."""
+
+    def __init__(
+        self,
+        *,
+        wait_target_s: float,
+        active_max: int,
+        bytes_max: int,
+        clock: Callable[[], float],
+        observe: Callable[[Kind], None],
+    ) -> None:
+        self._wait_target_s = wait_target_s
+        self._active_max = active_max
+        self._bytes_max = bytes_max
+        self._clock = clock
+        self._observe = observe
+        self.active = 0
+        """Requests that were read and are being worked on."""
+        self.held_bytes = 0
+        """Of all bodies that are being read or worked on, as they were announced."""
+        self._accounts: dict[str, _Held] = {}  # Only those with something under way.
+        self._rate = 0.0
+        self._served = 0
+        self._window_s = clock()
+        self._standing_since_s: float | None = None
+        self._is_shedding = False
+
+    def ask(self, path: str, size: int) -> Place | None:
+        """A place for a request with so many bytes; None if it must come back later."""
+        kind, account = kind_of(path)
+        held = self._accounts.get(account)
+        if held is None:
+            held = _Held()
+        if kind is not Kind.ALWAYS and not self._has_room(kind, held, size):
+            self._observe(kind)
+            return None
+        return Place(self, account, held, size)
+
+    def _has_room(self, kind: Kind, held: _Held, size: int) -> bool:
+        twice = 2 if kind is Kind.FINISHING else 1
+        free_bytes = twice * self._bytes_max - self.held_bytes - size
+        if free_bytes < 0 or held.size > SHARE * free_bytes:
+            return False
+        if self.active >= twice * self._active_max:
+            return False
+        limit = self._limit()
+        if not self._is_too_long(limit):
+            return True
+        return held.active < SHARE * (twice * limit - self.active)
+
+    def _limit(self) -> int:
+        """As many as are answered in the time that one may wait."""
+        passed_s = self._clock() - self._window_s
+        if passed_s >= WINDOW_S:
+            self._rate = max(self._served / passed_s, DECAY * self._rate)
+            self._served = 0
+            self._window_s += passed_s
+        return min(max(int(self._rate * self._wait_target_s), ACTIVE_MIN), self._active_max)
+
+    def _is_too_long(self, limit: int) -> bool:
+        """Whether there is a queue that stands, or stood and is not worked off yet."""
+        if self.active <= limit // 2:
+            self._is_shedding = False
+        if self._is_shedding:
+            return True
+        if self.active < limit:
+            self._standing_since_s = None
+            return False
+        now_s = self._clock()
+        if self._standing_since_s is None:
+            self._standing_since_s = now_s
+        self._is_shedding = now_s - self._standing_since_s >= INTERVAL_S
+        return self._is_shedding
+
+
+class _Held:
+    """What one account has under way."""
+
+    __slots__ = ("active", "places", "size")
+
+    def __init__(self) -> None:
+        self.active = self.places = self.size = 0
+
+
+class Place:
+    """One request's, from when it is let in until it is answered."""
+
+    __slots__ = ("_account", "_admission", "_held", "_is_active", "_size")
+
+    def __init__(self, admission: Admission, account: str, held: _Held, size: int) -> None:
+        self._admission = admission
+        self._account = account
+        self._held = held
+        self._size = size
+        self._is_active = False
+        if not held.places:
+            admission._accounts[account] = held
+        held.places += 1
+        held.size += size
+        admission.held_bytes += size
+
+    def step_back(self) -> None:
+        """It has been read, or has seen what it waited for: there is something to do."""
+        if not self._is_active:
+            self._is_active = True
+            self._held.active += 1
+            self._admission.active += 1
+
+    def step_aside(self) -> None:
+        """See ``Aside``."""
+        if self._is_active:
+            self._is_active = False
+            self._held.active -= 1
+            self._admission.active -= 1
+
+    def leave(self) -> None:
+        """It was answered, or nobody is there for an answer."""
+        admission, held = self._admission, self._held
+        self.step_aside()
+        admission._served += 1
+        admission.held_bytes -= self._size
+        held.size -= self._size
+        held.places -= 1
+        if not held.places:
+            del admission._accounts[self._account]
+
+
+def kind_of(path: str) -> tuple[Kind, str]:
+    """How dear a request to this path is, and whose it claims to be."""
+    if path.startswith(_OPEN):
+        return Kind.ALWAYS, ""
+    parts = path.split("/", 6)  # "", "v1", account, "queues", queue, what, which
+    if len(parts) < 3:
+        return Kind.WORK, ""
+    of_queue = parts[5] if len(parts) > 5 else parts[3] if len(parts) == 4 else ""
+    finishes = of_queue in ("extend", "transactions") or (of_queue == "claims" and len(parts) > 6)
+    return Kind.FINISHING if finishes else Kind.WORK, parts[2]

@@ -1,0 +1,243 @@
+"""A node says no while it still can, and to the right ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from api.fairness.admission import (
+    ACTIVE_MIN,
+    INTERVAL_S,
+    SHARE,
+    WINDOW_S,
+    Admission,
+    Kind,
+    Place,
+    kind_of,
+)
+from api.rest.operations import Operation
+from api.rest.table import TABLE
+
+WAIT_TARGET_S = 0.5
+ACTIVE_MAX = 20_000
+BYTES_MAX = 1_000_000
+PUT = "/v1/{}/queues/q/messages"
+ACK = "/v1/{}/queues/q/claims/0123/ack"
+
+
+class Node:
+    """An admission with a clock of the test's."""
+
+    def __init__(self, *, active_max: int = ACTIVE_MAX) -> None:
+        self.now_s = 50.0
+        self.shed: Counter[str] = Counter()
+        self.admission = Admission(
+            wait_target_s=WAIT_TARGET_S,
+            active_max=active_max,
+            bytes_max=BYTES_MAX,
+            clock=lambda: self.now_s,
+            observe=lambda kind: self.shed.update([kind.value]),
+        )
+        self.places: list[Place] = []
+
+    def ask(self, path: str = PUT, account: str = "a", size: int = 0) -> bool:
+        """Whether a request is let in; it stays, and is read at once."""
+        place = self.admission.ask(path.format(account), size)
+        if place is not None:
+            place.step_back()
+            self.places.append(place)
+        return place is not None
+
+    def fill(self, count: int, *, accounts: int = 1) -> None:
+        for number in range(count):
+            assert self.ask(account=f"a{number % accounts}")
+
+    def serve(self, count: int) -> None:
+        for place in self.places[:count]:
+            place.leave()
+        del self.places[:count]
+
+    def stand(self) -> None:
+        """Let a queue stand for as long as it takes to be too long."""
+        assert self.ask(account="witness")
+        self.now_s += INTERVAL_S
+
+    def learn(self, rate_per_s: int) -> None:
+        """Serve at this rate for a window."""
+        self.fill(rate_per_s, accounts=100)
+        self.serve(rate_per_s)
+        self.now_s += WINDOW_S
+        assert self.ask()
+        self.serve(1)
+
+
+def test_a_burst_is_let_in_and_a_queue_that_stands_is_not() -> None:
+    node = Node()
+    node.fill(3 * ACTIVE_MIN, accounts=100)
+    node.now_s += INTERVAL_S - 0.01
+    assert node.ask()
+    node.now_s += 0.02
+    assert not node.ask()
+    assert node.shed == {"work": 1}
+
+
+def test_a_queue_that_was_worked_off_in_between_does_not_stand() -> None:
+    node = Node()
+    for _ in range(5):
+        node.fill(2 * ACTIVE_MIN, accounts=100)
+        node.now_s += INTERVAL_S - 0.01
+        assert node.ask()
+        node.serve(2 * ACTIVE_MIN + 1)
+        assert node.ask()
+        node.serve(1)
+
+
+def test_once_it_stood_the_number_is_kept_to_until_half_of_it_is_left() -> None:
+    node = Node()
+    node.fill(ACTIVE_MIN, accounts=100)
+    node.stand()
+    assert not node.ask()
+    node.serve(100)
+    for _ in range(3):
+        # Places that become free are given away, and no more than these.
+        node.serve(10)
+        while node.ask(account="b"):
+            pass
+        assert 0.8 * ACTIVE_MIN <= node.admission.active <= ACTIVE_MIN
+    node.serve(ACTIVE_MIN // 2 + 10)
+    node.fill(2 * ACTIVE_MIN, accounts=100)
+
+
+def test_as_many_as_are_answered_in_the_time_that_one_may_wait() -> None:
+    node = Node()
+    rate_per_s = 6 * ACTIVE_MIN
+    node.learn(rate_per_s)
+    limit = int(rate_per_s * WAIT_TARGET_S)
+    node.fill(limit - 1, accounts=100)
+    node.stand()
+    assert node.ask(account="b")
+    node.stand()
+    assert not node.ask(account="b")
+    node.serve(limit // 7)
+    assert node.ask(account="b")
+
+
+def test_a_node_that_stood_still_for_a_moment_still_knows_what_it_can_do() -> None:
+    node = Node()
+    node.learn(10 * ACTIVE_MIN)
+    node.now_s += 3 * WINDOW_S
+    node.fill(4 * ACTIVE_MIN, accounts=100)
+    node.stand()
+    assert node.ask(account="b")
+
+
+def test_what_finishes_work_is_let_in_twice_as_long() -> None:
+    node = Node()
+    node.fill(ACTIVE_MIN, accounts=100)
+    node.stand()
+    assert not node.ask(PUT, "b")
+    let_in = 0
+    while node.ask(ACK, f"c{let_in % 10}"):
+        let_in += 1
+    assert 0.8 * ACTIVE_MIN <= let_in <= ACTIVE_MIN
+    assert node.shed == {"work": 1, "finishing": 1}
+
+
+def test_how_the_node_is_can_always_be_asked() -> None:
+    node = Node(active_max=10)
+    for path in ("/livez", "/readyz", "/metrics", "/cluster", "/cluster/members"):
+        for _ in range(30):
+            assert node.ask(path, size=BYTES_MAX)
+
+
+def test_who_floods_the_node_is_shed_and_who_does_not_is_not() -> None:
+    node = Node()
+    while node.admission.active < 3 * ACTIVE_MIN:
+        assert node.ask(account="noisy")
+    node.stand()
+    assert not node.ask(account="noisy")
+    # Worked off in order; the noisy one comes again at once, the quiet one now and then.
+    for number in range(4 * ACTIVE_MIN):
+        node.serve(1)
+        node.ask(account="noisy")
+        if number > 2.2 * ACTIVE_MIN and number % 20 == 0:
+            assert node.ask(account="quiet")
+    assert node.shed["work"] > 2 * ACTIVE_MIN
+
+
+def test_however_short_they_stay_there_is_an_end() -> None:
+    node = Node(active_max=50)
+    node.fill(50, accounts=100)
+    assert not node.ask()
+    assert node.ask(ACK)
+
+
+def test_who_waits_for_something_or_is_not_read_yet_keeps_nobody_out() -> None:
+    node = Node(active_max=10)
+    for _ in range(100):
+        assert node.admission.ask(PUT.format("a"), 10) is not None
+    node.fill(9)
+    for place in node.places:
+        place.step_aside()
+        place.step_aside()
+    assert node.admission.active == 0
+    node.fill(9)
+    assert node.admission.active == 9
+
+
+def test_bodies_are_counted_together_before_they_are_read() -> None:
+    node = Node()
+    assert node.ask(account="a", size=BYTES_MAX // 2)
+    assert not node.ask(account="b", size=BYTES_MAX // 2 + 1)
+    assert node.ask(account="b", size=BYTES_MAX // 2)
+    assert not node.ask(account="c", size=1)
+    assert node.ask(ACK, "c", size=100)
+    node.serve(1)
+    assert node.ask(account="c", size=100)
+
+
+def test_one_account_alone_cannot_have_all_bytes() -> None:
+    node = Node()
+    while node.ask(account="a", size=BYTES_MAX // 100):
+        pass
+    assert node.admission.held_bytes <= BYTES_MAX * (SHARE + 0.2) / (SHARE + 1)
+    assert node.ask(account="b", size=BYTES_MAX // 20)
+
+
+def test_who_has_left_is_forgotten() -> None:
+    node = Node()
+    for number in range(1_000):
+        assert node.ask(account=f"a{number}", size=10)
+        node.serve(1)
+    assert (node.admission.active, node.admission.held_bytes) == (0, 0)
+    assert node.admission._accounts == {}
+
+
+FINISHING = {
+    "ack_messages",
+    "nack_messages",
+    "inspect_claim",
+    "extend_claim",
+    "extend_claims",
+    "release_claim",
+    "transact",
+}
+ALWAYS = {"live", "ready", "show_metrics", "show_cluster", "show_zones", "list_members"}
+
+
+@pytest.mark.parametrize("operation", TABLE, ids=lambda operation: operation.id)
+def test_each_route_is_shed_in_its_turn(operation: Operation[Any]) -> None:
+    path = operation.path.replace("{account}", "shop").replace("{queue}", "claims")
+    kind, account = kind_of(path)
+    assert account == ("shop" if "{account}" in operation.path else "")
+    if operation.id in ALWAYS:
+        assert kind is Kind.ALWAYS
+    elif account:
+        assert kind is (Kind.FINISHING if operation.id in FINISHING else Kind.WORK)
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/nothing/here/at/all", "//", "/v1//queues", "*"])
+def test_what_is_no_route_is_shed_like_work(path: str) -> None:
+    assert kind_of(path)[0] is Kind.WORK
