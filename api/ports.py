@@ -90,6 +90,31 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_window_ms: int = 86_400_000
 
 
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
+"""Of tokens: asymmetric ones, since with the others whoever can verify could sign too."""
+
+Claim = Annotated[str, msgspec.Meta(min_length=1)]
+Seconds = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class OidcPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose tokens are believed, and what they say. No issuer: nobody's."""
+
+    issuer: str = ""
+    audience: str = ""
+    algorithms: Annotated[tuple[Algorithm, ...], msgspec.Meta(min_length=1)] = ("RS256", "ES256")
+    jwks_url: str = ""  # Empty: as the issuer's discovery document says.
+    ca_file: str = ""  # Beside the system's authorities.
+    account_claim: Claim = "raftq_account"
+    roles_claim: Claim = "raftq_roles"
+    queues_claim: Claim = "raftq_queues"
+    operators: bool = False  # Whether a token may make somebody the operator.
+    leeway_s: Annotated[int, msgspec.Meta(ge=0, le=300)] = 30
+    refresh_s: Seconds = 300
+    retry_s: Seconds = 30
+    keep_s: Seconds = 86_400
+
+
 class AccessPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Whether clients have to say who they are, and how they are believed."""
 

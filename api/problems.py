@@ -82,6 +82,7 @@ KINDS: dict[str, Kind] = {
     "webhooks_disabled": Kind(403, "The node does not post messages"),
     "rate_limited": Kind(429, "Too many requests"),
     # Not served.
+    "issuer_unreachable": Kind(503, "The issuer of the token cannot be asked"),
     "no_leader": Kind(503, "No leader"),
     "overloaded": Kind(503, "Overloaded"),
     "too_many_connections": Kind(503, "Too many connections"),

@@ -11,8 +11,10 @@ from typing import TypeVar
 from starlette.types import Scope
 
 from api.access.bearer import BearerKeys
-from api.access.gate import Gate
+from api.access.gate import Gate, Way
+from api.access.oidc import Oidc
 from api.access.principals import Principal
+from api.access.signed_urls import SignedUrls
 from api.ports import (
     AccessPolicy,
     Activity,
@@ -33,6 +35,7 @@ from api.ports import (
 )
 from api.watching import EventWatch
 from raftq.config import Config, masters
+from raftq.fetching import Fetcher
 from raftq.metrics import Metrics
 from raftq.replica import ticks
 from raftq.replica.replica import Replica
@@ -100,7 +103,7 @@ class NodeService:
         self._status_of: tuple[int, float] | None = None
         self._status: Status
         self._used_keys = set[str]()
-        self._gate = Gate(self, [BearerKeys(self)])
+        self._gate = Gate(self, [BearerKeys(self), SignedUrls(self), *_issuer(self, config)])
         metrics.before_render(self._measure)
 
     async def authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Principal:
@@ -432,6 +435,13 @@ class NodeService:
             "claimed": totals.claimed,
             "blocked": totals.blocked,
         }
+
+
+def _issuer(service: NodeService, config: Config) -> list[Way]:
+    policy = config.oidc
+    if not policy.issuer:
+        return []
+    return [Oidc(service, policy, Fetcher(policy.ca_file).fetch)]
 
 
 def _weight(command: QueueCommand | Once | Barrier) -> int:

@@ -86,6 +86,14 @@ class BearerKeys:
         return _Known(principal_of(key_id, record), until_ms)
 
 
+def current(service: Service, key_id: str, now_ms: int) -> Principal | None:
+    """What a key may now, for what was made with it; None if it is none any more."""
+    record = keyring.key(service.reader(), key_id)
+    who = None if record is None else principal_of(key_id, record)
+    ended = who is not None and who.expires_ms is not None and who.expires_ms <= now_ms
+    return None if ended else who
+
+
 def principal_of(key_id: str, record: KeyRecord) -> Principal:
     """Who asks with this key."""
     settings = record.settings

@@ -19,6 +19,7 @@ from api.rest import (
     queues,
     quotas,
     schedules,
+    sharing,
     subscriptions,
     transactions,
 )
@@ -29,6 +30,7 @@ _OPERATIONS: tuple[Operation[Any], ...] = (
     *claims.OPERATIONS,
     *transactions.OPERATIONS,
     *queues.OPERATIONS,
+    *sharing.OPERATIONS,
     *jobs.OPERATIONS,
     *bindings.OPERATIONS,
     *schedules.OPERATIONS,

@@ -42,6 +42,7 @@ def problems(config: Config) -> Iterator[Problem]:
     yield from _fairness(config)
     yield from _webhooks(config)
     yield from _auth(config)
+    yield from _oidc(config)
     yield from _encryption(config)
     if not config.api.frontends:
         yield Problem(("api.frontends",), "name at least one, or the node serves nobody")
@@ -204,6 +205,20 @@ def _auth(config: Config) -> Iterator[Problem]:
             "who can reach it may do everything; auth.anonymous_anywhere allows that"
         )
         yield Problem(("auth.required", "auth.anonymous_anywhere", "node.api_listen"), reason)
+
+
+def _oidc(config: Config) -> Iterator[Problem]:
+    oidc = config.oidc
+    if not oidc.issuer:
+        return
+    if not config.auth.required:
+        yield Problem(("oidc.issuer", "auth.required"), "nobody is asked for a token")
+    for name in ("issuer", "jwks_url"):
+        url = urlsplit(getattr(oidc, name))
+        if url.geturl() and url.scheme != "https" and not _is_loopback(url.netloc):
+            yield Problem((f"oidc.{name}",), "must be an https URL: keys come from there")
+    if not oidc.audience:
+        yield Problem(("oidc.audience", "oidc.issuer"), "needed: tokens for others are not for us")
 
 
 def bootstrap_key(auth: AuthConfig, key: str) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from api.access import tokens
-from api.ports import AccessPolicy, Fairness, Limits, WebhookPolicy
+from api.ports import AccessPolicy, Fairness, Limits, OidcPolicy, WebhookPolicy
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -158,6 +158,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     limits: Limits = Limits()
     api: ApiConfig = ApiConfig()
     auth: AuthConfig = AuthConfig()
+    oidc: OidcPolicy = OidcPolicy()
     fairness: Fairness = Fairness()
     webhooks: WebhookPolicy = WebhookPolicy()
     encryption: EncryptionConfig = EncryptionConfig()

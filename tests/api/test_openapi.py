@@ -191,6 +191,11 @@ def a_weak_key(client: TestClient, service: LocalService) -> dict[str, str]:
     return no_key(client, service)
 
 
+def a_good_key(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.headers.update(bearing(make_key(service, "shop", ["produce"])))
+    return no_key(client, service)
+
+
 def a_stale_replica(client: TestClient, service: LocalService) -> dict[str, str]:
     service.staleness_ms = 1_001
     return no_key(client, service)
@@ -400,6 +405,7 @@ CASES = [
     Case("make_key", 409, many_keys, json=KEY),
     Case("get_key", 200, a_key),
     Case("get_key", 404, an_operator_key),
+    Case("share_queue", 200, a_good_key, json={"methods": ["POST"], "paths": ["messages"]}),
     Case("rotate_key", 200, a_key, json={"grace": 5}),
     Case("rotate_key", 404, an_operator_key),
     Case("revoke_key", 204, a_key),

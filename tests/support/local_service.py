@@ -17,6 +17,7 @@ from starlette.types import Scope
 from api.access.bearer import BearerKeys
 from api.access.gate import Gate
 from api.access.principals import Principal
+from api.access.signed_urls import SignedUrls
 from api.ports import (
     AccessPolicy,
     Activity,
@@ -101,7 +102,7 @@ class LocalService:
         self._waiters = Waiters()
         self.stopping = False
         self._used_keys = set[str]()
-        self.gate = Gate(self, [BearerKeys(self)])
+        self.gate = Gate(self, [BearerKeys(self), SignedUrls(self)])
         self._parked: Counter[tuple[str, str]] = Counter()
 
     # The test's side.
