@@ -373,6 +373,10 @@ class Service(Protocol):
         """
         ...
 
+    def wake_next(self, account: str, queue: str) -> None:
+        """Wake who waits next in the queue, since whoever was woken may not take anything."""
+        ...
+
     def watch_events(self, account: str, queue: str | None) -> Watch:
         """Be told when this replica sees new events in the queue, or in any of the account.
 

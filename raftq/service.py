@@ -245,6 +245,10 @@ class NodeService:
             timer.cancel()
             forget()
 
+    def wake_next(self, account: str, queue: str) -> None:
+        """See ``api.ports.Service``."""
+        self._replica.waiters.wake({(account, queue, ""): 1}, 0)
+
     def watch_events(self, account: str, queue: str | None) -> EventWatch:
         """See ``api.ports.Service``."""
         watch = EventWatch()

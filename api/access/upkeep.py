@@ -55,12 +55,15 @@ class Upkeep:
         given = self._service.access.bootstrap_key
         # The same one each time, so that a try of which nobody knows how it ended is no other key.
         token = given or minting.new_token(minting.new_id())
-        while not self._has_key(given):
-            if self._service.ready() is None and (given or self._leads()):
+        is_unsure = False
+        while is_unsure or not self._has_key(given):
+            if self._service.ready() is None and (given or is_unsure or self._leads()):
                 try:
                     await self._put(token, is_given=bool(given))
-                except (Unavailable, OutcomeUnknown):
+                except Unavailable:
                     pass  # Once more, then.
+                except OutcomeUnknown:
+                    is_unsure = True
                 else:
                     return
             await asyncio.sleep(POLL_S)

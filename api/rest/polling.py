@@ -15,6 +15,7 @@ import anyio
 from starlette.types import Receive
 
 from api.ports import OutcomeUnknown, Unavailable
+from api.problems import Problem
 from api.rest.requests import Call, Disconnected
 from statemachine import queries
 from statemachine.commands import Claim, Release
@@ -82,7 +83,7 @@ async def _claim_while_present(
             raise Disconnected
         try:
             if has_waited:
-                await call.readmit()
+                await _readmit(call, command)
             has_waited = True
             claimed = await call.propose(command, Claimed)
         except Unavailable as error:
@@ -100,6 +101,15 @@ async def _claim_while_present(
         if left_s <= 0:
             return claimed
         backoff_s = await _park(call, command, claimed.until_ms, left_s, backoff_s, presence)
+
+
+async def _readmit(call: Call, command: Claim) -> None:
+    """Go on only if the key is still good; else somebody else gets what there may be."""
+    try:
+        await call.readmit()
+    except Problem:
+        call.service.wake_next(command.account, command.queue)
+        raise
 
 
 async def _park(

@@ -242,6 +242,10 @@ class LocalService:
             forget()
         return True
 
+    def wake_next(self, account: str, queue: str) -> None:
+        """See ``Service``."""
+        self._waiters.wake({(account, queue, ""): 1}, 0)
+
     def watch_events(self, account: str, queue: str | None) -> EventWatch:
         """See ``Service``."""
         watch = EventWatch()
