@@ -13,7 +13,9 @@ from raftq.cli import (
     config,
     dev,
     encryption,
+    key,
     offline,
+    options,
     queue,
     schedule,
     serve,
@@ -43,6 +45,7 @@ app.add_typer(schedule.app, name="schedule")
 app.add_typer(subscription.app, name="subscription")
 app.add_typer(encryption.app, name="encryption")
 app.add_typer(account.app, name="account")
+app.add_typer(key.app, name="key")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(config.app, name="config")
 app.add_typer(offline.journal_app, name="journal")
@@ -60,8 +63,13 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which.")
     ] = False,
+    access_key: Annotated[
+        str,
+        typer.Option("--key", envvar="RAFTQ_KEY", help="The access key; rather in RAFTQ_KEY."),
+    ] = "",
 ) -> None:
     """Options of all commands."""
+    options.use_key(access_key)
 
 
 def main(arguments: list[str] | None = None) -> int:

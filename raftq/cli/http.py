@@ -51,6 +51,7 @@ class Client:
         urls: Sequence[str] | None,
         timeout_s: float = 10.0,
         transport: httpx2.BaseTransport | None = None,
+        key: str = "",
     ) -> None:
         options = Options(
             timeout_s=timeout_s, try_timeout_s=timeout_s, discover=False, persistent=False
@@ -62,7 +63,7 @@ class Client:
         # Spreads clients in time; nobody could gain anything by guessing it.
         chance = random.random
         self._session = Session(replicas, options, clock=time.monotonic, chance=chance)
-        self._driver = BlockingDriver(transport)
+        self._driver = BlockingDriver(transport, key)
 
     def request(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
@@ -9,6 +10,8 @@ import typer
 
 if TYPE_CHECKING:
     from raftq.cli.http import Client
+
+_key: ContextVar[str] = ContextVar("key", default="")
 
 DEFAULT_URL = "http://127.0.0.1:8001"
 JSON_HEADERS = {"content-type": "application/json"}
@@ -34,7 +37,12 @@ def connect(urls: list[str] | None, timeout_s: float) -> Client:
     # Late: a node's process has these commands too, and must not carry an HTTP client for them.
     from raftq.cli.http import Client
 
-    return Client(urls, timeout_s)
+    return Client(urls, timeout_s, key=_key.get())
+
+
+def use_key(key: str) -> None:
+    """From here on all requests carry it."""
+    _key.set(key)
 
 
 def account_path(account: str) -> str:

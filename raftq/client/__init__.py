@@ -38,11 +38,13 @@ from raftq.client.bodies import NewMessage
 from raftq.client.errors import (
     BodyLost,
     Closed,
+    Forbidden,
     LeaseLost,
     OutcomeUnknown,
     QuotaExceeded,
     RaftqError,
     Refused,
+    Unauthorized,
     Unavailable,
 )
 from raftq.client.transactions import GiveBack, Transacted
@@ -62,6 +64,7 @@ __all__ = [
     "Cluster",
     "Consumer",
     "Events",
+    "Forbidden",
     "GiveBack",
     "History",
     "Job",
@@ -85,6 +88,7 @@ __all__ = [
     "Settled",
     "Stats",
     "Transacted",
+    "Unauthorized",
     "Unavailable",
     "Usage",
 ]

@@ -201,11 +201,12 @@ class AsyncRaftq(Shell[AsyncDriver, Session]):
         account: str = "default",
         zone: str | None = None,
         *,
+        key: str = "",
         timeout: float = 10.0,
         try_timeout: float = 4.0,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(AsyncDriver(transport), session(urls, zone, timeout, try_timeout))
+        super().__init__(AsyncDriver(transport, key), session(urls, zone, timeout, try_timeout))
         self.account = account
 
     cluster = awaiting(Session.cluster)

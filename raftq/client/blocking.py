@@ -196,6 +196,7 @@ class Raftq(Shell[BlockingDriver, Session]):
 
     ``urls``: one replica or more; the others are found. ``zone``: where this process
     runs; replicas there are asked first, and it is the zone of what is put and claimed.
+    ``key``: the access key, where the cluster asks for one.
     ``timeout``: seconds that a call may take, all its tries together; ``try_timeout``:
     that one try may take.
     """
@@ -206,11 +207,12 @@ class Raftq(Shell[BlockingDriver, Session]):
         account: str = "default",
         zone: str | None = None,
         *,
+        key: str = "",
         timeout: float = 10.0,
         try_timeout: float = 4.0,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        super().__init__(BlockingDriver(transport), session(urls, zone, timeout, try_timeout))
+        super().__init__(BlockingDriver(transport, key), session(urls, zone, timeout, try_timeout))
         self.account = account
 
     cluster = blocking(Session.cluster)

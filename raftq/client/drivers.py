@@ -55,8 +55,8 @@ _UNREACHED = (
 class BlockingDriver:
     """Runs steps in the thread that asks for it, any number of threads at a time."""
 
-    def __init__(self, transport: httpx2.BaseTransport | None = None) -> None:
-        self._http = httpx2.Client(transport=transport, limits=LIMITS)
+    def __init__(self, transport: httpx2.BaseTransport | None = None, key: str = "") -> None:
+        self._http = httpx2.Client(transport=transport, limits=LIMITS, headers=_bearing(key))
         # One generator at a time runs; they wait outside. This is what makes the core as
         # free of races here as it is in an event loop.
         self._turn = threading.RLock()
@@ -158,8 +158,8 @@ class BlockingDriver:
 class AsyncDriver:
     """Runs steps in a task of the running loop."""
 
-    def __init__(self, transport: httpx2.AsyncBaseTransport | None = None) -> None:
-        self._http = httpx2.AsyncClient(transport=transport, limits=LIMITS)
+    def __init__(self, transport: httpx2.AsyncBaseTransport | None = None, key: str = "") -> None:
+        self._http = httpx2.AsyncClient(transport=transport, limits=LIMITS, headers=_bearing(key))
         self._jobs: set[asyncio.Task[None]] = set()
 
     async def run(self, steps: Steps[T]) -> T:
@@ -311,6 +311,10 @@ def later(
         return shell(self._driver, await call(self, *args, **kwargs))
 
     return method
+
+
+def _bearing(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _request(

@@ -48,6 +48,14 @@ class LeaseLost(Refused):
             self.why |= part.why
 
 
+class Unauthorized(Refused):
+    """No key was given, or one that is not good for this account."""
+
+
+class Forbidden(Refused):
+    """The key is good, but not for this: it has not the role, or not the queue."""
+
+
 class QuotaExceeded(Refused):
     """The account has as much of something as it may have: how much, and of what."""
 

@@ -14,12 +14,12 @@ import msgspec
 
 from raftq.client.effects import Broken, Pause, Receive, Request, Shut, Steps
 from raftq.client.errors import Problem, Refused, Unavailable
-from raftq.client.exchange import Session
+from raftq.client.exchange import KINDS, Session
 from raftq.client.replicas import Replica
 
 SILENCE_S = 20.0  # Every 15 seconds comes a word at least.
 PAUSE_S = 0.5
-COME_BACK = ("stopping", "events_gone")
+COME_BACK = ("stopping", "events_gone", "not_current")
 """Cuts after which a reader asks again, to go on elsewhere or to be told what is gone."""
 
 E = TypeVar("E")
@@ -132,7 +132,7 @@ class EventsCore(Generic[E]):
             if cut.reason not in COME_BACK:
                 yield from self.close()
                 said = Problem(title="No more events", reason=cut.reason, detail=cut.detail)
-                raise Refused(200, said)
+                raise KINDS.get(cut.reason, Refused)(200, said)
             replica = self._stream[0] if self._stream else None
             yield from self._leave()
             if replica is not None:

@@ -33,10 +33,12 @@ from raftq.client.effects import (
 )
 from raftq.client.errors import (
     Closed,
+    Forbidden,
     LeaseLost,
     OutcomeUnknown,
     QuotaExceeded,
     Refused,
+    Unauthorized,
     Unavailable,
     problem,
 )
@@ -48,8 +50,12 @@ PROBE_TIMEOUT_S = 0.5
 PAUSE_FIRST_S = 0.1
 PAUSE_MAX_S = 2.0
 RETRY_AFTER_MAX_S = 60.0
-FULL = "quota_exceeded"
-LOST = ("no_claim", "stale_claim", "stale_transaction")
+KINDS: dict[str, type[Refused]] = {
+    **dict.fromkeys(("no_claim", "stale_claim", "stale_transaction"), LeaseLost),
+    "quota_exceeded": QuotaExceeded,
+    "unauthorized": Unauthorized,
+    "forbidden": Forbidden,
+}
 
 T = TypeVar("T")
 
@@ -290,8 +296,7 @@ class _Attempts:
             self._may_have_happened(replica, f"{replica.url}: {_words(answer)}")
             return
         found = problem(answer.body)
-        kind = LeaseLost if found.reason in LOST else Refused
-        refused = (QuotaExceeded if found.reason == FULL else kind)(answer.status, found)
+        refused = KINDS.get(found.reason, Refused)(answer.status, found)
         refused.after_unknown = self._unknown
         raise refused
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -330,9 +330,7 @@ async def test_a_parked_claim_ends_with_its_key_and_the_next_one_gets_the_messag
     for number, token in enumerate((ended, stays), start=1):
         exchange = Exchange(app, "POST", posts, body={"wait": 30}, headers=bearing(token))
         polls.append(asyncio.create_task(exchange.run()))
-        async with asyncio.timeout(5):
-            while service.parked("shop", "orders") < number:
-                await asyncio.sleep(0)
+        await until(lambda: service.parked("shop", "orders") == number)  # noqa: B023 - now.
     key_id = tokens.id_of(ended)
     assert key_id is not None
     await service.propose(RevokeKey("shop", key_id))
@@ -351,8 +349,7 @@ async def test_a_parked_claim_waits_out_a_moment_without_a_leader(service: Local
     poll = asyncio.create_task(exchange.run())
     writer = bearing(await put_key(service, "produce"))
     async with asyncio.timeout(5):
-        while not service.parked("shop", "orders"):
-            await asyncio.sleep(0)
+        await until(lambda: service.parked("shop", "orders"))
         await request(app, "POST", f"{QUEUE}/messages", body={"body": 1}, headers=writer)
         service.staleness_ms = 5_000
         await asyncio.sleep(0.02)
@@ -368,8 +365,7 @@ async def test_a_stream_of_events_ends_with_its_key(service: LocalService) -> No
     target = f"{QUEUE}/events?from=oldest"
     stream = asyncio.create_task(Exchange(app, "GET", target, headers=bearing(token)).run())
     async with asyncio.timeout(5):
-        while not service.watching:
-            await asyncio.sleep(0)
+        await until(lambda: service.watching)
         writer = bearing(await put_key(service, "produce"))
         key_id = tokens.id_of(token)
         assert key_id is not None
@@ -379,6 +375,12 @@ async def test_a_stream_of_events_ends_with_its_key(service: LocalService) -> No
         said = (await stream).body.decode()
     assert said.count("event: enqueued") == 1
     assert 'event: cut\ndata: {"reason":"unauthorized"' in said
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110 - what is awaited has no event of its own.
+            await asyncio.sleep(0.001)
 
 
 async def put_key(service: LocalService, *roles: str) -> str:

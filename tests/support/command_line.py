@@ -24,7 +24,7 @@ class CommandLine:
     def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self._capsys = capsys
         self._monkeypatch = monkeypatch
-        for name in ("RAFTQ_URL", "RAFTQ_ACCOUNT", "FORCE_COLOR"):
+        for name in ("RAFTQ_URL", "RAFTQ_ACCOUNT", "RAFTQ_KEY", "FORCE_COLOR"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("COLUMNS", "200")
         monkeypatch.setenv("NO_COLOR", "1")
