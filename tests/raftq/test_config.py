@@ -19,6 +19,7 @@ from statemachine.state import ORDINAL_BITS
 
 ROOT = Path(__file__).parents[2]
 SECRET = "0123456789abcdef"
+OIDC = ["oidc.issuer=https://id.example", "oidc.audience=raftq"]
 ROOM = ["raft.peer_window_bytes=16777216", "storage.segment_bytes=33554432"]
 MEMBERS = """
 [[cluster.members]]
@@ -171,6 +172,16 @@ def test_every_fault_is_told_with_its_key_and_origin(tmp_path: Path) -> None:
         (["fairness.accounts={a={bytes_burst=5}}"], "fairness.accounts"),
         (["fairness.accounts={a={speed=5}}"], "fairness.accounts"),
         (["fairness.accounts={a={parked_max=-5}}"], "fairness.accounts"),
+        ([*OIDC, "auth.required=false"], "oidc.issuer"),
+        ([*OIDC, "oidc.issuer=http://id.example"], "oidc.issuer"),
+        ([*OIDC, "oidc.jwks_url=http://id.example/keys"], "oidc.jwks_url"),
+        ([*OIDC, "oidc.audience="], "oidc.audience"),
+        ([*OIDC, "oidc.algorithms=[]"], "oidc.algorithms"),
+        ([*OIDC, 'oidc.algorithms=["HS256"]'], "oidc.algorithms"),
+        ([*OIDC, 'oidc.algorithms=["none"]'], "oidc.algorithms"),
+        ([*OIDC, "oidc.roles_claim="], "oidc.roles_claim"),
+        ([*OIDC, "oidc.leeway_s=301"], "oidc.leeway_s"),
+        ([*OIDC, "oidc.retry_s=0"], "oidc.retry_s"),
         (["node.peer_listen=127.0.0.1:8001"], "node.peer_listen"),
         (["node.peer_listen=127.0.0.1"], "node.peer_listen"),
         (["node.peer_listen=::1:9001"], "node.peer_listen"),
@@ -207,6 +218,8 @@ def test_a_broken_rule_is_told_under_its_key(sets: list[str], key: str) -> None:
         ["limits.request_bytes_max=4194304"],
         ["api.pending_bytes_max=8388608", "api.bodies_bytes_max=8388608"],
         ["fairness.bytes_per_s=1", "fairness.accounts={a={bytes_burst=5,parked_max=0}}"],
+        OIDC,
+        [*OIDC, "oidc.issuer=http://127.0.0.1:8080", "oidc.jwks_url=https://id.example/keys"],
         ["node.peer_listen=[::1]:9001"],
         ["node.api_url=https://queue.example"],
         ["cluster.secret=sixteen-bytes-xx"],
