@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from raftq.cli import bindings, events, jobs, messages, output, put
+from raftq.cli import bindings, events, jobs, messages, output, put, sharing
 from raftq.cli.failure import Exit, Failure
 from raftq.cli.options import (
     JSON_HEADERS,
@@ -43,6 +43,7 @@ app.command("bindings")(bindings.list_bindings)
 app.command("bulk")(jobs.bulk)
 app.command("redrive")(jobs.redrive)
 app.command("job")(jobs.job)
+app.command("share")(sharing.share)
 
 Ndjson = Annotated[bool, typer.Option("--ndjson", help="One JSON message per line.")]
 Claim = Annotated[str, typer.Argument(metavar="CLAIM", help="As claim printed it.")]
