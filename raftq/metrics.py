@@ -69,6 +69,10 @@ COUNTERS = {
     "snapshots_installed": "Snapshots of the leader installed here",
     "leader_moves": "Times this node moved the leadership to a zone that is preferred",
     "leader_moves_failed": "Times it could not",
+    "tls_reloads": "Times certificates were taken anew from their files",
+    "tls_reload_failures": "Times they could not be, and the old ones stayed",
+    "tls_handshakes_failed": "Callers of the API that came to no connection under TLS",
+    "peers_refused": "Connections of peers, or of who called as one, that were refused",
     "requests_refused": "Requests answered 503, as there was no leader or too much was pending",
 }
 GAUGES = {
@@ -111,6 +115,8 @@ class Metrics(Collector):
 
     webhook_subscriptions = 0
     webhook_requests = 0
+    tls_reloads = tls_reload_failures = tls_handshakes_failed = peers_refused = 0
+    certificate_ends_s: dict[str, float]
     _requests: dict[tuple[str, str, int], Distribution]
     _deliveries: dict[str, Distribution]
     _ended: Counter[str]
@@ -159,7 +165,7 @@ class Metrics(Collector):
         self._node = (node, zone)
         self._interventions: Counter[str] = Counter()
         self._ended, self._limited, self._shed = Counter(), Counter(), Counter()
-        self._requests, self._deliveries = {}, {}
+        self._requests, self._deliveries, self.certificate_ends_s = {}, {}, {}
         self._before_render: list[Callable[[], None]] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -190,6 +196,10 @@ class Metrics(Collector):
     def observe_shed(self, kind: enum.StrEnum) -> None:
         """Count one request that was answered before it was read."""
         self._shed[kind.value] += 1
+
+    def handshake_failed(self, _address: str, _reason: str) -> None:
+        """Somebody called the API; not logged, since anybody may call as often as he likes."""
+        self.tls_handshakes_failed += 1
 
     def appended(self, commands: int, size_bytes: int) -> None:
         """This node, as the leader, made an entry."""
@@ -263,6 +273,11 @@ class Metrics(Collector):
             guard.add_metric([kind], count)
         yield guard
         yield from self._refused()
+        help_text = "When the certificate ends, in seconds since 1970, by what it is for"
+        ends = GaugeMetricFamily("raftq_tls_certificate_expiry_seconds", help_text, labels=["use"])
+        for use, seconds in self.certificate_ends_s.items():
+            ends.add_metric([use], seconds)
+        yield ends
         yield from self._crossing()
         requests = HistogramMetricFamily(
             "raftq_request_seconds", "Time to answer", labels=["route", "method", "status"]

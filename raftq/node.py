@@ -11,6 +11,7 @@ import gc
 import os
 import signal
 import socket
+from collections.abc import Callable
 
 import uvloop
 
@@ -26,6 +27,7 @@ from raftq.replica.replica import Replica
 from raftq.service import NodeService
 from raftq.serving.server import HttpServer
 from raftq.stores.home import Home
+from raftq.tls.certificates import Certificates
 from raftq.transport import configured
 from raftq.workers import Workers
 
@@ -114,8 +116,14 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
     try:
         listener = _listen(config.node.api_listen)
         disk = OsDisk()
+        tls = Certificates(config, runtime=runtime, log=logs.logger("tls"), meter=metrics)
         network = configured.network(
-            config, runtime=runtime, fatal=fatal, log=logs.logger("transport"), meter=metrics
+            config,
+            runtime=runtime,
+            fatal=fatal,
+            log=logs.logger("transport"),
+            meter=metrics,
+            tls=tls.peer,
         )
         replica = Replica(
             config,
@@ -130,9 +138,14 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
         service = NodeService(replica, config, metrics, runtime)
         app = api.app.create(service, names=config.api.frontends)
         server = HttpServer(
-            app, config.api, metrics, request_bytes_max=config.limits.request_bytes_max
+            app,
+            config.api,
+            metrics,
+            request_bytes_max=config.limits.request_bytes_max,
+            tls=tls.api,
         )
         replica.start()
+        tls.start()
     except Exception as error:
         log.critical("cannot start", error=str(error), kind=type(error).__name__)
         log.debug("cannot start", exc_info=error)
@@ -141,12 +154,10 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
     beside = Beside(service)
     _settle_garbage_collector()
     _say_that_it_serves(service, config.node)
-    await _told_to_stop(loop)
+    await _told_to_stop(loop, reload=tls.reload)
     log.info("stopping")
     await beside.stop()
-    stopped = asyncio.Event()
-    replica.stop(stopped.set)
-    await stopped.wait()
+    await _stopped(replica)
     server.should_exit = True
     await serving
     network.close()
@@ -165,11 +176,18 @@ def _say_that_it_serves(service: NodeService, node: NodeConfig) -> None:
         log.error("master keys are missing: these accounts are not served", accounts=accounts)
 
 
-async def _told_to_stop(loop: asyncio.AbstractEventLoop) -> None:
+async def _told_to_stop(loop: asyncio.AbstractEventLoop, *, reload: Callable[[], None]) -> None:
     stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, reload)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await stop.wait()
+
+
+async def _stopped(replica: Replica) -> None:
+    stopped = asyncio.Event()
+    replica.stop(stopped.set)
+    await stopped.wait()
 
 
 def _settle_garbage_collector() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -67,8 +68,17 @@ def _options(
         str,
         typer.Option("--key", envvar="RAFTQ_KEY", help="The access key; rather in RAFTQ_KEY."),
     ] = "",
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="RAFTQ_CA_FILE",
+            metavar="FILE",
+            help="Who signs the certificates of replicas under https.",
+        ),
+    ] = None,
 ) -> None:
     """Options of all commands."""
+    options.use_ca_file(ca_file)
     options.use_key(access_key)
 
 

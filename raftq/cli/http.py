@@ -52,6 +52,7 @@ class Client:
         timeout_s: float = 10.0,
         transport: httpx2.BaseTransport | None = None,
         key: str = "",
+        ca_file: str | None = None,
     ) -> None:
         options = Options(
             timeout_s=timeout_s, try_timeout_s=timeout_s, discover=False, persistent=False
@@ -63,7 +64,10 @@ class Client:
         # Spreads clients in time; nobody could gain anything by guessing it.
         chance = random.random
         self._session = Session(replicas, options, clock=time.monotonic, chance=chance)
-        self._driver = BlockingDriver(transport, key)
+        try:
+            self._driver = BlockingDriver(transport, key, ca_file)
+        except OSError as error:
+            raise Failure(f"{ca_file}: {error.strerror or error}", Exit.USAGE) from None
 
     def request(
         self,

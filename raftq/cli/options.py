@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from raftq.cli.http import Client
 
 _key: ContextVar[str] = ContextVar("key", default="")
+_ca_file: ContextVar[str | None] = ContextVar("ca_file", default=None)
 
 DEFAULT_URL = "http://127.0.0.1:8001"
 JSON_HEADERS = {"content-type": "application/json"}
@@ -37,12 +39,17 @@ def connect(urls: list[str] | None, timeout_s: float) -> Client:
     # Late: a node's process has these commands too, and must not carry an HTTP client for them.
     from raftq.cli.http import Client
 
-    return Client(urls, timeout_s, key=_key.get())
+    return Client(urls, timeout_s, key=_key.get(), ca_file=_ca_file.get())
 
 
 def use_key(key: str) -> None:
     """From here on all requests carry it."""
     _key.set(key)
+
+
+def use_ca_file(ca_file: Path | None) -> None:
+    """From here on nobody else is trusted."""
+    _ca_file.set(None if ca_file is None else str(ca_file))
 
 
 def account_path(account: str) -> str:

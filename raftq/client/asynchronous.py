@@ -204,9 +204,12 @@ class AsyncRaftq(Shell[AsyncDriver, Session]):
         key: str = "",
         timeout: float = 10.0,
         try_timeout: float = 4.0,
+        ca_file: str | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(AsyncDriver(transport, key), session(urls, zone, timeout, try_timeout))
+        super().__init__(
+            AsyncDriver(transport, key, ca_file), session(urls, zone, timeout, try_timeout)
+        )
         self.account = account
 
     cluster = awaiting(Session.cluster)

@@ -198,7 +198,8 @@ class Raftq(Shell[BlockingDriver, Session]):
     runs; replicas there are asked first, and it is the zone of what is put and claimed.
     ``key``: the access key, where the cluster asks for one.
     ``timeout``: seconds that a call may take, all its tries together; ``try_timeout``:
-    that one try may take.
+    that one try may take. ``ca_file``: who signs the certificates of replicas under https;
+    OSError if it cannot be read.
     """
 
     def __init__(
@@ -210,9 +211,12 @@ class Raftq(Shell[BlockingDriver, Session]):
         key: str = "",
         timeout: float = 10.0,
         try_timeout: float = 4.0,
+        ca_file: str | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        super().__init__(BlockingDriver(transport, key), session(urls, zone, timeout, try_timeout))
+        super().__init__(
+            BlockingDriver(transport, key, ca_file), session(urls, zone, timeout, try_timeout)
+        )
         self.account = account
 
     cluster = blocking(Session.cluster)

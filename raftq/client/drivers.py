@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -55,8 +56,15 @@ _UNREACHED = (
 class BlockingDriver:
     """Runs steps in the thread that asks for it, any number of threads at a time."""
 
-    def __init__(self, transport: httpx2.BaseTransport | None = None, key: str = "") -> None:
-        self._http = httpx2.Client(transport=transport, limits=LIMITS, headers=_bearing(key))
+    def __init__(
+        self,
+        transport: httpx2.BaseTransport | None = None,
+        key: str = "",
+        ca_file: str | None = None,
+    ) -> None:
+        self._http = httpx2.Client(
+            transport=transport, limits=LIMITS, headers=_bearing(key), verify=_trust(ca_file)
+        )
         # One generator at a time runs; they wait outside. This is what makes the core as
         # free of races here as it is in an event loop.
         self._turn = threading.RLock()
@@ -158,8 +166,15 @@ class BlockingDriver:
 class AsyncDriver:
     """Runs steps in a task of the running loop."""
 
-    def __init__(self, transport: httpx2.AsyncBaseTransport | None = None, key: str = "") -> None:
-        self._http = httpx2.AsyncClient(transport=transport, limits=LIMITS, headers=_bearing(key))
+    def __init__(
+        self,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        key: str = "",
+        ca_file: str | None = None,
+    ) -> None:
+        self._http = httpx2.AsyncClient(
+            transport=transport, limits=LIMITS, headers=_bearing(key), verify=_trust(ca_file)
+        )
         self._jobs: set[asyncio.Task[None]] = set()
 
     async def run(self, steps: Steps[T]) -> T:
@@ -315,6 +330,11 @@ def later(
 
 def _bearing(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _trust(ca_file: str | None) -> ssl.SSLContext | bool:
+    """In these authorities and no others; True: in those that everybody trusts."""
+    return True if ca_file is None else ssl.create_default_context(cafile=ca_file)
 
 
 def _request(

@@ -17,6 +17,7 @@ from raftq.config.schema import (
     NodeConfig,
     RaftConfig,
     StorageConfig,
+    TlsConfig,
     split_address,
 )
 from raftq.config.sources import ConfigError, load
@@ -34,6 +35,7 @@ __all__ = [
     "NodeConfig",
     "RaftConfig",
     "StorageConfig",
+    "TlsConfig",
     "load",
     "masked",
     "render",

@@ -44,6 +44,8 @@ def problems(config: Config) -> Iterator[Problem]:
     yield from _auth(config)
     yield from _oidc(config)
     yield from _encryption(config)
+    yield from _tls(config)
+    yield from _in_the_clear(config)
     if not config.api.frontends:
         yield Problem(("api.frontends",), "name at least one, or the node serves nobody")
 
@@ -248,6 +250,63 @@ def master_keys(given: EncryptionConfig, key: str) -> Iterator[Problem]:
         masters.parsed(given.keys)
     except ValueError as error:
         yield Problem((key,), str(error))
+
+
+def _tls(config: Config) -> Iterator[Problem]:
+    """What belongs together is there together."""
+    tls = config.tls
+    for needed, wanting in (
+        (("api_cert_file", "api_key_file"), ("api_client_ca_file",)),
+        (("peer_cert_file", "peer_key_file", "peer_ca_file"), ()),
+    ):
+        given = [key for key in (*needed, *wanting) if getattr(tls, key)]
+        for key in needed:
+            if given and not getattr(tls, key):
+                yield Problem((f"tls.{key}", *_keys(given)), f"is missing beside tls.{given[0]}")
+    urls = {"node.api_url": config.node.api_url}
+    for position, member in enumerate(config.cluster.members):
+        if member.name == config.node.name:
+            urls[f"cluster.members[{position}].api_url"] = member.api_url
+    for key, url in urls.items():
+        if tls.api_cert_file and url.startswith("http://"):
+            reason = f'"{url}", but tls.api_cert_file makes it https://'
+            yield Problem((key, "cluster.members", "tls.api_cert_file"), reason)
+
+
+def _in_the_clear(config: Config) -> Iterator[Problem]:
+    """Whatever leaves the machine is encrypted, or somebody has said that it need not be."""
+    node, tls = config.node, config.tls
+    if not tls.api_cert_file and not tls.plain_http_anywhere and _is_exposed(node.api_listen):
+        reason = (
+            f'"{node.api_listen}" is not on loopback, and all may read what is in the clear: set '
+            "tls.api_cert_file and tls.api_key_file, or tls.plain_http_anywhere = true"
+        )
+        yield Problem(("node.api_listen", "tls.api_cert_file"), reason)
+    if tls.peer_cert_file or tls.plain_peers_anywhere:
+        return
+    listed = enumerate(config.cluster.members)
+    addresses = {f"cluster.members[{position}].peer": member.peer for position, member in listed}
+    for key, address in {"node.peer_listen": node.peer_listen, **addresses}.items():
+        if _is_exposed(address):
+            reason = (
+                f'"{address}" is not on loopback, and all may read what is in the clear: set '
+                "tls.peer_cert_file, tls.peer_key_file and tls.peer_ca_file, or "
+                "tls.plain_peers_anywhere = true"
+            )
+            yield Problem((key, "cluster.members", "tls.peer_cert_file"), reason)
+            return
+
+
+def _is_exposed(address: str) -> bool:
+    try:
+        split_address(address)
+    except ValueError:
+        return False  # It has a problem of its own.
+    return not _is_loopback(address)
+
+
+def _keys(names: list[str]) -> tuple[str, ...]:
+    return tuple(f"tls.{name}" for name in names)
 
 
 def _address(key: str, text: str) -> Iterator[Problem]:

@@ -141,6 +141,20 @@ class EncryptionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         return f"EncryptionConfig(key_file={self.key_file!r})"
 
 
+class TlsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Certificates, in PEM; empty: in the clear. After ``load`` the paths are absolute."""
+
+    api_cert_file: str = ""
+    api_key_file: str = ""
+    api_client_ca_file: str = ""
+    peer_cert_file: str = ""
+    peer_key_file: str = ""
+    peer_ca_file: str = ""
+    check_interval_ms: Milliseconds = 10_000
+    plain_http_anywhere: bool = False
+    plain_peers_anywhere: bool = False
+
+
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is logged, and how it looks."""
 
@@ -162,6 +176,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     fairness: Fairness = Fairness()
     webhooks: WebhookPolicy = WebhookPolicy()
     encryption: EncryptionConfig = EncryptionConfig()
+    tls: TlsConfig = TlsConfig()
     log: LogConfig = LogConfig()
 
     def fingerprint(self) -> str:

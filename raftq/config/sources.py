@@ -21,7 +21,7 @@ import msgspec
 
 from raftq.config import rules
 from raftq.config.rules import Problem
-from raftq.config.schema import Config, MemberConfig
+from raftq.config.schema import Config, MemberConfig, TlsConfig
 
 ENVIRONMENT_PREFIX = "RAFTQ_"
 SECTIONS: dict[str, type[msgspec.Struct]] = {
@@ -69,6 +69,7 @@ def load(
     found += [p for p in rules.problems(config) if not _mentions(p.keys, broken)]
     directory = path.parent if path else Path()
     config = _with_secrets(config, directory, found)
+    config = _with_certificates(config, directory, found)
     if found:
         raise ConfigError(_told(problem, settings, path) for problem in found)
     return _derived(config, directory)
@@ -264,14 +265,39 @@ def _secret(directory: Path, key: str, file: str, make: str, found: list[Problem
         hint = f"; to make one: (umask 077; {make} > {path})"
         found.append(Problem((key,), f"{path}: {reason}{hint}"))
         return ""
+    found += _shared(key, path, status)
+    if len(secret.encode()) < rules.SECRET_BYTES_MIN:
+        found.append(Problem((key,), f"{path} holds less than {rules.SECRET_BYTES_MIN} bytes"))
+    return secret
+
+
+def _shared(key: str, path: Path, status: os.stat_result) -> Iterator[Problem]:
     # Root may share it with a group: that is how service managers hand out credentials.
     if status.st_mode & (0o037 if status.st_uid == 0 else 0o077):
         mode = stat.S_IMODE(status.st_mode)
         reason = f"{path} has mode {mode:04o}, so that others can get at it; chmod 600 it"
-        found.append(Problem((key,), reason))
-    if len(secret.encode()) < rules.SECRET_BYTES_MIN:
-        found.append(Problem((key,), f"{path} holds less than {rules.SECRET_BYTES_MIN} bytes"))
-    return secret
+        yield Problem((key,), reason)
+
+
+def _with_certificates(config: Config, directory: Path, found: list[Problem]) -> Config:
+    """Their paths made absolute: the files are read again while the node runs."""
+    changed = {}
+    for name in TlsConfig.__struct_fields__:
+        value = getattr(config.tls, name)
+        if not name.endswith("_file") or not value:
+            continue
+        path = directory / value
+        changed[name] = os.path.abspath(path)
+        key = f"tls.{name}"
+        try:
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+        except OSError as error:
+            found.append(Problem((key,), f"{path}: {error.strerror}"))
+            continue
+        if name.endswith("_key_file"):
+            found += _shared(key, path, status)
+    return msgspec.structs.replace(config, tls=msgspec.structs.replace(config.tls, **changed))
 
 
 def _derived(config: Config, directory: Path) -> Config:
@@ -279,7 +305,8 @@ def _derived(config: Config, directory: Path) -> Config:
     node, cluster = config.node, config.cluster
     listed = {member.name: member for member in cluster.members}.get(node.name)
     zone = node.zone or (listed.zone if listed else "default")
-    api_url = node.api_url or (listed.api_url if listed else f"http://{node.api_listen}")
+    scheme = "https" if config.tls.api_cert_file else "http"
+    api_url = node.api_url or (listed.api_url if listed else f"{scheme}://{node.api_listen}")
     data_dir = os.path.abspath(directory / node.data_dir)
     node = msgspec.structs.replace(node, zone=zone, api_url=api_url, data_dir=data_dir)
     if not cluster.members:

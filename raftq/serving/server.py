@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import uvicorn
@@ -16,18 +17,32 @@ from raftq.config import ApiConfig
 from raftq.metrics import Metrics
 from raftq.serving.gate import Gate
 from raftq.serving.protocol import GuardedHttp, Intake, Shared
+from raftq.transport.listening import Listening, Patience, Tls
 
 GRACE_S = 5
+HANDSHAKES = Patience(handshake_timeout_s=10.0, handshakes_max=1_000)
 TICKS_PER_ROUND = 10
 """uvicorn ticks ten times a second: each connection is looked at about once."""
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn on our loop, under our signals, within our limits."""
+    """uvicorn on our loop, under our signals, within our limits; with ``tls`` under that alone.
+
+    It listens by itself: uvicorn would set no bound to callers whose TLS handshake is not
+    done, and show nothing of them.
+    """
 
     def __init__(
-        self, app: ASGIApp, limits: ApiConfig, metrics: Metrics, *, request_bytes_max: int
+        self,
+        app: ASGIApp,
+        limits: ApiConfig,
+        metrics: Metrics,
+        *,
+        request_bytes_max: int,
+        tls: Tls | None = None,
     ) -> None:
+        self._tls, self._refused = tls, metrics.handshake_failed
+        self._listening: Listening | None = None
         self._gate: Gate[GuardedHttp] = Gate(
             limits.connections_max, limits.connections_per_address_max, metrics.connection_ended
         )
@@ -49,6 +64,24 @@ class HttpServer(uvicorn.Server):
         """The node stops the server, in its own order."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on these."""
+        await super().startup(sockets=[])
+        self._listening = Listening(
+            sockets or [],
+            create=self._protocol,
+            tls=self._tls,
+            patience=HANDSHAKES,
+            refused=self._refused,
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let nobody in any more, and wait for those who are."""
+        assert self._listening is not None
+        self._listening.stop()
+        await super().shutdown(sockets)
+        await self._listening.wait_stopped()
+
     async def on_tick(self, counter: int) -> bool:
         """Look at some connections at a time: at all at once would be a pause for all of them."""
         if not self._unwatched:
@@ -57,6 +90,12 @@ class HttpServer(uvicorn.Server):
         for _ in range(min(len(self._unwatched), len(self._gate) // TICKS_PER_ROUND + 1)):
             self._unwatched.pop().check(now_s)
         return await super().on_tick(counter)
+
+    def _protocol(self) -> asyncio.Protocol:
+        make = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
+        return make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
 
 def _config(app: ASGIApp, protocol: type[asyncio.Protocol]) -> uvicorn.Config:

@@ -8,6 +8,7 @@ from raftq.config import Config, split_address
 from raftq.runtime import Runtime
 from raftq.transport.frames import FRAME_BYTES_MAX
 from raftq.transport.handshake import Identity
+from raftq.transport.listening import Tls
 from raftq.transport.network import Address
 from raftq.transport.settings import Meter, Settings
 from raftq.transport.tcp import Log, TcpNetwork
@@ -20,6 +21,7 @@ def network(
     fatal: Callable[[BaseException], None],
     log: Log,
     meter: Meter,
+    tls: Tls | None,
 ) -> TcpNetwork:
     """It knows its peers, and is neither listening nor started."""
     cluster, raft = config.cluster, config.raft
@@ -30,6 +32,7 @@ def network(
         fatal=fatal,
         log=log,
         meter=meter,
+        tls=tls,
         settings=Settings(
             # Everything in flight to one peer may come to travel in one frame.
             frame_bytes_max=max(

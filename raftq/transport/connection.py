@@ -11,6 +11,7 @@ import socket
 from typing import Protocol, cast
 
 from raftq.runtime import Runtime, Timer
+from raftq.tls.names import uris
 from raftq.transport.frames import HEADER_BYTES, PING, FrameDecoder, ProtocolError, header
 from raftq.transport.handshake import Acceptor, Dialler, Reason, Refused
 from raftq.transport.settings import Meter, Settings
@@ -56,6 +57,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.inbound = isinstance(handshake, Acceptor)
         self.open = False
+        self.address = ""  # Where the other end is, for logs.
         self.proven_at: float | None = None
         self.reason = ""
         self.refusal: Refused | None = None
@@ -75,12 +77,6 @@ class Connection(asyncio.Protocol):
     def peer(self) -> str:
         """Whom we dialled, or who has proved its name; empty while that is unknown."""
         return self._handshake.peer
-
-    @property
-    def address(self) -> str:
-        """Where the other end is, for logs."""
-        name = self._transport and self._transport.get_extra_info("peername")
-        return f"{name[0]}:{name[1]}" if name else ""
 
     def send(self, frame: bytes) -> bool:
         """See ``Network``."""
@@ -129,12 +125,14 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set the socket up and begin the handshake."""
         wire = self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by type.
+        name = wire.get_extra_info("peername")
+        self.address = f"{name[0]}:{name[1]}" if name else ""
         plug: socket.socket | None = wire.get_extra_info("socket")
         if plug is not None:
             plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             plug.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._timer = self._runtime.call_later(self._settings.handshake_timeout_s, self._too_slow)
-        if self._handshake.hello:
+        if self._is_certified(wire) and self._handshake.hello:
             wire.write(self._handshake.hello)
         self._owner.opened(self)
 
@@ -161,6 +159,18 @@ class Connection(asyncio.Protocol):
             self._owner.failed(error)
 
     # Its own business.
+
+    def _is_certified(self, wire: asyncio.Transport) -> bool:
+        """Tell the handshake what a certificate says, if there are any."""
+        if wire.get_extra_info("sslcontext") is None:
+            return True
+        try:
+            self._handshake.certified(uris(wire.get_extra_info("peercert") or {}))
+        except Refused as refusal:
+            self.refusal = refusal
+            self.drop(refusal.reason)
+            return False
+        return True
 
     def _shake(self, data: bytes) -> bytes:
         """Go on with the handshake; the bytes that came after it."""

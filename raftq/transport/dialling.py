@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
 
 from raftq.runtime import Runtime
 from raftq.transport.connection import Connection
+from raftq.transport.listening import TLS_GOODBYE_S, Tls
 from raftq.transport.network import Address
 from raftq.transport.settings import Settings
 
@@ -45,11 +45,11 @@ class Dialling:
         address: Address,
         *,
         create: Callable[[], Connection],
-        unreachable: Callable[[str], None],
+        unreachable: Callable[[Exception], None],
         failed: Callable[[BaseException], None],
         runtime: Runtime,
         settings: Settings,
-        tls: ssl.SSLContext | None,
+        tls: Tls | None,
     ) -> None:
         self.address = address
         self._create, self._unreachable, self._failed = create, unreachable, failed
@@ -68,7 +68,7 @@ class Dialling:
             try:
                 connection = await self._dial()
             except (OSError, UnicodeError) as error:  # Names that are no host's: UnicodeError.
-                self._unreachable(str(error) or type(error).__name__)
+                self._unreachable(error)
             else:
                 await connection.closed.wait()
                 if connection.proven_at is not None:
@@ -76,10 +76,15 @@ class Dialling:
             await asyncio.sleep(backoff.next(self._runtime.random(), lived_s=lived_s))
 
     async def _dial(self) -> Connection:
-        loop = asyncio.get_running_loop()
+        loop, tls = asyncio.get_running_loop(), self._tls
         async with asyncio.timeout(self._settings.connect_timeout_s):
             _, connection = await loop.create_connection(
-                self._create, self.address.host, self.address.port, ssl=self._tls
+                self._create,
+                *self.address,
+                ssl=tls.client if tls is not None else None,
+                # No name of the host: a certificate is a node's, wherever that runs.
+                server_hostname="" if tls is not None else None,
+                ssl_shutdown_timeout=TLS_GOODBYE_S if tls is not None else None,
             )
         return connection
 

@@ -12,7 +12,9 @@ a reflection. Frames follow the last proof at once.
 A stranger learns nothing: the acceptor proves itself last, and answers every well-formed
 hello alike. Whatever was wrong with it, the connection is closed after the proof and the
 reason stays here. Without TLS, somebody *on* the path can still read and take over an
-established connection: the secret protects against everybody else.
+established connection: the secret protects against everybody else. Under TLS the
+certificates must be of the very nodes that the hello names: who has stolen the secret and
+one node's key can speak as that node and no other.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ import hmac
 from collections.abc import Container
 
 import msgspec
+
+from raftq.tls.names import node_uri
 
 MAGIC = b"RAFTQ"
 VERSION = 1
@@ -46,6 +50,7 @@ class Reason(enum.StrEnum):
     UNKNOWN_NAME = "unknown_name"
     WRONG_DIRECTION = "the_smaller_name_dials"
     WRONG_PROOF = "wrong_proof"
+    WRONG_CERTIFICATE = "certificate_of_another_node"
     TOO_SLOW = "too_slow"
 
 
@@ -78,10 +83,15 @@ class Dialler:
         self.peer: str = peer
         self.done = False
         self.rest = b""  # Once done: what came after the handshake.
-        self._secret = identity.secret
+        self._identity = identity
         self._buffer = bytearray()
         self._challenge = b""
         self.hello = _hello(identity.cluster, identity.name, peer, nonce)
+
+    def certified(self, uris: frozenset[str]) -> None:
+        """What the other end's certificate says; raises ``Refused``, before anything is sent."""
+        if node_uri(self._identity.cluster, self.peer) not in uris:
+            raise Refused(Reason.WRONG_CERTIFICATE, self.peer)
 
     def feed(self, data: bytes) -> bytes:
         """What to send next; raises ``Refused``."""
@@ -91,9 +101,9 @@ class Dialler:
             challenge = _take(self._buffer, len(_PREFIX) + NONCE_BYTES, self.peer)
             if challenge:
                 self._challenge = challenge
-                reply = _proof(self._secret, b"dialler", self.hello, challenge)
+                reply = _proof(self._identity.secret, b"dialler", self.hello, challenge)
         if self._challenge and len(self._buffer) >= PROOF_BYTES:
-            expected = _proof(self._secret, b"acceptor", self.hello, self._challenge)
+            expected = _proof(self._identity.secret, b"acceptor", self.hello, self._challenge)
             if not hmac.compare_digest(bytes(self._buffer[:PROOF_BYTES]), expected):
                 raise Refused(Reason.WRONG_PROOF, self.peer)
             self.done = True
@@ -116,6 +126,11 @@ class Acceptor:
         self._buffer = bytearray()
         self._hello = b""
         self._challenge = _PREFIX + nonce
+        self._uris: frozenset[str] | None = None  # None: no certificates are in use.
+
+    def certified(self, uris: frozenset[str]) -> None:
+        """What the other end's certificate says; it is judged with everything else."""
+        self._uris = uris
 
     def feed(self, data: bytes) -> bytes:
         """What to send next; raises ``Refused``."""
@@ -149,6 +164,7 @@ class Acceptor:
             Reason.UNKNOWN_NAME: dialler not in self._peers,
             Reason.WRONG_DIRECTION: dialler > self._identity.name,
             Reason.WRONG_PROOF: not proven,
+            Reason.WRONG_CERTIFICATE: not self._is_certified(cluster, dialler),
         }
         for reason, wrong in faults.items():
             if wrong:
@@ -156,6 +172,9 @@ class Acceptor:
         self.peer = dialler
         self.done = True
         return _proof(self._identity.secret, b"acceptor", self._hello, self._challenge)
+
+    def _is_certified(self, cluster: str, dialler: str) -> bool:
+        return self._uris is None or node_uri(cluster, dialler) in self._uris
 
 
 def _hello(cluster: str, dialler: str, acceptor: str, nonce: bytes) -> bytes:

@@ -1,4 +1,9 @@
-"""Sockets that peers call. Bound at once, so that a wrong address is an error at start."""
+"""Sockets that others call. Bound at once, so that a wrong address is an error at start.
+
+Under TLS nobody is told of a caller before its handshake is done; until then it costs a
+task, and what OpenSSL keeps. How long that may be and how many there may be at once is
+bounded here: above that the oldest goes, so that callers who only connect keep nobody out.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,36 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 from raftq.transport.network import Address
 
 BACKLOG = 128
+ACCEPTED_AT_ONCE = 32
+PAUSE_S = 1.0
+TLS_GOODBYE_S = 2.0
+"""How long a peer may take to say that it has heard the end of a connection under TLS."""
+
+
+class Tls(Protocol):
+    """Contexts for the next connection; they may be others for the one after it."""
+
+    @property
+    def server(self) -> ssl.SSLContext:
+        """To accept with."""
+        ...
+
+    @property
+    def client(self) -> ssl.SSLContext:
+        """To dial with."""
+        ...
+
+
+class Patience(NamedTuple):
+    """With callers whose TLS handshake is not done."""
+
+    handshake_timeout_s: float
+    handshakes_max: int
 
 
 def bind(address: Address) -> list[socket.socket]:
@@ -39,37 +70,90 @@ def bind(address: Address) -> list[socket.socket]:
 
 
 class Listening:
-    """Accepts on bound sockets until ``stop``."""
+    """Accepts on bound sockets until ``stop``; ``refused`` is told address and reason."""
 
     def __init__(
         self,
         sockets: list[socket.socket],
         *,
         create: Callable[[], asyncio.Protocol],
-        failed: Callable[[BaseException], None],
-        tls: ssl.SSLContext | None,
+        tls: Tls | None,
+        patience: Patience,
+        refused: Callable[[str, str], None],
     ) -> None:
-        self._sockets = sockets
-        self._create, self._failed, self._tls = create, failed, tls
-        self._servers: list[asyncio.Server] = []
-        self.task = asyncio.get_running_loop().create_task(self._serve(), name="raftq listens")
-        self.task.add_done_callback(self._ended)
+        self._sockets = list(sockets)
+        self._create, self._tls = create, tls
+        self._patience, self._refused = patience, refused
+        self._loop = asyncio.get_running_loop()
+        self._opening: dict[asyncio.Task[None], str] = {}  # Oldest first, with their addresses.
+        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+        for plug in sockets:
+            self._loop.add_reader(plug, self._accept, plug)
 
     def stop(self) -> None:
-        """Accept no more; connections that exist are not touched, and the sockets are not ours."""
-        self.task.cancel()
-        for server in self._servers:
-            server.close()
+        """Accept no more; open connections are not touched, and the sockets are not ours."""
+        while self._sockets:
+            self._loop.remove_reader(self._sockets.pop())
+        for pause in self._pauses.values():
+            pause.cancel()
+        for task in self._opening:
+            task.cancel()
 
-    async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        for plug in self._sockets:
-            self._servers.append(await loop.create_server(self._create, sock=plug, ssl=self._tls))
+    async def wait_stopped(self) -> None:
+        """After ``stop``: until nothing is left of those who were let in half."""
+        if self._opening:
+            await asyncio.wait(list(self._opening))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._failed(error)
+    def _accept(self, plug: socket.socket) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                wire, where = plug.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:  # No descriptors or no memory: there may be some again in a while.
+                self._loop.remove_reader(plug)
+                self._pauses[plug] = self._loop.call_later(PAUSE_S, self._go_on, plug)
+                return
+            wire.setblocking(False)
+            address = f"{where[0]}:{where[1]}"
+            task = self._loop.create_task(self._open(wire, address), name=f"raftq opens {address}")
+            self._opening[task] = address
+            task.add_done_callback(self._opened)
+            if self._tls is not None and len(self._opening) > self._patience.handshakes_max:
+                oldest = next(iter(self._opening))
+                oldest.cancel()
+                self._refused(self._opening.pop(oldest), "too many handshakes at once")
+
+    def _go_on(self, plug: socket.socket) -> None:
+        del self._pauses[plug]
+        self._loop.add_reader(plug, self._accept, plug)
+
+    async def _open(self, wire: socket.socket, address: str) -> None:
+        try:
+            if self._tls is None:
+                await self._loop.connect_accepted_socket(self._create, wire)
+            else:
+                await self._loop.connect_accepted_socket(
+                    self._create,
+                    wire,
+                    ssl=self._tls.server,
+                    ssl_handshake_timeout=self._patience.handshake_timeout_s,
+                    ssl_shutdown_timeout=TLS_GOODBYE_S,
+                )
+        except OSError as error:
+            self._refused(address, in_words(error))
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.pop(task, None)
+
+
+def in_words(error: Exception) -> str:
+    """Why a connection did not come about; of OpenSSL's reasons only what they say."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return str(error) or type(error).__name__
 
 
 def _cannot(address: Address, error: OSError) -> OSError:

@@ -46,6 +46,7 @@ class Meter(Protocol):
     frame_bytes_sent: int
     frame_bytes_received: int
     frames_dropped: int
+    peers_refused: int  # The handshake failed, or took too long.
 
     def of_peer(self, peer: str) -> Traffic:
         """What goes to and comes from a peer, or some peers together, is counted here."""
@@ -61,6 +62,7 @@ class Counts:
     frame_bytes_sent: int = 0
     frame_bytes_received: int = 0
     frames_dropped: int = 0
+    peers_refused: int = 0
     traffic: dict[str, Traffic] = field(default_factory=dict)
 
     def of_peer(self, peer: str) -> Traffic:

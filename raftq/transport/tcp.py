@@ -20,7 +20,7 @@ from raftq.transport.complaints import Complaints
 from raftq.transport.connection import Connection
 from raftq.transport.dialling import Dialling
 from raftq.transport.handshake import NONCE_BYTES, Acceptor, Dialler, Identity
-from raftq.transport.listening import Listening, bind
+from raftq.transport.listening import Listening, Patience, Tls, bind, in_words
 from raftq.transport.network import Address, Handler
 from raftq.transport.settings import Counts, Meter, Settings
 
@@ -38,7 +38,7 @@ class Log(Protocol):
 
 
 class TcpNetwork:
-    """See ``network.Network``. With the two TLS contexts all traffic is under TLS."""
+    """See ``network.Network``. With ``tls`` nobody is spoken to but under it."""
 
     def __init__(
         self,
@@ -50,16 +50,14 @@ class TcpNetwork:
         log: Log,
         meter: Meter | None = None,
         settings: Settings | None = None,
-        server_tls: ssl.SSLContext | None = None,
-        client_tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
     ) -> None:
-        self.connections_refused = 0  # The handshake failed, or took too long.
         self.protocol_errors = 0  # A proven peer sent what is no frame.
         self._runtime, self._identity, self._listen = runtime, identity, listen
         self._fatal, self._log = fatal, log
         self._meter = meter or Counts()
         self._settings = settings or Settings()
-        self._server_tls, self._client_tls = server_tls, client_tls
+        self._tls = tls
         self._complaints = Complaints(self._settings.log_again_s)
         self._handler: Handler | None = None
         self._closed = False
@@ -87,7 +85,11 @@ class TcpNetwork:
         assert self._handler is None, "started twice"
         self.listen()
         self._listening = Listening(
-            self._sockets, create=self._accept, failed=self.failed, tls=self._server_tls
+            self._sockets,
+            create=self._accept,
+            tls=self._tls,
+            patience=Patience(self._settings.handshake_timeout_s, self._settings.handshakes_max),
+            refused=self._unheard,
         )
         self._handler = handler
         self._dial()
@@ -244,7 +246,7 @@ class TcpNetwork:
                 failed=self.failed,
                 runtime=self._runtime,
                 settings=self._settings,
-                tls=self._client_tls,
+                tls=self._tls,
             )
 
     def _forget(self, peer: str) -> None:
@@ -264,16 +266,16 @@ class TcpNetwork:
 
     async def _gone(self) -> None:
         tasks = [*self._stopped]
-        if self._listening is not None:
-            tasks.append(self._listening.task)
         ends: list[Coroutine[object, object, object]] = [c.closed.wait() for c in self._connections]
+        if self._listening is not None:
+            ends.append(self._listening.wait_stopped())
         if tasks:
             ends.append(asyncio.wait(tasks))
         await asyncio.gather(*ends)
         await asyncio.sleep(0)  # The loop lets go of a socket one turn after saying so.
 
     def _refused(self, connection: Connection) -> None:
-        self.connections_refused += 1
+        self._meter.peers_refused += 1
         refusal = connection.refusal
         claimed = connection.peer if refusal is None else refusal.claimed
         self._complain(
@@ -284,8 +286,16 @@ class TcpNetwork:
             address=connection.address,
         )
 
-    def _unreachable(self, peer: str, reason: str) -> None:
-        self._complain("peer unreachable", peer=peer, reason=reason)
+    def _unheard(self, address: str, reason: str) -> None:
+        """Somebody called, and it came to no connection."""
+        self._meter.peers_refused += 1
+        self._complain("peer refused", peer="", reason=reason, address=address)
+
+    def _unreachable(self, peer: str, error: Exception) -> None:
+        refused = isinstance(error, ssl.SSLError)
+        self._meter.peers_refused += refused
+        event = "peer refused" if refused else "peer unreachable"
+        self._complain(event, peer=peer, reason=in_words(error))
 
     def _complain(self, event: str, *, peer: str, reason: str, **details: str) -> None:
         left_out = self._complaints.admit((event, peer, reason), self._runtime.monotonic())

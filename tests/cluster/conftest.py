@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import hosts
+from certificates import Authority
 from cluster import Cluster, Settings
 from cluster_state import OBSERVABLE
 from hosts import Hosts
@@ -40,11 +41,19 @@ def make_cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mak
     """Makes a started cluster that is ready; ``settings`` go over the observable ones."""
     with ExitStack() as stack:
 
-        def make(settings: Settings | None = None, sabotage: str | None = None) -> Cluster:
+        def make(
+            settings: Settings | None = None,
+            sabotage: str | None = None,
+            authority: Authority | None = None,
+            size: int = 3,
+        ) -> Cluster:
             merged = {name: dict(keys) for name, keys in OBSERVABLE.items()}
             for section, keys in (settings or {}).items():
                 merged.setdefault(section, {}).update(keys)
-            cluster = stack.enter_context(Cluster(tmp_path, settings=merged, sabotage=sabotage))
+            made = Cluster(
+                tmp_path, settings=merged, sabotage=sabotage, authority=authority, size=size
+            )
+            cluster = stack.enter_context(made)
             stack.callback(show, cluster)
             return cluster.start().wait_ready()
 

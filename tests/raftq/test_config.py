@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 SECRET = "0123456789abcdef"
 OIDC = ["oidc.issuer=https://id.example", "oidc.audience=raftq"]
 ROOM = ["raft.peer_window_bytes=16777216", "storage.segment_bytes=33554432"]
-MEMBERS = """
+CLEAR = "[tls]\nplain_peers_anywhere = true\n"
+MEMBERS = f"""
+{CLEAR}
 [[cluster.members]]
 name = "n1"
 zone = "a"
@@ -113,13 +115,13 @@ def test_values_outside_the_file_are_strings_toml_or_json(
 @pytest.mark.parametrize(
     "members",
     [
-        '[{"name": "n1", "peer": "h:1", "api_url": "http://h:2"}]',
-        '[{name = "n1", peer = "h:1", api_url = "http://h:2"}]',
+        '[{"name": "n1", "peer": "localhost:1", "api_url": "http://h:2"}]',
+        '[{name = "n1", peer = "localhost:1", api_url = "http://h:2"}]',
     ],
 )
 def test_members_may_come_from_the_environment(members: str) -> None:
     config = load(None, {"RAFTQ_CLUSTER__MEMBERS": members})
-    assert config.cluster.members[0].peer == "h:1"
+    assert config.cluster.members[0].peer == "localhost:1"
     assert config.node.api_url == "http://h:2"
 
 
@@ -300,7 +302,7 @@ def test_the_secret_is_never_shown() -> None:
 
 
 def test_the_fingerprint_covers_what_nodes_share_and_nothing_else() -> None:
-    members = '[{"name": "n1", "peer": "h:1", "api_url": "http://h:2"}]'
+    members = '[{"name": "n1", "peer": "localhost:1", "api_url": "http://h:2"}]'
     base = [f"cluster.members={members}"]
     mine = load(None, None, base).fingerprint()
     for same in ("node.data_dir=/x", "storage.engine=memory", "log.level=debug"):
@@ -318,8 +320,9 @@ def test_the_fingerprint_covers_what_nodes_share_and_nothing_else() -> None:
 
 def test_the_order_of_members_does_not_matter(tmp_path: Path) -> None:
     first, second = MEMBERS.split("[[")[1:]
-    there = load(written(tmp_path, f"[[{first}[[{second}"), None, [f"cluster.secret={SECRET}"])
-    back = load(written(tmp_path, f"[[{second}[[{first}"), None, [f"cluster.secret={SECRET}"])
+    sets = [f"cluster.secret={SECRET}", "tls.plain_peers_anywhere=true"]
+    there = load(written(tmp_path, f"[[{first}[[{second}"), None, sets)
+    back = load(written(tmp_path, f"[[{second}[[{first}"), None, sets)
     assert there.fingerprint() == back.fingerprint()
 
 
@@ -355,3 +358,78 @@ def test_a_missing_file_is_a_readable_fault(tmp_path: Path) -> None:
 def test_where_webhooks_may_go_is_checked(text: str, key: str) -> None:
     (fault,) = faults(None, None, text)
     assert fault.startswith(f"{key}: ")
+
+
+API = ["tls.api_cert_file=c.pem", "tls.api_key_file=c.key"]
+PEER = ["tls.peer_cert_file=c.pem", "tls.peer_key_file=c.key", "tls.peer_ca_file=c.pem"]
+
+
+@pytest.fixture
+def with_files(tmp_path: Path) -> Path:
+    """A configuration, beside files that look right to who does not parse them."""
+    (tmp_path / "c.pem").write_text("certificate")
+    (tmp_path / "c.key").touch(mode=0o600)
+    return written(tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    ("sets", "key"),
+    [
+        (API[:1], "tls.api_key_file"),
+        (API[1:], "tls.api_cert_file"),
+        (["tls.api_client_ca_file=c.pem"], "tls.api_cert_file"),
+        (PEER[:2], "tls.peer_ca_file"),
+        ([PEER[0], PEER[2]], "tls.peer_key_file"),
+        (PEER[1:], "tls.peer_cert_file"),
+        ([*API, "tls.api_client_ca_file=none"], "tls.api_client_ca_file"),
+        ([*PEER[:2], "tls.peer_ca_file=none"], "tls.peer_ca_file"),
+        ([*API, "node.api_url=http://x"], "node.api_url"),
+        (["node.api_listen=10.0.0.1:8001", "auth.required=true"], "node.api_listen"),
+        (["node.api_listen=example.org:8001", "auth.required=true", *PEER], "node.api_listen"),
+        (["node.peer_listen=[::]:9001"], "node.peer_listen"),
+        (["node.peer_listen=10.0.0.1:9001", *API], "node.peer_listen"),
+        (["tls.check_interval_ms=0"], "tls.check_interval_ms"),
+    ],
+)
+def test_certificates_are_whole_and_nothing_leaves_in_the_clear(
+    sets: list[str], key: str, with_files: Path
+) -> None:
+    told = faults(with_files, None, *sets)
+    assert {problem.split(":")[0] for problem in told} >= {key}
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        API,
+        [*API, "node.api_listen=0.0.0.0:8001"],
+        [*PEER, "node.peer_listen=0.0.0.0:9001"],
+        ["node.api_listen=[::]:8001", "tls.plain_http_anywhere=true"],
+        ["node.peer_listen=h:9001", "tls.plain_peers_anywhere=true"],
+        ["node.api_listen=localhost:8001", "node.peer_listen=127.9.9.9:9001"],
+    ],
+)
+def test_tls_or_loopback_or_leave_to_do_without(sets: list[str], with_files: Path) -> None:
+    config = load(with_files, None, [*sets, "auth.required=true"])
+    assert config.node.api_url.startswith("https:" if sets[0] in API else "http:")
+    assert config.tls.api_cert_file in ("", str(with_files.parent / "c.pem"))
+
+
+def test_a_member_in_the_clear_elsewhere_is_refused_and_named(tmp_path: Path) -> None:
+    path = written(tmp_path, MEMBERS.replace(CLEAR, ""))
+    (problem,) = faults(path, None, f"cluster.secret={SECRET}")
+    assert problem.startswith('cluster.members[0].peer: "10.0.0.1:9001" is not on loopback')
+
+
+def test_of_a_node_under_tls_the_members_say_https(with_files: Path) -> None:
+    members = '[{"name": "n1", "peer": "localhost:1", "api_url": "http://x"}]'
+    (problem,) = faults(with_files, None, f"cluster.members={members}", *API)
+    assert problem.startswith('cluster.members[0].api_url: "http://x"')
+
+
+@pytest.mark.parametrize("name", ["api_key_file", "peer_key_file"])
+def test_a_key_that_others_can_read_is_refused(name: str, with_files: Path) -> None:
+    key = with_files.with_name("c.key")
+    key.chmod(0o644)
+    (problem,) = faults(with_files, None, *(API if name == "api_key_file" else PEER))
+    assert problem.startswith(f"tls.{name}: {key} has mode 0644")

@@ -15,16 +15,21 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import certificates
+from certificates import LIFE, Authority
 from raftq.config import render
 
+CLUSTER = "test"
 ROOT = Path(__file__).parents[2]
 SABOTAGE = Path(__file__).with_name("sabotage.py")
 # Below what the kernel hands to outgoing connections: a node that is down must find its
@@ -67,10 +72,12 @@ class Node:
         self.log_path = directory / "log"
         self.api_port, self.peer_port = free_ports(2)
         self.process: subprocess.Popen[bytes] | None = None
+        self.trust: ssl.SSLContext | None = None  # With one, the API is under TLS.
 
     @property
     def api_url(self) -> str:
-        return f"http://{self.address}:{self.api_port}"
+        scheme = "http" if self.trust is None else "https"
+        return f"{scheme}://{self.address}:{self.api_port}"
 
     @property
     def pid(self) -> int:
@@ -120,7 +127,7 @@ class Node:
         timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> Answer:
         """One request on a connection of its own; OSError when nobody answers."""
-        connection = http.client.HTTPConnection(self.address, self.api_port, timeout=timeout_s)
+        connection = self._connection(timeout_s)
         sent = dict(headers or {})
         data = None
         if body is not None:
@@ -143,6 +150,12 @@ class Node:
         assert answer.status == 200, f"{self.name}: GET {path}: {answer.status} {answer.body!r}"
         return answer.json()
 
+    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
+        where = (self.address, self.api_port)
+        if self.trust is None:
+            return http.client.HTTPConnection(*where, timeout=timeout_s)
+        return http.client.HTTPSConnection(*where, timeout=timeout_s, context=self.trust)
+
     def is_ready(self) -> bool:
         try:
             return self.running and self.request("GET", "/readyz").status == 200
@@ -164,7 +177,10 @@ class Cluster:
         settings: Settings | None = None,
         sabotage: str | None = None,
         environment: Mapping[str, str] | None = None,
+        authority: Authority | None = None,
     ) -> None:
+        """``authority``: everything is under TLS, with certificates that it signs."""
+        self.authority = authority
         self.environment = dict(environment or {})
         self.command = (
             [sys.executable, "-m", "raftq"]
@@ -251,6 +267,11 @@ class Cluster:
             except NotInTime:
                 node.signal(signal.SIGKILL)
                 node.exit_code()
+
+    def certify(self, name: str, *, life: timedelta = LIFE) -> None:
+        """Write the node a certificate, as the authority's tools would."""
+        assert self.authority is not None
+        self.authority.node(CLUSTER, name, life=life).write(self[name].directory, name)
 
     # Views.
 
@@ -340,6 +361,8 @@ class Cluster:
 
     def _configure(self, settings: Settings) -> None:
         secret = secrets.token_hex(16)
+        for node in self:
+            node.trust = self.authority and self.authority.trust()
         members = [
             {
                 "name": node.name,
@@ -358,12 +381,17 @@ class Cluster:
                     "api_listen": f"127.0.0.1:{node.api_port}",
                     "peer_listen": f"127.0.0.1:{node.peer_port}",
                 },
-                "cluster": {"name": "test", "secret": secret, "members": members},
+                "cluster": {"name": CLUSTER, "secret": secret, "members": members},
                 "auth": {"required": False},
             }
+            if self.authority is not None:
+                sections["tls"] = certificates.settings(node.directory, node.name)
             for section, keys in settings.items():
                 sections.setdefault(section, {}).update(keys)
             node.directory.mkdir(parents=True)
+            if self.authority is not None:
+                self.certify(node.name)
+                (node.directory / "ca.pem").write_bytes(self.authority.certificate)
             node.config_path.write_text(render(sections))
             node.config_path.chmod(0o600)
 

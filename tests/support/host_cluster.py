@@ -167,6 +167,7 @@ class HostCluster(Cluster):
             host = node.host.address
             # On a network of hosts that nobody else can reach.
             sections["auth"]["anonymous_anywhere"] = True
+            sections["tls"] = {"plain_http_anywhere": True, "plain_peers_anywhere": True}
             sections["node"]["api_listen"] = f"{host}:{node.api_port}"
             sections["node"]["peer_listen"] = f"{host}:{node.inner_port}"
             for member in sections["cluster"]["members"]:

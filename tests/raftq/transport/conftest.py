@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import pytest
 
 from raftq.clock import AsyncioRuntime
 from raftq.transport.handshake import Acceptor, Dialler, Identity
+from raftq.transport.listening import Tls
 from raftq.transport.network import Address, Network
 from raftq.transport.settings import Counts, Settings
 from raftq.transport.tcp import TcpNetwork
@@ -68,7 +68,7 @@ class Node:
         cluster: str = CLUSTER,
         secret: bytes = SECRET,
         settings: Settings = SETTINGS,
-        tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.name = name
         self.told: list[str] = []
@@ -87,8 +87,7 @@ class Node:
             log=self.log,
             meter=self.counts,
             settings=settings,
-            server_tls=tls and tls[0],
-            client_tls=tls and tls[1],
+            tls=tls,
         )
         self.contract: Network = self.network
         self.network.listen()

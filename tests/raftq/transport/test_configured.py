@@ -58,6 +58,7 @@ def test_two_nodes_with_a_configuration_talk_and_count(
                     fatal=errors.append,
                     log=logs.logger("transport"),
                     meter=meters[name],
+                    tls=None,
                 )
                 for name in ports
             }

@@ -7,11 +7,8 @@ import contextlib
 import functools
 import gc
 import itertools
-import shutil
 import socket
-import ssl
 import struct
-import subprocess
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
@@ -168,7 +165,7 @@ async def test_a_stranger_is_dropped_unanswered_and_the_good_one_lives(
     wire = await lab.wire(other)
     wire.writer.write(rubbish)
     assert await wire.ended() == b""
-    await lab.until(lambda: other.network.connections_refused == 1)
+    await lab.until(lambda: other.counts.peers_refused == 1)
     assert one.network.send("n2", b"still here")
     await lab.until(lambda: other.frames)
     assert (one.told, other.told, other.errors) == (["+n2"], ["+n1"], [])
@@ -199,7 +196,7 @@ async def test_a_silent_stranger_is_closed_after_its_time(lab: Lab) -> None:
         assert await wire.ended() == b""
     assert 0.05 < asyncio.get_running_loop().time() - start < 5
     assert node.log.reasons("peer refused") == ["too_slow"]  # Once, for all three.
-    assert node.network.connections_refused == 3
+    assert node.counts.peers_refused == 3
 
 
 @pytest.mark.anyio
@@ -231,7 +228,7 @@ async def test_whoever_does_not_belong_is_refused_and_learns_no_reason(
     one, other = lab.node("n1", **options), lab.node("n2")
     one.start(other)
     other.start(lab.node("n0"), *([one] if options else []))
-    await lab.until(lambda: other.network.connections_refused >= 3)
+    await lab.until(lambda: other.counts.peers_refused >= 3)
     await lab.until(lambda: one.log.reasons("handshake broken off"))
     [refused] = [fields for event, fields in other.log.events if event == "peer refused"]
     # Once for all attempts, and under a name only if it is one that we know.
@@ -440,44 +437,6 @@ async def test_hosts_that_cannot_be_reached_are_logged_and_tried_again(lab: Lab)
     await lab.until(lambda: len(node.log.events) >= 3)
     assert {fields["peer"] for _, fields in node.log.events} == {"n2", "n3", "n4"}
     assert node.errors == []
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts of a server and a client that show each other one certificate."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = str(folder / "key.pem"), str(folder / "certificate.pem")
-    asked = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    named = ["-subj", "/CN=peer", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(
-        [openssl, *asked, *named, "-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
-    )
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate)
-    server.verify_mode = ssl.CERT_REQUIRED
-    client = ssl.create_default_context(cafile=certificate)
-    for context in (server, client):
-        context.load_cert_chain(certificate, key)
-    return server, client
-
-
-@pytest.mark.anyio
-async def test_under_mutual_tls_frames_pass_and_a_plain_caller_does_not(
-    lab: Lab, tls: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
-    one, other = await lab.pair(tls=tls)
-    assert one.network.send("n2", bytes(1_000_000))
-    assert other.network.send("n1", b"back")
-    await lab.until(lambda: one.frames and other.frames)
-    assert (one.frames, other.frames) == ([b"back"], [bytes(1_000_000)])
-    plain = await lab.wire(other)
-    plain.writer.write(bytes(1_000))
-    await plain.ended()
-    assert (one.told, other.told) == (["+n2"], ["+n1"])
 
 
 @pytest.mark.parametrize("run", [uvloop.run, asyncio.run], ids=["uvloop", "asyncio"])

@@ -1,0 +1,268 @@
+"""Whole clusters under TLS: who is let in, who is not, and certificates that come and go."""
+
+from __future__ import annotations
+
+import datetime
+import http.client
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from certificates import Authority
+from cluster import CLUSTER, ROOT, Cluster, Node, until
+from raftq.client import Raftq, Unavailable
+
+MakeCluster = Callable[..., Cluster]
+MESSAGES = 300
+
+
+@pytest.fixture
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def one(make_cluster: MakeCluster, authority: Authority) -> Node:
+    """A node alone."""
+    return make_cluster(authority=authority, size=1)["n1"]
+
+
+def ca_file(node: Node) -> str:
+    return str(node.directory / "ca.pem")
+
+
+def certificate(node: Node) -> str:
+    """What the node shows to who connects now, by its number."""
+    where = (node.address, node.api_port)
+    assert node.trust is not None
+    with (
+        socket.create_connection(where, timeout=5) as plug,
+        node.trust.wrap_socket(plug, server_hostname=node.address) as shown,
+    ):
+        found = shown.getpeercert()
+        assert found is not None
+        return str(found["serialNumber"])
+
+
+def metric(node: Node, name: str) -> float:
+    page = node.request("GET", "/metrics").body.decode()
+    (value,) = re.findall(rf"^{re.escape(name)} (\S+)$", page, re.MULTILINE)
+    return float(value)
+
+
+def command(*arguments: str, ca: str | None = None) -> subprocess.CompletedProcess[str]:
+    trusted = [] if ca is None else ["--ca-file", ca]
+    return subprocess.run(
+        [sys.executable, "-m", "raftq", *trusted, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_the_api_answers_under_tls_to_who_trusts_its_authority(one: Node) -> None:
+    assert one.api_url.startswith("https://")
+    with Raftq(one.api_url, account="a", ca_file=ca_file(one)) as client:
+        assert client.cluster().members[0].api_url == one.api_url
+        client.queue("q").put({"n": 1})
+        (message,) = client.queue("q").claim()
+        assert message.body == {"n": 1}
+    shown = command("cluster", "status", "--url", one.api_url, ca=ca_file(one))
+    assert (shown.returncode, "n1" in shown.stdout) == (0, True), shown.stderr
+
+
+def test_who_trusts_another_authority_sends_nothing(one: Node, tmp_path: Path) -> None:
+    other = tmp_path / "other.pem"
+    other.write_bytes(Authority("other").certificate)
+    for trusted in (str(other), None):
+        with (
+            Raftq(one.api_url, ca_file=trusted, timeout=1.0) as client,
+            pytest.raises(Unavailable, match="certificate verify failed"),
+        ):
+            client.queue("q").put(1)
+        told = command("cluster", "status", "--url", one.api_url, ca=trusted)
+        assert (told.returncode, "certificate verify failed" in told.stderr) == (3, True)
+    missing = command("cluster", "status", "--url", one.api_url, ca="none.pem")
+    assert (missing.returncode, "none.pem" in missing.stderr) == (2, True)
+
+
+def test_nothing_is_said_in_the_clear_and_nothing_older_than_1_2(one: Node) -> None:
+    plain = http.client.HTTPConnection(one.address, one.api_port, timeout=5)
+    plain.request("GET", "/livez")
+    with pytest.raises((http.client.HTTPException, ConnectionError)):
+        plain.getresponse()
+    plain.close()
+    old = ssl.create_default_context(cafile=ca_file(one))
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with (
+        socket.create_connection((one.address, one.api_port), timeout=5) as plug,
+        pytest.raises((ssl.SSLError, ConnectionError)),
+    ):
+        old.wrap_socket(plug, server_hostname=one.address)
+    assert metric(one, "raftq_tls_handshakes_failed_total") == 2
+
+
+def test_with_an_authority_for_clients_only_who_has_its_certificate_is_heard(
+    make_cluster: MakeCluster, authority: Authority, tmp_path: Path
+) -> None:
+    clients = Authority("clients")
+    known, unknown = clients.issue(), authority.issue()
+    (tmp_path / "clients.pem").write_bytes(clients.certificate)
+    cluster = Cluster(
+        tmp_path / "c",
+        size=1,
+        settings={"tls": {"api_client_ca_file": str(tmp_path / "clients.pem")}},
+        authority=authority,
+    )
+    node = cluster["n1"]
+    assert node.trust is not None
+    with cluster.start():
+        for name, pair in (("unknown", unknown), ("known", known)):
+            pair.write(tmp_path, name)
+            node.trust = authority.trust()
+            node.trust.load_cert_chain(tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
+            if pair is known:
+                cluster.wait_ready()
+            else:
+                until(lambda: "serving" in node.log, "the node serves")
+                with pytest.raises(OSError, match=r"unknown ca|reset|EOF|Remote"):
+                    node.request("GET", "/livez")
+
+
+@pytest.mark.parametrize("how", ["a signal", "the files change"])
+def test_certificates_are_changed_in_a_running_cluster_and_no_request_fails(
+    make_cluster: MakeCluster, authority: Authority, how: str
+) -> None:
+    interval_ms = 60_000 if how == "a signal" else 100
+    cluster = make_cluster({"tls": {"check_interval_ms": interval_ms}}, authority=authority)
+    nodes = list(cluster)
+    old = [certificate(node) for node in nodes]
+    kept = nodes[0]
+    ends_s = metric(kept, 'raftq_tls_certificate_expiry_seconds{use="api"}')
+    failed: list[BaseException] = []
+    done = threading.Event()
+
+    def put() -> None:
+        numbers = iter(range(1_000_000))
+        try:
+            with Raftq([node.api_url for node in nodes], account="a", ca_file=ca_file(kept)) as to:
+                while not done.is_set():
+                    to.queue("q").put(next(numbers))
+        except BaseException as error:
+            failed.append(error)
+
+    putting = threading.Thread(target=put)
+    putting.start()
+    try:
+        for node in nodes:
+            cluster.certify(node.name, life=datetime.timedelta(days=400))
+            if how == "a signal":
+                node.signal(signal.SIGHUP)
+        until(
+            lambda: not {certificate(node) for node in nodes} & set(old), "they show new ones", 20
+        )
+        # Peers that connect anew use them, and are not held up by the old ones.
+        for node in nodes:
+            assert metric(node, "raftq_tls_reloads_total") == 2
+            assert metric(node, "raftq_peers_connected") == 2
+    finally:
+        done.set()
+        putting.join()
+    assert failed == []
+    new_ends_s = metric(kept, 'raftq_tls_certificate_expiry_seconds{use="api"}')
+    assert new_ends_s - ends_s > 299 * 86_400
+
+
+def test_an_expired_certificate_is_refused_until_there_is_another(
+    make_cluster: MakeCluster, authority: Authority
+) -> None:
+    cluster = make_cluster({"tls": {"check_interval_ms": 100}}, authority=authority)
+    gone = cluster.follower()
+    cluster.stop(gone.name)
+    cluster.certify(gone.name, life=datetime.timedelta(hours=-1))
+    cluster.start(gone.name)
+    until(lambda: "certificate has expired" in gone.log, "it is said")
+    others = [node for node in cluster if node is not gone]
+    until(
+        lambda: (
+            any("certificate refused: certificate has expired" in node.log for node in others)
+            or "certificate expired" in gone.log
+        ),
+        "the peers refuse it",
+    )
+    cluster.certify(gone.name)
+    cluster.wait_ready()
+    cluster.wait_converged()
+
+
+def test_under_tls_a_cluster_goes_on_when_its_leader_is_killed(
+    make_cluster: MakeCluster, authority: Authority
+) -> None:
+    cluster = make_cluster(authority=authority)
+    leader = cluster.wait_leader()
+    urls = [node.api_url for node in cluster]
+    with Raftq(urls, account="a", ca_file=ca_file(leader), timeout=30.0) as client:
+        queue = client.queue("q")
+        for number in range(MESSAGES):
+            if number == MESSAGES // 3:
+                cluster.kill(leader.name)
+            queue.put(number)
+        cluster.start(leader.name)
+        cluster.wait_ready()
+        assert queue.stats().messages.ready == MESSAGES
+    cluster.wait_converged()
+
+
+def test_a_node_does_not_start_with_the_certificate_of_another(
+    authority: Authority, tmp_path: Path
+) -> None:
+    with Cluster(tmp_path / "c", size=1, authority=authority) as cluster:
+        node = cluster["n1"]
+        authority.node(CLUSTER, "n2").write(node.directory, "n1")
+        cluster.start()
+        assert node.exit_code() == 78
+        assert f"tls.peer_cert_file: {node.directory / 'n1.pem'} is not for this node" in node.log
+
+
+@pytest.mark.parametrize("papers", ["none", "of another authority"])
+def test_a_node_without_good_papers_takes_no_part(
+    make_cluster: MakeCluster, authority: Authority, papers: str
+) -> None:
+    """It holds the cluster's secret, and all that it had before."""
+    cluster = make_cluster(authority=authority)
+    stranger = cluster.follower()
+    others = [node for node in cluster if node is not stranger]
+    cluster.stop(stranger.name)
+    refused = {node.name: metric(node, "raftq_peers_refused_total") for node in others}
+    if papers == "none":
+        lines = stranger.config_path.read_text().splitlines()
+        kept = [line for line in lines if not line.startswith("peer_") or "listen" in line]
+        stranger.config_path.write_text("\n".join(kept))
+    else:
+        Authority("another").node(CLUSTER, stranger.name).write(stranger.directory, stranger.name)
+    cluster.start(stranger.name)
+    until(
+        lambda: any(metric(n, "raftq_peers_refused_total") > refused[n.name] for n in others),
+        "a peer refuses it",
+    )
+    until(
+        lambda: (
+            all(metric(n, "raftq_peers_connected") == 1 for n in others)
+            and any("peer refused" in node.log for node in others)
+        ),
+        "the others are by themselves",
+    )
+    assert all(node.is_ready() for node in others)
