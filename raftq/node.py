@@ -136,14 +136,7 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
             bootstrap=bootstrap,
         )
         service = NodeService(replica, config, metrics, runtime)
-        app = api.app.create(service, names=config.api.frontends)
-        server = HttpServer(
-            app,
-            config.api,
-            metrics,
-            request_bytes_max=config.limits.request_bytes_max,
-            tls=tls.api,
-        )
+        server = _server(config, service, metrics, tls)
         replica.start()
         tls.start()
     except Exception as error:
@@ -167,6 +160,18 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
     replica.close()
     log.info("stopped")
     return 0
+
+
+def _server(
+    config: Config, service: NodeService, metrics: Metrics, tls: Certificates
+) -> HttpServer:
+    return HttpServer(
+        api.app.create(service, names=config.api.frontends),
+        config.api,
+        metrics,
+        request_bytes_max=config.limits.request_bytes_max,
+        tls=tls.api,
+    )
 
 
 def _say_that_it_serves(service: NodeService, node: NodeConfig) -> None:
