@@ -14,7 +14,7 @@ SIMULATION := PYTHONPATH=tests/support:tests $(PYTHON) -m simulation
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up install test simulate cluster-full chaos mutants trace check format bench locality example load lock clean
+.PHONY: help up install test hostile simulate cluster-full chaos mutants trace check format bench locality example load lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +26,9 @@ install: $(INSTALLED) ## Everything into .venv
 
 test: $(INSTALLED) ## All tests
 	$(PYTHON) -m pytest $(ARGS)
+
+hostile: $(INSTALLED) ## All that a hostile client may do, at full size: connections, generated requests
+	RAFTQ_HOSTILE=full $(PYTHON) -m pytest tests/hostile $(ARGS)
 
 simulate: $(INSTALLED) ## Whole clusters from seeds: N=how many (1000), SEED=the first (0), on all cores
 	@$(SIMULATION) --seeds $(or $(N),1000) --first $(or $(SEED),0) $(ARGS)

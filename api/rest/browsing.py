@@ -10,7 +10,7 @@ from api import bodies
 from api.access.principals import Role
 from api.access.rules import Access
 from api.problems import Problem
-from api.rest import answers, filters, pages
+from api.rest import answers, filters, pages, parameters
 from api.rest.answers import Answer
 from api.rest.envelopes import Message, envelope
 from api.rest.operations import Operation, Says
@@ -28,7 +28,7 @@ AT_ONCE = 100  # Messages read before their sizes are looked at.
 class BrowseQuery(ReadQuery, frozen=True, kw_only=True):
     """Which messages to look at: ``header.NAME`` is its value, or empty for any."""
 
-    limit: int | None = None
+    limit: parameters.Count | None = None
     marker: str | None = None
     include_claimed: bool = False
     header: dict[str, str] = msgspec.field(default_factory=dict)

@@ -38,10 +38,10 @@ class ClaimToMake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``consumer``: who claims, for the history.
     """
 
-    limit: int = 1
+    limit: parameters.Count = 1
     lease: float | None = None
     wait: float = 0
-    zone: str | None = None
+    zone: parameters.Name | None = None
     zone_mode: ZoneMode | None = None
     locality_wait: float | None = None
     consumer: str | None = None

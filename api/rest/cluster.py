@@ -26,7 +26,7 @@ class Members(msgspec.Struct, frozen=True):
 class ClusterQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whose replicas come first, and which of them is nearest."""
 
-    zone: str | None = None
+    zone: parameters.Name | None = None
 
 
 class ClusterView(ports.Cluster, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import msgspec
 from api.access.principals import Role
 from api.access.rules import Access
 from api.problems import Problem
-from api.rest import answers, pages, streams
+from api.rest import answers, pages, parameters, streams
 from api.rest.accounts import ACCOUNT
 from api.rest.answers import Answer, Stream
 from api.rest.envelopes import optional_timestamp, timestamp
@@ -46,7 +46,7 @@ class EventsQuery(ReadQuery, frozen=True, kw_only=True):
 class HistoryQuery(ReadQuery, frozen=True, kw_only=True):
     """Which page."""
 
-    limit: int | None = None
+    limit: parameters.Count | None = None
     marker: str | None = None
 
 

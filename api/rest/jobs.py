@@ -40,7 +40,7 @@ class JobToStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to do, ``to`` where, with which; at most so many; at most so many in a second."""
 
     act: Act
-    to: str | None = None
+    to: parameters.Name | None = None
     filter: filters.Filter = filters.Filter()
     limit: int | None = None
     rate: int | None = None
@@ -50,7 +50,7 @@ class JobToStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RedriveToStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where to, else each to where it died; at most so many; at most so many in a second."""
 
-    to: str | None = None
+    to: parameters.Name | None = None
     limit: int | None = None
     rate: int | None = None
 

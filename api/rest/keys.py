@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 
@@ -38,7 +39,7 @@ _is_pattern = re.compile(r"[A-Za-z0-9_.*-]{1,128}").fullmatch
 class KeyToMake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a key may do, and in which queues; ``*`` stands for any characters of a name."""
 
-    roles: list[Role]
+    roles: Annotated[list[Role], msgspec.Meta(extra_json_schema={"minItems": 1})]
     name: str | None = None
     queues: tuple[str, ...] = EVERY_QUEUE
     expires_in: float | None = None

@@ -39,7 +39,7 @@ class PutQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ttl: float | None = None
     delay: float | None = None
-    zone: str | None = None
+    zone: parameters.Name | None = None
     priority: int = 0
     group: str | None = None
     not_before: Moment | None = None
@@ -54,7 +54,7 @@ class MessageToPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ttl: float | None = None
     delay: float | None = None
     headers: dict[str, str] = {}
-    zone: str | None = None
+    zone: parameters.Name | None = None
     priority: int = 0
     group: str | None = None
     not_before: Moment | None = None

@@ -46,7 +46,7 @@ KEY_HEADER: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "Repeats with the same key within the window get the first answer.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "schema": {"type": "string", "pattern": "^[ -~]{1,255}$"},
 }
 ZONE_HEADER: dict[str, Any] = {
     "name": "Raftq-Zone",
@@ -72,7 +72,7 @@ READ_HEADERS: list[dict[str, Any]] = [
         "name": "Raftq-Min-Index",
         "in": "header",
         "description": "For session: the last Raftq-Applied-Index the client has seen.",
-        "schema": {"type": "integer", "minimum": 0},
+        "schema": {"type": "integer", "minimum": 0, "maximum": 10**18},
     },
 ]
 RESUME_HEADER: dict[str, Any] = {

@@ -6,6 +6,7 @@ from typing import TypedDict
 from urllib.parse import parse_qsl, urlencode
 
 from api.ports import Limits
+from api.rest import parameters
 from api.rest.answers import Header
 from api.rest.parameters import in_range, name_part
 from api.rest.reads import ReadQuery
@@ -17,9 +18,9 @@ LIMIT_DEFAULT = 100
 class ListQuery(ReadQuery, frozen=True, kw_only=True):
     """Which part of a list of names to show."""
 
-    limit: int | None = None
+    limit: parameters.Count | None = None
     marker: str | None = None
-    prefix: str = ""
+    prefix: parameters.NamePart = ""
 
 
 class Part(TypedDict):

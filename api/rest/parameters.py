@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import Meta
 
 from api.problems import Problem
 from statemachine.ids import message_id_from_text
@@ -28,6 +29,13 @@ HEADER = "header."
 """How the names of those parameters begin that name a message header."""
 
 ZoneMode = Literal["any", "prefer", "only"]
+
+Name = Annotated[str, Meta(extra_json_schema={"pattern": f"^{NAME_PATTERN}$"})]
+"""Text that ``name`` is to check; here for the document alone."""
+NamePart = Annotated[str, Meta(extra_json_schema={"pattern": r"^[A-Za-z0-9_.-]{0,128}$"})]
+"""Text that ``name_part`` is to check; likewise."""
+Count = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
+"""A number that ``in_range`` is to check; likewise."""
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 
@@ -168,11 +176,14 @@ def query(raw: bytes, kind: type[Q]) -> Q:
             raise Problem("invalid_request", f"parameter {key!r} is given twice", field=key)
         given[name] = value
     try:
-        return msgspec.convert(
+        found = msgspec.convert(
             {**values, "header": by_header} if by_header else values, kind, strict=False
         )
     except msgspec.ValidationError as error:
         raise invalid(error, "query parameter") from error
+    if any(value.lower() == "null" for value in values.values()):
+        _refuse_null(found, values)
+    return found
 
 
 def invalid(error: msgspec.MsgspecError, what: str) -> Problem:
@@ -186,6 +197,17 @@ def invalid(error: msgspec.MsgspecError, what: str) -> Problem:
         return Problem("invalid_request", f"unknown {what} {path!r}", field=path)
     detail = text[: at.start()] if at else text
     return Problem("invalid_request", f"{what}: {detail}", field=path or None)
+
+
+def _refuse_null(found: msgspec.Struct, values: dict[str, str]) -> None:
+    """msgspec takes the word for no value; here that is said by saying nothing."""
+    for field in msgspec.structs.fields(found):
+        if field.encode_name in values and getattr(found, field.name) is None:
+            raise Problem(
+                "invalid_request",
+                f"query parameter: {field.encode_name} must have a value",
+                field=field.encode_name,
+            )
 
 
 def _out_of_range(most_ms: int, field: str, *, least: str = "0 or more") -> Problem:

@@ -41,6 +41,7 @@ SINGLE = frozenset(
 )
 """What may be given once only, as may be the headers of our own."""
 OWN = b"raftq-"
+ZONE = b"raftq-zone"
 ABORT = "raftq.abort"
 """An extension of ASGI: its ``abort`` drops the connection and what is not yet sent."""
 
@@ -80,6 +81,8 @@ class Call:
             _refuse_repeated(name for name, _ in scope["headers"])
         if b"host" not in self.headers and scope["http_version"] == "1.1":
             raise Problem("invalid_header", "a request names its host", field="Host")
+        if ZONE in self.headers:
+            parameters.name(self.headers[ZONE].decode("latin-1"), "Raftq-Zone")
         self.principal = NOBODY  # Who asks, once that was asked.
         self._allowance: Allowance | None = None
         self._access = PUBLIC

@@ -37,7 +37,7 @@ class ScheduleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ``missed``: what becomes of ticks for which nobody was there.
     """
 
-    queue: str
+    queue: parameters.Name
     message: MessageToPut
     cron: str | None = None
     every: float | None = None

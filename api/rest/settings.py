@@ -6,12 +6,13 @@ what is named: null puts that one back to the default.
 
 from __future__ import annotations
 
-from typing import TypeVar, get_args
+from typing import Annotated, TypeVar, get_args
 
 import msgspec
 
 from api.access.principals import Role
 from api.problems import Problem
+from api.rest import parameters
 from api.rest.parameters import ZoneMode, in_range, name, optional_milliseconds, seconds
 from api.rest.requests import Call
 from statemachine.commands import QueueSettings
@@ -56,10 +57,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ttl: float | Unset | None = UNSET
     delay: float | Unset | None = UNSET
     lease: float | Unset | None = UNSET
-    metadata: msgspec.Raw | Unset = UNSET
+    metadata: (
+        Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})] | Unset
+    ) = UNSET
     """A JSON object, kept as it comes."""
     max_deliveries: int | Unset | None = UNSET
-    dead_letter_queue: str | Unset | None = UNSET
+    dead_letter_queue: parameters.Name | Unset | None = UNSET
     retry_delay: float | Unset | None = UNSET
     retry_delay_max: float | Unset | None = UNSET
     dedup_window: float | Unset | None = UNSET

@@ -24,7 +24,7 @@ TRANSACTIONS = "/v1/{account}/transactions"
 class AckPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Messages of a claim whose work is done; without ``ids`` all that it holds."""
 
-    queue: str
+    queue: parameters.Name
     claim: str
     ids: list[str] | None = None
 
@@ -32,14 +32,14 @@ class AckPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PutPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """New messages for a queue."""
 
-    queue: str
+    queue: parameters.Name
     messages: list[MessageToPut]
 
 
 class ReleasePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Messages of a claim to give back, as with nack."""
 
-    queue: str
+    queue: parameters.Name
     claim: str
     ids: list[str] | None = None
     reason: str | None = None

@@ -345,6 +345,27 @@ def test_a_header_that_decides_something_may_be_given_once(name: str, small: Tes
     assert problem(answer) == (400, "invalid_header", name.lower(), None)
 
 
+@pytest.mark.parametrize(
+    ("headers", "target", "field"),
+    [
+        ({"Raftq-Zone": ""}, "/v1", "Raftq-Zone"),
+        ({"Raftq-Zone": "a b"}, "/livez", "Raftq-Zone"),
+        ({}, "/v1?limit=null", "limit"),
+        ({}, f"{MESSAGES}?state=Null", "state"),
+    ],
+)
+def test_what_the_document_excludes_is_refused(
+    headers: dict[str, str], target: str, field: str, small: TestClient
+) -> None:
+    answer = small.get(target, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["field"] == field
+
+
+def test_the_word_null_may_be_a_text(small: TestClient) -> None:
+    assert small.get("/v1?prefix=null").status_code == 200
+
+
 def test_headers_that_decide_nothing_may_be_given_twice(small: TestClient) -> None:
     answer = small.get("/v1", headers=[("Accept", "*/*"), ("Accept", "text/html")])
     assert answer.status_code == 200
