@@ -14,7 +14,7 @@ SIMULATION := PYTHONPATH=tests/support:tests $(PYTHON) -m simulation
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up install test hostile simulate cluster-full chaos mutants trace check format bench locality example load lock clean
+.PHONY: help up install test hostile fuzz simulate cluster-full chaos mutants trace check format bench locality example load lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +29,9 @@ test: $(INSTALLED) ## All tests
 
 hostile: $(INSTALLED) ## All that a hostile client may do, at full size: connections, generated requests
 	RAFTQ_HOSTILE=full $(PYTHON) -m pytest tests/hostile $(ARGS)
+
+fuzz: $(INSTALLED) ## Damaged bytes for all that reads them: N=how many (1000000), SEED=which (0)
+	@PYTHONPATH=.:tests/support:tests nice $(PYTHON) -m fuzz --executions $(or $(N),1000000) --seed $(or $(SEED),0) $(ARGS)
 
 simulate: $(INSTALLED) ## Whole clusters from seeds: N=how many (1000), SEED=the first (0), on all cores
 	@$(SIMULATION) --seeds $(or $(N),1000) --first $(or $(SEED),0) $(ARGS)

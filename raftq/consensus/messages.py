@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
 
@@ -16,6 +17,10 @@ class Kind(enum.IntEnum):
     REGULAR = 0  # An encoded ``statemachine.commands.Entry`` follows.
     NO_OP = 1  # A new leader's first entry.
     MEMBERSHIP = 2  # An encoded ``MembershipChange`` follows.
+
+
+Payload = Annotated[bytes, msgspec.Meta(min_length=1)]
+"""A peer that sends one without a kind is one that sends rubbish."""
 
 
 class MembershipChange(msgspec.Struct, frozen=True, array_like=True):
@@ -35,7 +40,7 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag=1):
     prev_index: int
     prev_term: int
     commit_index: int
-    entries: tuple[tuple[int, bytes], ...] = ()
+    entries: tuple[tuple[int, Payload], ...] = ()
     is_heartbeat: bool = False
 
 
@@ -114,7 +119,13 @@ def membership_payload(change: MembershipChange) -> bytes:
 
 
 def membership_change(payload: bytes) -> MembershipChange | None:
-    """The change that a whole log payload carries, or None if it is of another kind."""
+    """The change that a whole log payload carries, or None if it is of another kind.
+
+    Raises ``msgspec.MsgspecError``.
+    """
     if payload[0] != Kind.MEMBERSHIP:
         return None
-    return _changes.decode(memoryview(payload)[1:])
+    try:
+        return _changes.decode(memoryview(payload)[1:])
+    except UnicodeDecodeError as error:  # The one error that is not of msgspec's own kind.
+        raise msgspec.ValidationError(str(error)) from error

@@ -16,7 +16,7 @@ from raftq.config import Config
 from raftq.consensus.messages import RaftMessage
 from raftq.replica import wire
 from raftq.replica.identity import member_id
-from raftq.replica.membership import MembershipFile
+from raftq.replica.membership import MembershipFile, decode_membership
 from raftq.replica.meter import Log
 from raftq.replica.peers import Peer, Peers
 from raftq.replica.wire import GROUP, Frame
@@ -165,6 +165,7 @@ class Links:
                 return lambda: self._on_state(peer, frame)
             case wire.SnapshotOffer():
                 manifest, member = snapshots.decode(frame.manifest), peer.member or ""
+                decode_membership(manifest.extra)
                 return lambda: inside.snapshot_offered(name, member, frame.term, manifest)
             case wire.SnapshotFetch():
                 return lambda: inside.chunk_wanted(name, frame)

@@ -32,6 +32,14 @@ def cluster_id(members: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(members)).encode()).hexdigest()[:16]
 
 
+def decode_membership(data: bytes) -> Membership:
+    """Inverse of encoding one; raises ``msgspec.MsgspecError``."""
+    try:
+        return msgspec.msgpack.decode(data, type=Membership)
+    except UnicodeDecodeError as error:  # The one error that is not of msgspec's own kind.
+        raise msgspec.ValidationError(str(error)) from error
+
+
 class MembershipFile:
     """The membership on disk."""
 
@@ -39,7 +47,7 @@ class MembershipFile:
         self._disk = disk
         self._path = path
         data = record_file.recover(disk, path)
-        self.current = None if data is None else msgspec.msgpack.decode(data, type=Membership)
+        self.current = None if data is None else decode_membership(data)
 
     def store(self, membership: Membership) -> None:
         """Durable when it returns."""

@@ -26,7 +26,7 @@ from raftq.replica.duties import Duties
 from raftq.replica.handover import Handover
 from raftq.replica.identity import load_identity, member_id, node_of
 from raftq.replica.links import Links
-from raftq.replica.membership import Membership, MembershipFile, cluster_id
+from raftq.replica.membership import Membership, MembershipFile, cluster_id, decode_membership
 from raftq.replica.meter import Log, Meter
 from raftq.replica.sequencer import Sequencer
 from raftq.replica.stamps import Stamps
@@ -458,7 +458,7 @@ class Replica:
         if manifest.index <= self.machine.applied_index:
             return
         self._digests.cancel()
-        membership = msgspec.msgpack.decode(manifest.extra, type=Membership)
+        membership = decode_membership(manifest.extra)
         self._membership.store(membership)
         self._applier.switch()
         assert self.machine.applied_index == manifest.index, manifest.index
