@@ -59,7 +59,7 @@ format: $(INSTALLED) ## Put the code into the one format
 	$(VENV)/bin/ruff check --fix-only --quiet .
 	$(VENV)/bin/ruff format .
 
-bench: $(INSTALLED) ## Throughput, latency, CPU and memory against a baseline; ARGS=--quick for a glance
+bench: $(INSTALLED) ## Throughput, latency, CPU and memory against a baseline; ARGS=--quick for a glance, --costs of keys, TLS, encryption
 	$(PYTHON) -m loadtests.bench $(ARGS)
 
 locality: $(INSTALLED) ## Work that stays in its zone, with delays between the zones; ARGS=--quick for a glance

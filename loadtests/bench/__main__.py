@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from loadtests import REPORTS, ROOT, leave_in_order
-from loadtests.bench import backlog, machine, parked
+from loadtests.bench import backlog, costs, machine, parked
 from loadtests.bench.plan import PLANS, Plan
 from loadtests.bench.records import Records, medians, show
 from loadtests.bench.service import Service
@@ -27,10 +27,11 @@ def main() -> int:
     plan = PLANS[asked.plan]
     name = f"bench-{plan.name}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
     records = Records(asked.out or REPORTS / name, sys.stdout)
+    run, table = (_costs, costs.show) if asked.costs else (_run, show)
     with tempfile.TemporaryDirectory(prefix="raftq-bench-", dir=asked.dir) as directory:
-        _run(plan, Path(directory), records)
+        run(plan, Path(directory), records)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
-    show(records.kept, console)
+    table(records.kept, console)
     console.print(f"{records.path}")
     if errors := records.errors():
         console.print(f"[red]{errors} requests failed[/red]")
@@ -58,11 +59,18 @@ def _run(plan: Plan, directory: Path, records: Records) -> None:
     records.add({"kind": "end", "seconds": round(time.monotonic() - started_s, 1)})
 
 
+def _costs(plan: Plan, directory: Path, records: Records) -> None:
+    records.add({"kind": "run", "plan": plan._asdict(), **machine.describe(ROOT)})
+    for record in costs.records(directory, plan):
+        records.add(record)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
     sizes = parser.add_mutually_exclusive_group()
     for name, meaning in SIZES.items():
         sizes.add_argument(f"--{name}", dest="plan", action="store_const", const=name, help=meaning)
+    parser.add_argument("--costs", action="store_true", help="what keys, TLS and encryption cost")
     parser.set_defaults(plan="full")
     parser.add_argument("--out", type=Path, help="the JSON lines; default: a file in reports/")
     parser.add_argument("--dir", type=Path, help="a directory on the disk to measure")

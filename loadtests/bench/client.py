@@ -8,6 +8,7 @@ reported all the same.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -58,10 +59,14 @@ class Load:
     """Some connections to some ports, all saying the same kind of thing."""
 
     def __init__(
-        self, ports: Sequence[int], connections: int, make: Callable[[], Exchange]
+        self,
+        ports: Sequence[int],
+        connections: int,
+        make: Callable[[], Exchange],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.measured = Measured()
-        self._ports = ports
+        self._ports, self._tls = ports, tls
         self._wires = [_Wire(make(), self.measured) for _ in range(connections)]
 
     async def connect(self) -> None:
@@ -69,7 +74,8 @@ class Load:
         loop = asyncio.get_running_loop()
         for place, wire in enumerate(self._wires):
             port = self._ports[place % len(self._ports)]
-            await loop.create_connection(partial(_Wire.itself, wire), "127.0.0.1", port)
+            itself = partial(_Wire.itself, wire)
+            await loop.create_connection(itself, "127.0.0.1", port, ssl=self._tls)
 
     async def run(self, warmup_s: float, measure_s: float, marked: Callable[[], None]) -> Measured:
         """Warm up, measure, hang up; ``marked`` is called as the window opens and closes."""

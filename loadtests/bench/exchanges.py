@@ -14,11 +14,14 @@ _CLAIM = re.compile(rb'"claim":\s*"([0-9a-f]+)"')
 _ACKED = re.compile(rb'"acked":\s*(\d+)')
 
 
-def request(method: str, path: str, body: bytes = b"") -> bytes:
-    """The bytes of a request."""
-    kind = "Content-Type: application/json\r\n" if body else ""
-    head = f"{method} {path} HTTP/1.1\r\nHost: raftq\r\n{kind}Content-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+def request(method: str, path: str, body: bytes = b"", *, key: str = "") -> bytes:
+    """The bytes of a request; ``key``: who asks."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: raftq", f"Content-Length: {len(body)}"]
+    if body:
+        lines.append("Content-Type: application/json")
+    if key:
+        lines.append(f"Authorization: Bearer {key}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def queue_path(queue: str) -> str:
@@ -26,7 +29,9 @@ def queue_path(queue: str) -> str:
     return f"/v1/{ACCOUNT}/queues/{queue}"
 
 
-def put_request(queue: str, batch: int, body_bytes: int, *, persistent: bool = True) -> bytes:
+def put_request(
+    queue: str, batch: int, body_bytes: int, *, persistent: bool = True, key: str = ""
+) -> bytes:
     """``batch`` messages of JSON; one goes as a bare message."""
     message: dict[str, object] = {
         "body": {"padding": "x" * max(0, body_bytes - len('{"padding":""}'))}
@@ -35,22 +40,22 @@ def put_request(queue: str, batch: int, body_bytes: int, *, persistent: bool = T
         message["persistent"] = False
     sent = message if batch == 1 else {"messages": [message] * batch}
     body = json.dumps(sent, separators=(",", ":")).encode()
-    return request("POST", f"{queue_path(queue)}/messages", body)
+    return request("POST", f"{queue_path(queue)}/messages", body, key=key)
 
 
-def claim_request(queue: str, limit: int, wait_s: float = 0) -> bytes:
+def claim_request(queue: str, limit: int, wait_s: float = 0, *, key: str = "") -> bytes:
     """Up to ``limit`` messages, under a lease that no run outlives."""
     body = json.dumps({"limit": limit, "lease": LEASE_S, "wait": wait_s}).encode()
-    return request("POST", f"{queue_path(queue)}/claims", body)
+    return request("POST", f"{queue_path(queue)}/claims", body, key=key)
 
 
-def ack_request(queue: str, claimed: bytes) -> bytes:
+def ack_request(queue: str, claimed: bytes, *, key: str = "") -> bytes:
     """Everything that the claim in this answer holds."""
     found = _CLAIM.search(claimed)
     if found is None:
         raise BadAnswer
     claim = found.group(1).decode()
-    return request("POST", f"{queue_path(queue)}/claims/{claim}/ack")
+    return request("POST", f"{queue_path(queue)}/claims/{claim}/ack", key=key)
 
 
 class Puts:
@@ -64,9 +69,10 @@ class Puts:
         operations: float = float("inf"),
         *,
         persistent: bool = True,
+        key: str = "",
     ) -> None:
         self.finished = batch
-        self._put = put_request(queue, batch, body_bytes, persistent=persistent)
+        self._put = put_request(queue, batch, body_bytes, persistent=persistent, key=key)
         self._status = 201 if persistent else 202
         self._left = operations
 
@@ -89,12 +95,12 @@ class Lifecycles:
     enough for everybody.
     """
 
-    def __init__(self, queue: str, batch: int, body_bytes: int) -> None:
+    def __init__(self, queue: str, batch: int, body_bytes: int, *, key: str = "") -> None:
         self.finished = 0
-        self._queue = queue
+        self._queue, self._key = queue, key
         self._batch = batch
-        self._put = put_request(queue, batch, body_bytes)
-        self._claim = claim_request(queue, batch)
+        self._put = put_request(queue, batch, body_bytes, key=key)
+        self._claim = claim_request(queue, batch, key=key)
         self._ack = b""
         self._stage = 0
 
@@ -113,7 +119,7 @@ class Lifecycles:
         if stage == 0:
             return self._claim
         if stage == 1:
-            return ack_request(self._queue, body)
+            return ack_request(self._queue, body, key=self._key)
         acked = _ACKED.search(body)
         if acked is None or int(acked.group(1)) != self._batch:
             raise BadAnswer

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import uvloop
 
-from cluster import Cluster, NotInTime, free_ports, until
+from certificates import Authority
+from cluster import Cluster, NotInTime, Settings, free_ports, until
 from loadtests import ROOT
 from loadtests.bench import exchanges, machine
 from loadtests.bench.client import Exchange, Load, Measured
@@ -29,11 +30,27 @@ CPU_UNIT = 10_000
 _PARKED = re.compile(r"^raftq_parked_polls (\S+)$", re.MULTILINE)
 
 
+class Guard(NamedTuple):
+    """What the cluster is protected by; by nothing at first."""
+
+    settings: Settings | None = None
+    key: str = ""
+    """Shown with each request."""
+    tls: bool = False
+    sealed: bool = False
+    """Bodies are encrypted at rest."""
+
+
 class Service:
     """A context manager: all processes run while it is open."""
 
-    def __init__(self, directory: Path) -> None:
-        self._cluster = Cluster(directory)
+    def __init__(self, directory: Path, guard: Guard | None = None) -> None:
+        self._guard = guard or Guard()
+        authority = Authority() if self._guard.tls else None
+        self._tls = authority and authority.trust()
+        self._cluster = Cluster(directory, settings=self._guard.settings, authority=authority)
+        for node in self._cluster:
+            node.key = self._guard.key
         (self._null_port,) = free_ports(1)
         self._null: subprocess.Popen[bytes] | None = None
 
@@ -45,6 +62,7 @@ class Service:
             )
             until(self._null_answers, "the empty handler answers")
             self._cluster.start().wait_ready(deadline_s=READY_S)
+            self._prepare()
         except BaseException:
             print(self._cluster.logs(), file=sys.stderr)
             self._stop()
@@ -93,12 +111,16 @@ class Service:
 
         def make() -> Exchange:
             if cell.scenario == LIFECYCLE:
-                return Lifecycles(queue, cell.batch, plan.body_bytes)
+                return Lifecycles(queue, cell.batch, plan.body_bytes, key=self._guard.key)
             persistent = cell.scenario != WEAK_PUT
-            return Puts(queue, cell.batch, plan.body_bytes, persistent=persistent)
+            return Puts(
+                queue, cell.batch, plan.body_bytes, persistent=persistent, key=self._guard.key
+            )
 
         async def load() -> Measured:
-            running = Load(ports, cell.connections, make)
+            running = Load(
+                ports, cell.connections, make, self._tls if cell.scenario != NULL else None
+            )
             return await running.run(plan.warmup_s, plan.measure_s, mark)
 
         measured = _in_loop(load())
@@ -115,6 +137,16 @@ class Service:
         if cell.target == ALL:
             return self.ports
         return [self.follower_port]
+
+    def _prepare(self) -> None:
+        """Until all nodes know the key, and with bodies sealed if they are to be."""
+        for node in self._cluster:
+            until(lambda node=node: node.request("GET", "/cluster").status == 200, "it is let in")
+        if self._guard.sealed:
+            node, account = self._cluster.follower(), f"/v1/{exchanges.ACCOUNT}"
+            for path, body in ((account, {}), (f"{account}/encryption", {"enabled": True})):
+                answer = node.request("PUT", path, body)
+                assert answer.status in (200, 201), answer
 
     def _forget(self, queue: str) -> None:
         """What a cell leaves behind must not burden the next."""

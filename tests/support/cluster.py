@@ -73,6 +73,7 @@ class Node:
         self.api_port, self.peer_port = free_ports(2)
         self.process: subprocess.Popen[bytes] | None = None
         self.trust: ssl.SSLContext | None = None  # With one, the API is under TLS.
+        self.key = ""  # Shown with each request.
 
     @property
     def api_url(self) -> str:
@@ -128,7 +129,8 @@ class Node:
     ) -> Answer:
         """One request on a connection of its own; OSError when nobody answers."""
         connection = self._connection(timeout_s)
-        sent = dict(headers or {})
+        sent = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        sent |= headers or {}
         data = None
         if body is not None:
             data = json.dumps(body).encode()
