@@ -45,6 +45,10 @@ def limit(
     schedules: Limit = None,
     bindings: Limit = None,
     history_bytes: Limit = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="No other limits; makes the account if there is none."),
+    ] = False,
     as_json: Json = False,
     url: Urls = None,
     account: Account = "default",
@@ -63,11 +67,11 @@ def limit(
             "history_bytes": history_bytes,
         }
     )
-    if not limits:
+    if not (limits or replace):
         raise Failure("name at least one limit", Exit.USAGE)
     with connect(url, timeout) as client:
-        path = f"{account_path(account)}/quotas"
-        _print(write(client, "PATCH", path, body=messages.encode(limits)), as_json)
+        path, method = f"{account_path(account)}/quotas", "PUT" if replace else "PATCH"
+        _print(write(client, method, path, body=messages.encode(limits)), as_json)
 
 
 def _print(found: dict[str, dict[str, Any]], as_json: bool) -> None:

@@ -42,3 +42,16 @@ def test_to_limit_nothing_is_wrong_usage(run: CommandLine, url: str) -> None:
     assert run("account", "limit", "--url", url).code == Exit.USAGE
     unknown = run("account", "limit", "--queues", "1", "--account", "nobody", "--url", url)
     assert "(no_account)" in unknown.err
+
+
+def test_all_limits_are_replaced_also_of_an_account_that_nobody_uses_yet(
+    run: CommandLine, url: str
+) -> None:
+    def limits(*arguments: str) -> dict[str, int]:
+        told = run("account", "limit", *arguments, "--account", "new", "--json", "--url", url)
+        found = json.loads(told.out)
+        return {name: quota["limit"] for name, quota in found.items() if quota["limit"]}
+
+    assert limits("--queues", "3", "--replace") == {"queues": 3}
+    assert limits("--bytes", "5") == {"queues": 3, "bytes": 5}
+    assert limits("--replace") == {}
