@@ -65,6 +65,7 @@ def put_schedule(state: State, command: PutSchedule) -> Outcome:
             return Stored(created=False)
         record.created_ms, record.next_ms = before.created_ms, before.next_ms
         record.ticks, record.last_ms = before.ticks, before.last_ms
+        record.refused = before.refused
     record.version = state.take_id()
     _wait(state, key, record, command.next_ms)
     return Stored(created=before is None)
