@@ -10,8 +10,11 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 
+from msgspec.structs import asdict
+
 from queue_model import HookNames, Model, Queue
 from simulation.making import ACCOUNT
+from statemachine import commands as c
 from statemachine import histories, hooks, keys, queries, records, standing
 from statemachine.kv import Reader
 from statemachine.machine import Machine
@@ -82,6 +85,7 @@ def agrees(reader: Reader, model: Model, told_by: Told, sometimes: Callable[[str
             _binds(reader, names, model)
     _ticks(reader, model)
     _runs(reader, model)
+    _sums(reader, model)
 
 
 def _binds(reader: Reader, names: Names, model: Model) -> None:
@@ -99,9 +103,36 @@ def _ticks(reader: Reader, model: Model) -> None:
     assert stored.keys() == {name for _, name in model.schedules}
     for (_, name), one in model.schedules.items():
         record = stored[name]
-        assert (record.next_ms, record.ticks) == (one.next_ms, len(one.ticks)), f"{name}: {record}"
+        counts = (record.next_ms, record.ticks, record.refused)
+        assert counts == (one.next_ms, len(one.ticks), one.refused), f"{name}: {record}"
         put = (one.put.queue, one.put.message, one.put.timing)
         assert (record.queue, record.message, record.timing) == put, f"{name}: {record}"
+
+
+def _sums(reader: Reader, model: Model) -> None:
+    """What the account has is what is there, and its limits are those that were set."""
+    found = queries.usage(reader, ACCOUNT)
+    if found is None:
+        assert ACCOUNT not in model.accounts
+        return
+    assert found.limits == model.quotas.get(ACCOUNT, c.Quotas()), f"other limits: {found}"
+    usage = {**model.usage(ACCOUNT), "history_bytes": _history_bytes(reader, model)}
+    assert asdict(found.usage) == usage, f"the account has {usage}, and counts {found.usage}"
+
+
+def _history_bytes(reader: Reader, model: Model) -> int:
+    data = reader.get(keys.account(ACCOUNT))
+    assert data is not None
+    numbers = [records.decode_account(data).history.number]
+    for names in model.queues:
+        data = reader.get(keys.queue(*names)) if names[0] == ACCOUNT else None
+        numbers += [records.decode_queue(data).history.number] if data else []
+    rows = [
+        len(key) + len(row)
+        for number in numbers
+        for key, row in reader.scan(keys.events(number, 0), keys.events(number + 1, 0))
+    ]
+    return sum(rows)
 
 
 def _runs(reader: Reader, model: Model) -> None:

@@ -92,7 +92,8 @@ class Arrangements:
             self._sometimes("two leaders told of one tick")
             return
         assert schedule is not None, "a tick of what is not there"
-        self._sometimes("a schedule ticked")
+        is_over = outcome == Enqueued(()) and not command.skip
+        self._sometimes("a tick found no room" if is_over else "a schedule ticked")
         if self._ticked_in.setdefault(names, term) != term:
             self._sometimes("a schedule ticked on under another leader")
         self._ticked_in[names] = term

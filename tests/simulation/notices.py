@@ -14,6 +14,7 @@ from statemachine.outcomes import (
     Extended,
     ManyExtended,
     Outcome,
+    Over,
     Refused,
     Swept,
     Transacted,
@@ -60,6 +61,8 @@ class Notices:
         match command, outcome:
             case c.Extend(), Extended(claim=claim) if claim:
                 self._sometimes("some of a claim went over to another")
+            case _, Refused(over=Over(quota=quota)):
+                self._sometimes(f"there was no room: {quota}")
             case c.ExtendMany(), ManyExtended(ended=ended) if ended:
                 self._sometimes("of many claims some were over")
             case c.CancelJob(), one if not isinstance(one, Refused):

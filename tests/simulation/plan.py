@@ -143,6 +143,7 @@ STANDING = {
     "schedule": ("schedule", "unschedule"),
     "subscribe": ("subscribe", "unsubscribe", "unhook", "feed"),
     "bulk": ("bulk",),
+    "limit": ("limit", "unlimit"),
 }
 """What makes something that stands, and what is done with it. Bindings and the like, and jobs
 with filters, are left to a client of their own: it makes nothing that others do rarer."""

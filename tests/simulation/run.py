@@ -14,9 +14,9 @@ import msgspec
 from queue_model import Names
 from raftq.consensus import replication
 from raftq.replica import replica, transfer
-from raftq.replica.submitter import Unknown
+from raftq.replica.submitter import Answer, Unknown
 from simulation.checks import Checks, Violation
-from simulation.clients import Client, History
+from simulation.clients import Client, History, Request
 from simulation.faults import Faults
 from simulation.making import ACCOUNT
 from simulation.node import Node
@@ -176,16 +176,31 @@ class Story:
         self._until(self._has_leader, LEADER_WITHIN_S, "a leader after healing")
         self._until(self._answered, ANSWERED_WITHIN_S, "an answer to every request")
         self._until(self._recovered, CONVERGED_WITHIN_S, "all nodes to be members and equal")
+        self._lift_limits()
         self._post_in_peace()
         self._wait_for_stragglers()
         for node in world.alive:
             self.checks.digest(node)
         self._judge()
+        self._lift_limits()  # A limit may have been a straggler.
         self._tick_no_more()
         for node in world.alive:
             self._wakes(node)
         self._give_way()
         self._drain()
+
+    def _lift_limits(self) -> None:
+        """What comes in peace has all the room there is. It is judged as what clients asked."""
+        if "limit" not in self.plan.workload.standing:
+            return
+        node, command = self.world.alive[0], c.SetQuotas(ACCOUNT, c.Quotas())
+        while True:
+            request = Request(self.history.number(), node.name, command, self.world.now)
+            self.history.requests.append(request)
+            (request.answer,) = self._answers(node, (command,))
+            request.answered_at = self.world.now
+            if not isinstance(request.answer, Unknown):
+                return
 
     def _wait_for_stragglers(self) -> None:
         """What was sent before the peace still comes, and what was cut is found to be dead."""
@@ -386,7 +401,7 @@ class Story:
             self.world.run(1.0)  # For leases and delays to end.
         return claimed
 
-    def _ask(self, node: Node, *commands: c.Command) -> list[object]:
+    def _ask(self, node: Node, *commands: c.Command) -> list[Answer]:
         """The outcomes of what is asked for at once.
 
         Once more if it is not known: log time may have leapt, and ended the node's session.
@@ -397,7 +412,7 @@ class Story:
             answers[at] = one
         return answers
 
-    def _answers(self, node: Node, commands: Sequence[c.Command]) -> list[object]:
+    def _answers(self, node: Node, commands: Sequence[c.Command]) -> list[Answer]:
         answers = [node.submit(command) for command in commands]
         self._until(lambda: all(answers), SERVED_WITHIN_S, f"an answer to {commands}")
         return [one[0] for one in answers]

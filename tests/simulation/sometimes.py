@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from simulation.plan import FAULTS
 from simulation.posting import ANSWERS
+from simulation.standing import LIMITS
 
 EXPECTED_AFTER = 2_000
 """Seeds after which every one of them must have been seen."""
@@ -137,6 +138,10 @@ SOMETIMES: dict[str, str] = {
     "DeleteSubscription was refused": "",
     "DisableSubscription took effect": "",
     "TakeSubscriptions took effect": "",
+    # Quotas.
+    "SetQuotas took effect": "",
+    **{f"there was no room: {quota}": "" for quota in LIMITS if quota != "history_bytes"},
+    "a tick found no room": "and the next one comes at its time",
     # Events.
     "history was trimmed": "and the rest is whole",
     "a history was off": "and is so from a mark on",

@@ -2,7 +2,8 @@
 
 One client makes and removes them, beside those that put and claim. What it makes is mostly
 about queues of its own, so that the other clients find their messages. Jobs that go through
-a whole queue are its as well.
+a whole queue are its as well, and limits of what the account may have: with these the others
+have to live.
 """
 
 from __future__ import annotations
@@ -40,6 +41,19 @@ FILTERS: dict[str, tuple[object, ...]] = {
     "max_age_ms": (1_500,),
     "min_deliveries": (1,),
 }
+LIMITS: dict[str, tuple[int, ...]] = {
+    "queues": (1,),
+    "messages": (2, 6, 25),
+    "bytes": (40, 400, 5_000),
+    "in_flight": (1, 3, 12),
+    "subscriptions": (1, 2),
+    "schedules": (1, 2),
+    "bindings": (1, 2),
+    "history_bytes": (400, 3_000),
+}
+"""Of queues only so few that none can come while there is one: in which order a sweep would
+make several is up to the machine."""
+
 STATES: dict[c.Act, tuple[c.MessageState | None, ...]] = {
     "redrive": (None, None, "ready", "delayed"),
     "move": (None, None, "ready", "delayed"),
@@ -78,6 +92,8 @@ class Standing(Maker):
                 return c.DeleteQueue(ACCOUNT, HOOKED)
             case "bulk":
                 return self._bulk()
+            case "limit" | "unlimit":
+                return self._limit(kind)
             case _:
                 return replace(self._put("put"), queue=HOOKED)
 
@@ -149,6 +165,15 @@ class Standing(Maker):
         secret, queue, name = b"secret %d" % self._number(), self._hooked(), self._name("h")
         made = chance.random() < 0.5
         return c.PutSubscription(ACCOUNT, queue, name, settings, secret, made)
+
+    def _limit(self, kind: str) -> c.SetQuotas:
+        """A few limits; mostly instead of those before, or else beside them."""
+        if kind == "unlimit":
+            return c.SetQuotas(ACCOUNT, c.Quotas())
+        chance = self._chance
+        names = chance.sample([*LIMITS], chance.choice((1, 1, 2, 4)))
+        quotas = c.Quotas(**{name: chance.choice(LIMITS[name]) for name in names})
+        return c.SetQuotas(ACCOUNT, quotas, tuple(names) if chance.random() < 0.3 else None)
 
     def _bulk(self) -> c.StartJob:
         """Mostly as fast as it goes; of slow ones only those that move have a model."""

@@ -62,7 +62,7 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             queues,
             "delete_queue",
-            "_drop_subscriptions(state, command.account, command.queue)",
+            "_drop_subscriptions(state, queue.account, command.account, command.queue)",
             "pass",
         ),
     ),
