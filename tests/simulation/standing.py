@@ -46,9 +46,9 @@ LIMITS: dict[str, tuple[int, ...]] = {
     "messages": (2, 6, 25),
     "bytes": (40, 400, 5_000),
     "in_flight": (1, 3, 12),
-    "subscriptions": (1, 2),
-    "schedules": (1, 2),
-    "bindings": (1, 2),
+    "subscriptions": (1,),
+    "schedules": (1,),
+    "bindings": (1,),
     "history_bytes": (400, 3_000),
 }
 """Of queues only so few that none can come while there is one: in which order a sweep would

@@ -269,7 +269,7 @@ PLAIN_HEX = "00ffffffffffffffff00000000000000060000000997a17490a000a0c0a078"
 
 NEAR = [("y", "only", None), ("z", "prefer", 40), ("", "prefer", None)]
 
-STATE_DIGEST = "017c48ed5cc6db5c6a995ab57adbb112"
+STATE_DIGEST = "4195848c69b25666e2591cc1fa8b545f"
 
 REASONS = {
     "no_account",
