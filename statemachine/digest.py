@@ -7,12 +7,14 @@ can be taken a slice at a time, over a reader that stands still meanwhile.
 from __future__ import annotations
 
 from hashlib import blake2b
+from struct import Struct
 
 from statemachine import keys
 from statemachine.kv import Reader
 
 DIGEST_BYTES = 16
 ROWS_AT_ONCE = 1_000
+_size = Struct(">Q").pack
 
 
 class Digest:
@@ -32,8 +34,7 @@ class Digest:
                 self._done = True
                 break
             key, value = row
-            update(len(key).to_bytes(8, "big") + key + len(value).to_bytes(8, "big"))
-            update(value)
+            update(b"".join((_size(len(key)), key, _size(len(value)), value)))
         return self._done
 
     def result(self) -> bytes:

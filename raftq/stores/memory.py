@@ -14,7 +14,7 @@ import heapq
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 from sortedcontainers import SortedDict
@@ -35,8 +35,10 @@ class Memory:
         self._disk = disk
         self._directory = directory
         self._data = SortedDict(_load(disk, directory))
+        self.lookup: Callable[[bytes], bytes | None] = self._data.get
+        """The committed value, or None."""
         self._committing = threading.Lock()  # A flush elsewhere must not see half a round.
-        self._views: weakref.WeakSet[_View] = weakref.WeakSet()
+        self._views: set[weakref.ref[_View]] = set()
         self._reader = _Committed(self)
         self.kv = Overlay(self._reader)
         self.version = 0
@@ -50,7 +52,7 @@ class Memory:
             return
         with self._committing:
             self.version += 1
-            views = list(self._views)
+            views = [view for known in list(self._views) if (view := known()) is not None]
             for low, high in ranges:
                 for key in list(self._data.irange(low, high, (True, False))):
                     self._set(key, None, views)
@@ -64,7 +66,7 @@ class Memory:
     def frozen(self) -> _View:
         """See ``Store``."""
         view = _View(self)
-        self._views.add(view)
+        self._views.add(weakref.ref(view, self._views.discard))
         return view
 
     def flush(self) -> None:
@@ -80,11 +82,6 @@ class Memory:
     def close(self) -> None:
         """See ``Store``."""
         self.closed = True
-
-    def lookup(self, key: bytes) -> bytes | None:
-        """The committed value, or None."""
-        value: bytes | None = self._data.get(key)
-        return value
 
     def between(self, low: bytes, high: bytes) -> Iterator[bytes]:
         """Committed keys of the range, ascending; valid until the next commit."""
@@ -104,7 +101,7 @@ class Memory:
     def _write(self, directory: str) -> int:
         with self._committing:
             version = self.version
-            rows = [*self._data.items()]
+            rows = [(key, self._data[key]) for key in self._data]
         record_file.store(self._disk, os.path.join(directory, FILE), msgspec.msgpack.encode(rows))
         return version
 
@@ -138,20 +135,19 @@ class _View:
 
     def scan(self, low: bytes, high: bytes) -> Iterator[Row]:
         """See ``Reader``."""
-        position = low
+        store, former = self._store, self.former
         moved = True
         while moved:
             self._require_open()
             moved = False
-            version = self._store.version
-            for key in self._keys(position, high):
-                value = self.get(key)
-                position = key + b"\x00"
+            version = store.version
+            for key in self._keys(low, high):
+                value = former[key] if key in former else store.lookup(key)
                 if value is not None:
                     yield key, value
                     self._require_open()
-                    if self._store.version != version:
-                        moved = True
+                    if store.version != version:
+                        low, moved = key + b"\x00", True
                         break
 
     def close(self) -> None:
