@@ -13,6 +13,8 @@ transfer, and the follower's append. What is replaced here, each name once:
     __parseChangeClusterRequest           our encoding of membership changes
     __applyLogEntries                     rounds, applied through the owner, gated on fsync
     __sendAppendEntries                   a window per member, one send per tick
+    __getCurrentLogIndex                  the journal's answer, without an entry around it
+    _checkCommandsToApply                 nothing: ``propose`` sees to its command at once
     __tryLogCompaction                    nothing: the owner truncates the journal
 
 ``tests/raftq/consensus/test_core_contract.py`` fails if an upgrade moves any of them.
@@ -323,6 +325,12 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
         self._SyncObj__newAppendEntriesTime = self._monotonic() + self.conf.appendEntriesPeriod
         self._owner.core_wants_to_send()
 
+    def _SyncObj__getCurrentLogIndex(self) -> int:
+        return self._journal.last_index
+
+    def _checkCommandsToApply(self) -> None:
+        """On every tick the engine looks for commands, of which there are none by then."""
+
     def _SyncObj__tryLogCompaction(self) -> None:
         """The owner truncates the journal behind a durable snapshot of the state."""
 
@@ -419,7 +427,7 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
         before = self._journal.last_index
         self._enter()
         self._applyCommand(payload, None, int(kind))
-        self._checkCommandsToApply()
+        super()._checkCommandsToApply()
         assert self._journal.last_index == before + 1, "the engine kept the entry to itself"
 
     def change_membership(self, change: MembershipChange) -> bool:

@@ -123,17 +123,18 @@ def plan_append(seen: Seen, message: Append) -> AppendPlan | Mismatch:
     Diverged if an entry that is committed here differs from the leader's.
     """
     prev_index, prev_term, entries = message.prev_index, message.prev_term, message.entries
+    base_index, last_index = seen.base_index, seen.last_index
     verified = prev_index + len(entries)
     done: list[Intervention] = []
-    if prev_index < seen.base_index:
+    if prev_index < base_index:
         # What lies at or below the base is committed, hence equal.
-        skip = min(seen.base_index - prev_index, len(entries))
+        skip = min(base_index - prev_index, len(entries))
         entries, prev_index = entries[skip:], prev_index + skip
-        if prev_index < seen.base_index:
+        if prev_index < base_index:
             return _nothing_new(seen, message, verified, [Intervention.SKIPPED_MATCHING])
         prev_term = seen.term_at(prev_index) or 0
-    if prev_index > seen.last_index:
-        return Mismatch(seen.last_index + 1)
+    if prev_index > last_index:
+        return Mismatch(last_index + 1)
     if seen.term_at(prev_index) != prev_term:
         _must_be_uncommitted(seen, prev_index)
         return Mismatch(_first_of_term(seen, prev_index))
@@ -145,7 +146,7 @@ def plan_append(seen: Seen, message: Append) -> AppendPlan | Mismatch:
     if kept == len(entries):
         return _nothing_new(seen, message, verified, done)
     start = prev_index + kept
-    if start < seen.last_index:
+    if start < last_index:
         _must_be_uncommitted(seen, start + 1)
     return AppendPlan(
         prev_index=start,

@@ -397,7 +397,7 @@ class Replica:
         self._arm_deadline()
 
     def _arm_deadline(self) -> None:
-        """Deadlines mostly move away: a timer that fires early finds nothing due, and is cheap."""
+        """Deadlines mostly move away: a timer that fires early finds nothing due."""
         deadline = self.consensus.next_deadline() + TIMER_SLACK_S
         if self._deadline_timer is not None:
             if self._deadline_timer[0] <= deadline:
@@ -408,7 +408,10 @@ class Replica:
 
     def _deadline_passed(self) -> None:
         self._deadline_timer = None
-        self.wake()
+        if self.consensus.is_leader or self._runtime.monotonic() > self.consensus.next_deadline():
+            self.wake()
+        else:
+            self._arm_deadline()
 
     # Housekeeping.
 

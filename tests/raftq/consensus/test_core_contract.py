@@ -39,6 +39,8 @@ OVERRIDDEN = [
     "_SyncObj__parseChangeClusterRequest",
     "_SyncObj__applyLogEntries",
     "_SyncObj__sendAppendEntries",
+    "_SyncObj__getCurrentLogIndex",
+    "_checkCommandsToApply",
     "_SyncObj__tryLogCompaction",
 ]
 CALLED = [
