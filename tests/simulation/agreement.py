@@ -19,6 +19,7 @@ from statemachine import histories, hooks, keys, queries, records, standing
 from statemachine.kv import Reader
 from statemachine.machine import Machine
 from statemachine.records import JobRecord
+from told import Told as Shown
 from told import seen, told
 
 Names = tuple[str, str]
@@ -177,13 +178,14 @@ def _tells(
     gone, name = known.gone, names[1]
     if gone > histories.BEGINNING:
         sometimes("history was trimmed" if known.oldest else "a history was off")
-    held = list(histories.between(reader, known.number, name, gone, keys.U64_MAX - 1))
-    shown = Counter([one for event in held for one in seen(event) if event.position.at > gone.at])
+    shown: Counter[Shown] = Counter()
+    part: Counter[Shown] = Counter()
+    for event in histories.between(reader, known.number, name, gone, keys.U64_MAX - 1):
+        (shown if event.position.at > gone.at else part).update(seen(event))
     whole = [one for one in queue.events[told_by.since(names, gone.at + 1) :] if _counts(one)]
     expected = Counter([told(one) for one in whole])
     assert shown == expected, f"{name}: lost {expected - shown}, made up {shown - expected}"
     # Of an entry in which the mark is, the model can not tell what came before it.
-    part = Counter([one for event in held for one in seen(event) if event.position.at == gone.at])
     before = queue.events[told_by.since(names, gone.at) : told_by.since(names, gone.at + 1)]
     assert not part - Counter([told(one) for one in before]), f"{name} made up {part}"
 

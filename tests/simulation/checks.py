@@ -8,8 +8,7 @@ it would be found if power failed now.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
@@ -62,6 +61,7 @@ class Seen:
         self.installed = 0
         self.vote: str | None = None
         self.sync_failed_at = math.inf
+        self.look: tuple[object, ...] = ()  # All that the checks go by, as it was.
 
 
 class Taken:
@@ -95,6 +95,7 @@ class Checks:
         self._results: dict[int, list[BatchResult]] = {}
         self.taken: dict[bytes, Taken] = {}  # Commands, by what they are.
         self._digests: dict[int, tuple[bytes, str]] = {}
+        self._agreed = 0  # The index of the state that was last held against the model.
         self.died: Callable[[Node], None] = lambda _node: None
         self.lost_power: Callable[[Node], None] = lambda _node: None
         self.failed: Callable[[Node, Exception], bool] = lambda _node, _error: False
@@ -142,24 +143,39 @@ class Checks:
 
     def watched(self, node: Node) -> None:
         """See ``Watcher``."""
-        replica = node.running
         seen = self._seen.get(node.name)
         if seen is None or seen.life != node.life:
-            seen = self._seen[node.name] = Seen(node.life)
-            begun(self.world, node)
-            self._takes(node)
-            self._gate.begun(node)
-            self._durability.begun(node)
-            self._found_again(node)
+            seen = self._begun(node)
+        look = _look(node)
+        # Most of what happens on a node changes nothing of what is checked.
+        if look == seen.look and seen.state != CANDIDATE and not self._gate.handles(node):
+            return
+        seen.look = look
         if node.disk.sync_failed:
+            seen.look = ()  # Time is what matters then.
             self._must_stop(node, seen)
-        machine = replica.machine
+        machine = node.running.machine
         if machine is not seen.machine:
             seen.machine = machine
             self._listen(node, machine)
         self._fetches(node, seen)
-        core, journal = replica.consensus.core, replica.journal
-        self._refuse(node, self._durability.watched(node, journal))
+        self._refuse(node, self._durability.watched(node, node.running.journal))
+        self._compared(node, seen)
+        if (applied := machine.applied_index) != seen.applied:
+            self._applied_moved(node, seen, applied)
+
+    def _begun(self, node: Node) -> Seen:
+        seen = self._seen[node.name] = Seen(node.life)
+        begun(self.world, node)
+        self._takes(node)
+        self._gate.begun(node)
+        self._durability.begun(node)
+        self._found_again(node)
+        return seen
+
+    def _compared(self, node: Node, seen: Seen) -> None:
+        """The log, and what the consensus makes of it."""
+        core, journal = node.running.consensus.core, node.running.journal
         last, last_term = journal.last_index, journal.last_term
         if last != seen.last or last_term != seen.last_term:
             self._log_changed(node, journal, seen)
@@ -176,8 +192,6 @@ class Checks:
             self._commit_moved(node, seen, commit)
         if state == LEADER:
             self._refuse(node, self._progress.watched(node, core))
-        if (applied := machine.applied_index) != seen.applied:
-            self._applied_moved(node, seen, applied)
 
     # The log.
 
@@ -323,8 +337,10 @@ class Checks:
             results = honest(index, term, entry)
             if index > self.oracle.index:
                 self._results[index] = results
-                with self._meaning(node, f"entry {index} means something else: {results}"):
+                try:
                     self.oracle.applied((index, term), entry, results, store, born)
+                except AssertionError as error:
+                    self._broken(node, f"entry {index} means something else: {results} {error!r}")
             elif self._results[index] != results:
                 self._broken(node, f"entry {index} has two outcomes: {results}")
             return results
@@ -332,13 +348,6 @@ class Checks:
         replaced: Any = machine
         replaced.apply = apply
         self._durability.opened(node)
-
-    @contextmanager
-    def _meaning(self, node: Node, otherwise: str) -> Iterator[None]:
-        try:
-            yield
-        except AssertionError as error:
-            self._broken(node, f"{otherwise} {error!r}")
 
     def _takes(self, node: Node) -> None:
         """Note what a leader takes: it may be told before it has happened."""
@@ -380,10 +389,16 @@ class Checks:
         known, whose = self._digests.setdefault(index, (mine, node.name))
         if known != mine:
             self._broken(node, f"the state at {index} is another than that of {whose}")
-        oracle = self.oracle
-        if thorough and index == oracle.index:
-            with self._meaning(node, f"the state at {index} is not what the log says:"):
-                agreement.agrees(replica.reader(), oracle.model, oracle.told, self.world.sometimes)
+        if thorough and index == self.oracle.index != self._agreed:
+            self._agreed = index  # For every node whose digest is this one.
+            self._agrees(node, index)
+
+    def _agrees(self, node: Node, index: int) -> None:
+        reader, oracle = node.running.reader(), self.oracle
+        try:
+            agreement.agrees(reader, oracle.model, oracle.told, self.world.sometimes)
+        except AssertionError as error:
+            self._broken(node, f"the state at {index} is not what the log says: {error!r}")
 
     # Time, and lives.
 
@@ -437,3 +452,39 @@ class Checks:
     def _broken(self, node: Node, what: str) -> None:
         self.world.note("violation", node.name, what)
         raise Violation(f"{self.world.now:.4f} {node.name}: {what}")
+
+
+def _look(node: Node) -> tuple[object, ...]:
+    """All by which a check may find something wrong with a node that has heard nothing.
+
+    What is not in here, a check must not go by. It is taken after everything that happens, so
+    it reads what the properties read: in most cases that is all that is done.
+    """
+    replica = node.running
+    consensus, journal, applier = replica.consensus, replica.journal, replica._applier
+    core, entries, active = consensus.core, journal._entries, journal._active
+    return (
+        node.disk.sync_failed,
+        applier.machine,
+        applier.machine.applied_index,
+        replica.snapshots_installed,
+        replica._fetching._manifest,
+        entries.base_index,
+        entries.last_index,
+        entries.last_term,
+        journal.durable_index,
+        journal._durable,
+        journal._in_flight,
+        journal._in_flight_index,
+        active.sequence,
+        active.end,
+        core._SyncObj__raftState,
+        core._SyncObj__raftCurrentTerm,
+        core._SyncObj__votedForNodeId,
+        core._SyncObj__raftCommitIndex,
+        (*core._SyncObj__raftMatchIndex.values(),),
+        (*core._SyncObj__raftNextIndex.values(),),
+        core.others,
+        consensus._following,
+        consensus._vouched,
+    )

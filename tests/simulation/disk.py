@@ -18,8 +18,11 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 
 SECTOR_BYTES = 512
+
+_directory_of = cache(os.path.dirname)
 
 
 class PowerLoss(BaseException):
@@ -27,11 +30,11 @@ class PowerLoss(BaseException):
 
 
 class _Inode:
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.durable = b""
+    def __init__(self, durable: bytes = b"") -> None:
+        self.data = bytearray(durable)
+        self.durable = durable
         self.lost: set[int] = set()  # Sectors that seem clean and never reached the disk.
-        self._clean = b""  # The content at the last sync; since then:
+        self._clean = durable  # The content at the last sync; since then:
         self._changes: list[tuple[int, bytes | None]] = []  # Written at, what; or resized to.
         self._sizes: list[int] = []
 
@@ -202,11 +205,11 @@ class FaultyDisk:
     def open(self, path: str, *, create: bool = False) -> FaultyFile:
         inode = self._names.get(path)
         if inode is None:
-            if not create or os.path.dirname(path) not in self._directories:
+            if not create or _directory_of(path) not in self._directories:
                 raise FileNotFoundError(errno.ENOENT, "no such file", path)
             self.need_room()
-            if os.path.dirname(path) in self.making_fuses:
-                self.power_fails_after = self.making_fuses.pop(os.path.dirname(path))
+            if _directory_of(path) in self.making_fuses:
+                self.power_fails_after = self.making_fuses.pop(_directory_of(path))
             self.change("name")
             inode = _Inode()
             self._rename({path: inode})
@@ -219,12 +222,12 @@ class FaultyDisk:
         if path not in self._directories:
             raise FileNotFoundError(errno.ENOENT, "no such directory", path)
         known = [*self._names, *self._directories]
-        return sorted(os.path.basename(name) for name in known if os.path.dirname(name) == path)
+        return sorted(os.path.basename(name) for name in known if _directory_of(name) == path)
 
     def make_directory(self, path: str) -> None:
         while path not in self._directories:
             self._directories.add(path)
-            path = os.path.dirname(path)
+            path = _directory_of(path)
 
     def rename(self, source: str, target: str) -> None:
         if source in self.rename_fuses:
@@ -268,7 +271,7 @@ class FaultyDisk:
         self._pending = []
         self._names = dict(self._durable_names)
         for name in self._names:
-            self.make_directory(os.path.dirname(name))
+            self.make_directory(_directory_of(name))
         for inode in self._names.values():
             inode.crash(self.chance)
 
@@ -287,11 +290,9 @@ class FaultyDisk:
         for name, inode in self._durable_names.items():
             if name != path and not name.startswith(path + "/"):
                 continue
-            kept = _Inode()
-            kept.write(inode.durable, 0)
-            kept.sync()
+            kept = _Inode(inode.durable)
             copy._names[name] = copy._durable_names[name] = kept
-            copy.make_directory(os.path.dirname(name))
+            copy.make_directory(_directory_of(name))
         return copy
 
     def keeps(self, path: str, size: int) -> bool:
@@ -344,7 +345,7 @@ class FaultyDisk:
 
     def _rename(self, change: dict[str, _Inode | None], awaits: set[str] | None = None) -> None:
         _apply(change, self._names)
-        self._pending.append((change, awaits or {os.path.dirname(name) for name in change}))
+        self._pending.append((change, awaits or {_directory_of(name) for name in change}))
 
     def _rename_directory(self, source: str, target: str) -> None:
         """As one change: all files in it are found under the new name after a crash, or none.
@@ -369,7 +370,7 @@ class FaultyDisk:
         moved = [d for d in self._directories if d == source or d.startswith(inside)]
         self._directories -= set(moved)
         self._directories |= {target + directory.removeprefix(source) for directory in moved}
-        self._rename(change, {os.path.dirname(source), os.path.dirname(target)})
+        self._rename(change, {_directory_of(source), _directory_of(target)})
         self._rename(late)
 
     def _existing(self, path: str) -> _Inode:

@@ -122,8 +122,10 @@ class Durability:
             if first | place.end <= read:
                 continue
             start = max(read - first, 0)
-            new = bytes(start) + node.disk.bytes_of(place.path)[start : place.end]
-            for durable in layout.seals(new, place.sequence):
+            written = node.disk.bytes_of(place.path)[start : place.end]
+            if layout._SEAL_MAGIC not in written:
+                continue
+            for durable in layout.seals(bytes(start) + written, place.sequence):
                 if not _is_durable(node, journal, durable):
                     return f"seals what is not on disk, up to {durable:#x}"
         return None

@@ -10,10 +10,7 @@ from collections.abc import Callable
 class Timer:
     """Something that will happen unless cancelled."""
 
-    __slots__ = ("cancelled",)
-
-    def __init__(self) -> None:
-        self.cancelled = False
+    cancelled = False
 
     def cancel(self) -> None:
         self.cancelled = True

@@ -44,6 +44,10 @@ class Gate:
         """A message has come to a node, which is about to handle it."""
         self._handled[node.name] = message
 
+    def handles(self, node: Node) -> bool:
+        """Whether the node was handling a message."""
+        return node.name in self._handled
+
     def dying(self, node: Node) -> None:
         """A life ends, perhaps in the middle of a message."""
         self._handled.pop(node.name, None)

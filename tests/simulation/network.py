@@ -10,6 +10,7 @@ rest on the transport's good behaviour. A ``Hello`` belongs to its connection: i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from raftq.transport.network import Address, Handler
@@ -98,7 +99,7 @@ class VirtualNetwork:
         arrival = max(arrival, self._arrival[peer] + 1e-9)
         self._arrival[peer] = arrival
         sent_at, disk = world.now, self._node.disk
-        world.at(arrival - sent_at, lambda: self._arrive(peer, number, frame, sent_at, disk))
+        world.at(arrival - sent_at, partial(self._arrive, peer, number, frame, sent_at, disk))
         if world.links.ghosts and world.random.random() < world.links.ghosts:
             self._haunt(peer, frame, disk, certain=True)
         return True
@@ -189,12 +190,14 @@ class VirtualNetwork:
         other._take(name, number, frame, sent_at)
 
     def _take(self, peer: str, number: int, frame: bytes, sent_at: float) -> None:
-        def tell(handler: Handler) -> None:
-            if self._told.get(peer) == number:
-                self._node.world.delivered(self._node, peer, frame, sent_at)
-                handler.received(peer, frame)
+        if self._handler is not None:
+            node = self._node
+            node.run(node.life, partial(self._received, peer, number, frame, sent_at))
 
-        self._tell(tell)
+    def _received(self, peer: str, number: int, frame: bytes, sent_at: float) -> None:
+        if self._handler is not None and self._told.get(peer) == number:
+            self._node.world.delivered(self._node, peer, frame, sent_at)
+            self._handler.received(peer, frame)
 
     def _haunt(self, peer: str, frame: bytes, disk: FaultyDisk, *, certain: bool = False) -> None:
         """Let a frame arrive at some later time, on whatever connection there is then.

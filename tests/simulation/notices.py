@@ -127,7 +127,7 @@ class Notices:
 
     def _queue(self, command: c.Ack | c.DeleteQueue | c.CancelJob | c.Claim) -> Queue:
         names = (command.account, command.queue)
-        return self._model.queues.get(names, Queue(c.QueueSettings()))
+        return self._model.queues.get(names) or Queue(c.QueueSettings())
 
     def _enqueued(
         self, names: Names, messages: tuple[c.NewMessage, ...], outcome: Enqueued

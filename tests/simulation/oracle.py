@@ -60,6 +60,7 @@ class Oracle:
         self.arrangements = Arrangements(self.model, sometimes)
         self.told = Told()
         self._store: Store
+        self._learnt = 0  # How many ids the model had made up when it last knew all true ones.
 
     def applied(
         self,
@@ -86,9 +87,7 @@ class Oracle:
             assert len(result.outcomes) == len(batch.commands), "an outcome for each command"
             self._batch(batch, result.outcomes)
         self._learn()
-        for names, queue in model.queues.items():
-            lost = [one for one in queue.messages.values() if not one.is_known]
-            assert not lost, f"{names} has not got {lost}"
+        self._have_learnt_all()
         for names, job in self._jobs():
             if not job.mark:
                 self._stored(names, job)
@@ -142,12 +141,22 @@ class Oracle:
 
     def _learn(self) -> None:
         """Show the model the ids of what came from other queues, of which no outcome tells."""
+        if self.model.made_up == self._learnt:
+            return
         for names, queue in self.model.queues.items():
             unknown = [one for one in queue.messages.values() if not one.is_known]
             for message_id, record in self._store.rows(names) if unknown else ():
                 # What a later command of the entry puts is not there yet.
                 if any(is_stored(one, record) for one in unknown if not one.is_known):
                     self.model.learn(names, message_id, record)
+
+    def _have_learnt_all(self) -> None:
+        if self.model.made_up == self._learnt:
+            return
+        for names, queue in self.model.queues.items():
+            lost = [one for one in queue.messages.values() if not one.is_known]
+            assert not lost, f"{names} has not got {lost}"
+        self._learnt = self.model.made_up
 
     def _own(self, command: c.Command, outcome: Outcome) -> None:
         match command:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
 from simulation.events import Events, Timer
@@ -60,8 +61,10 @@ class VirtualRuntime:
         self.call_later(0.0, callback)
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        machine, life = self._machine, self._life
-        return self._events.at(delay_s / machine.clock_rate, lambda: machine.run(life, callback))
+        machine = self._machine
+        return self._events.at(
+            delay_s / machine.clock_rate, partial(machine.run, self._life, callback)
+        )
 
     def offload(
         self, work: Callable[[], T], done: Callable[[T | None, BaseException | None], None]

@@ -113,8 +113,12 @@ class World:
 
     def leader(self) -> Node | None:
         """The leader of the highest term that a running node believes to be."""
-        leading = [n for n in self.alive if n.running.consensus.is_leader]
-        return max(leading, key=lambda n: n.running.consensus.term, default=None)
+        found, term = None, -1
+        for node in self.nodes.values():
+            consensus = node.replica and node.replica.consensus
+            if consensus and consensus.is_leader and consensus.term > term:
+                found, term = node, consensus.term
+        return found
 
     def settled(self) -> bool:
         """A leader is known to every running node, and each can take commands."""

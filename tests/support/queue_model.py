@@ -596,7 +596,7 @@ class Model:
 
     def _claim(self, command: c.Claim, outcome: Outcome) -> None:
         names = (command.account, command.queue)
-        queue = self.queues.get(names, Queue(c.QueueSettings()))
+        queue = self.queues.get(names) or Queue(c.QueueSettings())
         in_flight = self._limit(command.account, "in_flight")
         if in_flight and queue.of("ready"):
             if self._is_over(command.account, outcome, in_flight=1):
