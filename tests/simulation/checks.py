@@ -24,6 +24,7 @@ from simulation.durability import Durability
 from simulation.echoes import Echoes
 from simulation.elections import Elections
 from simulation.gate import Gate
+from simulation.look import NONE_YET, look_at
 from simulation.moments import begun, interrupted, leads, leads_no_more
 from simulation.node import DATA, Node, Violation
 from simulation.oracle import Oracle, key_of
@@ -61,7 +62,7 @@ class Seen:
         self.installed = 0
         self.vote: str | None = None
         self.sync_failed_at = math.inf
-        self.look: tuple[object, ...] = ()  # All that the checks go by, as it was.
+        self.look = NONE_YET
 
 
 class Taken:
@@ -146,22 +147,20 @@ class Checks:
         seen = self._seen.get(node.name)
         if seen is None or seen.life != node.life:
             seen = self._begun(node)
-        look = _look(node)
-        # Most of what happens on a node changes nothing of what is checked.
-        if look == seen.look and seen.state != CANDIDATE and not self._gate.handles(node):
-            return
-        seen.look = look
         if node.disk.sync_failed:
-            seen.look = ()  # Time is what matters then.
             self._must_stop(node, seen)
-        machine = node.running.machine
-        if machine is not seen.machine:
-            seen.machine = machine
-            self._listen(node, machine)
-        self._fetches(node, seen)
-        self._refuse(node, self._durability.watched(node, node.running.journal))
+        look = look_at(node)
+        if look == seen.look:
+            if seen.state == CANDIDATE or self._gate.handles(node):
+                self._heard(node, seen)
+            return
+        (store, log, _), seen.look = seen.look, look
+        if store != look[0]:
+            self._store_changed(node, seen)
+        if log != look[1]:
+            self._refuse(node, self._durability.watched(node, node.running.journal))
         self._compared(node, seen)
-        if (applied := machine.applied_index) != seen.applied:
+        if (applied := node.running.machine.applied_index) != seen.applied:
             self._applied_moved(node, seen, applied)
 
     def _begun(self, node: Node) -> Seen:
@@ -186,12 +185,22 @@ class Checks:
             if seen.state == LEADER:
                 leads_no_more(self.world, node, same_term=term == seen.term)
             seen.state, seen.term, seen.vote = state, term, vote
-        wrong = self._gate.watched(node, seen.commit) or self._echoes.watched(node, state, term)
-        self._refuse(node, wrong)
+        self._heard(node, seen)
         if (commit := core.commit_index) != seen.commit:
             self._commit_moved(node, seen, commit)
         if state == LEADER:
             self._refuse(node, self._progress.watched(node, core))
+
+    def _heard(self, node: Node, seen: Seen) -> None:
+        wrong = self._gate.watched(node, seen.commit)
+        self._refuse(node, wrong or self._echoes.watched(node, seen.state, seen.term, seen.look))
+
+    def _store_changed(self, node: Node, seen: Seen) -> None:
+        machine = node.running.machine
+        if machine is not seen.machine:
+            seen.machine = machine
+            self._listen(node, machine)
+        self._fetches(node, seen)
 
     # The log.
 
@@ -452,39 +461,3 @@ class Checks:
     def _broken(self, node: Node, what: str) -> None:
         self.world.note("violation", node.name, what)
         raise Violation(f"{self.world.now:.4f} {node.name}: {what}")
-
-
-def _look(node: Node) -> tuple[object, ...]:
-    """All by which a check may find something wrong with a node that has heard nothing.
-
-    What is not in here, a check must not go by. It is taken after everything that happens, so
-    it reads what the properties read: in most cases that is all that is done.
-    """
-    replica = node.running
-    consensus, journal, applier = replica.consensus, replica.journal, replica._applier
-    core, entries, active = consensus.core, journal._entries, journal._active
-    return (
-        node.disk.sync_failed,
-        applier.machine,
-        applier.machine.applied_index,
-        replica.snapshots_installed,
-        replica._fetching._manifest,
-        entries.base_index,
-        entries.last_index,
-        entries.last_term,
-        journal.durable_index,
-        journal._durable,
-        journal._in_flight,
-        journal._in_flight_index,
-        active.sequence,
-        active.end,
-        core._SyncObj__raftState,
-        core._SyncObj__raftCurrentTerm,
-        core._SyncObj__votedForNodeId,
-        core._SyncObj__raftCommitIndex,
-        (*core._SyncObj__raftMatchIndex.values(),),
-        (*core._SyncObj__raftNextIndex.values(),),
-        core.others,
-        consensus._following,
-        consensus._vouched,
-    )

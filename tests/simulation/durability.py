@@ -18,7 +18,6 @@ class Durability:
         self._flushed: dict[str, int] = {}  # By node: what its store is sure to hold on disk.
         self._durable: dict[str, tuple[int, int, int]] = {}  # By node: life, index, position.
         self._read: dict[str, tuple[int, int]] = {}  # Seals looked at: life, position.
-        self._looked_at: dict[str, tuple[object, ...]] = {}  # By node: all that it may claim by.
 
     def begun(self, node: Node) -> None:
         """A life has begun: note what its store has applied when it asks for a flush.
@@ -46,7 +45,6 @@ class Durability:
         store: Any = replica._applier.store
         honest, failed = store.flush, False
         self._flushed[node.name] = replica.machine.applied_index
-        self._looked_at.pop(node.name, None)
 
         def flush() -> None:
             nonlocal failed
@@ -61,23 +59,7 @@ class Durability:
         store.flush = flush
 
     def watched(self, node: Node, journal: Journal) -> str | None:
-        """A node has done something: what is wrong with what its journal says now."""
-        entries, active = journal._entries, journal._active
-        # Whatever is written, cut or synced changes one of these.
-        said = (
-            node.life,
-            entries.base_index,
-            entries.last_index,
-            journal.durable_index,
-            journal._durable,
-            journal._in_flight,
-            journal._in_flight_index,
-            active.sequence,
-            active.end,
-        )
-        if said == self._looked_at.get(node.name):
-            return None
-        self._looked_at[node.name] = said
+        """Store or log have changed: what is wrong with what the journal says now."""
         if journal.base_index > self._flushed[node.name]:
             return f"cuts its journal at {journal.base_index}, beyond the store on its disk"
         claim = (node.life, journal.durable_index, journal._durable)

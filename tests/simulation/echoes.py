@@ -15,6 +15,7 @@ from raftq.consensus.guard import AppendPlan, Diverged
 from raftq.consensus.messages import Append, AppendReply, RaftMessage, VoteReply
 from raftq.replica.wire import SnapshotOffer
 from raftq.snapshots import decode
+from simulation.look import Look
 from simulation.node import Node
 
 
@@ -27,6 +28,7 @@ class Echoes:
         self._replies: dict[str, dict[str, AppendReply]] = defaultdict(dict)
         self._appends: dict[str, tuple[int, str, Append]] = {}  # By node: its life, its leader.
         self._offers: dict[str, tuple[int, str, SnapshotOffer]] = {}  # By node: its life, the peer.
+        self._answered: dict[str, tuple[Append, Look]] = {}  # By node: asked about last.
         self._appended: set[str] = set()  # Nodes that are handling an append.
         self._asked: dict[str, tuple[object, ...]] = {}  # By node: when the leader was asked.
 
@@ -57,7 +59,7 @@ class Echoes:
         if manifest.index <= replica.machine.applied_index:
             replica.snapshot_offered(peer, member or "", offer.term, manifest)
 
-    def watched(self, node: Node, state: int, term: int) -> str | None:
+    def watched(self, node: Node, state: int, term: int, look: Look) -> str | None:
         """A node has done something: what is wrong with what it would make of an echo."""
         if state == LEADER:
             return self._leads(node, term)
@@ -65,7 +67,7 @@ class Echoes:
             return self._stands(node)
         if node.name in self._appended:
             self._appended.discard(node.name)
-            return self._follows(node)
+            return self._follows(node, look)
         return None
 
     def _stands(self, node: Node) -> str | None:
@@ -92,7 +94,7 @@ class Echoes:
                 return f"would count in term {consensus.term} what {member} said in {reply.term}"
         return None
 
-    def _follows(self, node: Node) -> str | None:
+    def _follows(self, node: Node, look: Look) -> str | None:
         """A follower would take an append: what is wrong with what it made of it."""
         consensus = node.running.consensus
         life, leader, append = self._appends.get(node.name, (0, "", None))
@@ -102,6 +104,10 @@ class Echoes:
             return None
         if consensus.elections._pre_votes[0]:
             return "would stand by pre-votes from before it heard its leader"
+        echo = (append, look)
+        if echo == self._answered.get(node.name):
+            return None  # As before: most appends are heartbeats.
+        self._answered[node.name] = echo
         end = append.prev_index + len(append.entries)
         try:
             plan = guard.plan_append(consensus, append)

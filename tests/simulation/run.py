@@ -244,15 +244,15 @@ class Story:
     def _recovered(self) -> bool:
         world = self.world
         return (
-            all(
+            world.converged()
+            and world.settled()
+            and all(
                 node.is_up
                 and node.running.formed
                 and node.running.consensus.is_member
                 and not node.running.stopping
                 for node in world.nodes.values()
             )
-            and world.settled()
-            and world.converged()
         )
 
     # What happens meanwhile.

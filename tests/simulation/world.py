@@ -131,10 +131,10 @@ class World:
     def converged(self) -> bool:
         """Every running node has applied what the leader has committed."""
         leader = self.leader()
-        return leader is not None and all(
-            node.running.machine.applied_index == leader.running.consensus.last_index
-            for node in self.alive
-        )
+        if leader is None:
+            return False
+        last = leader.running.consensus.last_index
+        return all(node.running.machine.applied_index == last for node in self.alive)
 
     # Links.
 
