@@ -7,6 +7,7 @@ can be taken a slice at a time, over a reader that stands still meanwhile.
 from __future__ import annotations
 
 from hashlib import blake2b
+from itertools import islice
 from struct import Struct
 
 from statemachine import keys
@@ -28,13 +29,11 @@ class Digest:
     def step(self, count: int) -> bool:
         """Take up to ``count`` more rows; True when there are none left."""
         update = self._hash.update
-        for _ in range(count):
-            row = next(self._rows, None)
-            if row is None:
-                self._done = True
-                break
-            key, value = row
+        taken = 0
+        for key, value in islice(self._rows, count):
+            taken += 1
             update(b"".join((_size(len(key)), key, _size(len(value)), value)))
+        self._done = taken < count
         return self._done
 
     def result(self) -> bytes:

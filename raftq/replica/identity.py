@@ -7,6 +7,8 @@ is ``name/identity``, and the identity is drawn when the directory is made.
 
 from __future__ import annotations
 
+from functools import cache
+
 import msgspec
 
 from raftq.disk import Disk
@@ -30,6 +32,7 @@ def member_id(node: str, identity: str) -> str:
     return f"{node}/{identity}"
 
 
+@cache
 def node_of(member: str) -> str:
     """The node's name in a member id."""
     return member.partition("/")[0]

@@ -126,6 +126,14 @@ def _sector(data: bytes | bytearray, number: int) -> bytes:
     return part.ljust(SECTOR_BYTES, b"\0")
 
 
+def _below(chance: random.Random, end: int) -> int:
+    """``chance.randrange(end)``, without what that looks at before it draws."""
+    drawn = chance.getrandbits(end.bit_length())
+    while drawn >= end:
+        drawn = chance.getrandbits(end.bit_length())
+    return drawn
+
+
 def _flipped(data: bytes, at: int, mask: int) -> bytes:
     return data[:at] + bytes((data[at] ^ mask,)) + data[at + 1 :] if at < len(data) else data
 
@@ -148,8 +156,8 @@ class FaultyFile:
         self._alive()
         if offset + len(data) > len(self._inode.data):
             self._disk.need_room()
-        part = self._disk.chance.randrange(len(data) + 1)
-        self._disk.change("write", lambda: self._inode.write(data[:part], offset))
+        half = _below(self._disk.chance, len(data) + 1)
+        self._disk.change("write", lambda: self._inode.write(data[:half], offset))
         self._inode.write(data, offset)
 
     def size(self) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable
+from heapq import heappop, heappush
 
 
 class Timer:
@@ -30,14 +30,14 @@ class Events:
         timer = Timer()
         self._number += 1
         due_at = self.now + delay_s if delay_s > 0.0 else self.now
-        heapq.heappush(self._queue, (due_at, self._number, timer, callback))
+        heappush(self._queue, (due_at, self._number, timer, callback))
         return timer
 
     def step(self, until: float = math.inf) -> bool:
         """Let the next thing happen; False when nothing will until then."""
         queue = self._queue
         while queue and queue[0][0] <= until:
-            due_at, _, timer, callback = heapq.heappop(queue)
+            due_at, _, timer, callback = heappop(queue)
             if not timer.cancelled:
                 self.now = due_at
                 self.count_run += 1

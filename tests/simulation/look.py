@@ -21,7 +21,7 @@ def look_at(node: Node) -> Look:
     core, entries, active = consensus.core, journal._entries, journal._active
     store = (
         machine,
-        machine.applied_index,
+        machine._state.machine.index,
         replica.snapshots_installed,
         replica._fetching._manifest,
     )

@@ -10,6 +10,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from queue_model import Job, Model, Queue, is_stored
 from simulation.agreement import Store, Told
 from simulation.arrangements import Arrangements
@@ -266,4 +268,4 @@ def of_stats(stats: Stats | None) -> Counts:
 
 def key_of(command: c.Command) -> bytes:
     """Equal for equal commands alone."""
-    return repr(command).encode()
+    return msgspec.msgpack.encode(command)

@@ -62,12 +62,25 @@ class Result(NamedTuple):
     records: list[Record]
 
 
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """A run is short and nearly all of it stays, to its end: nobody need look for what does not."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_garbage_kept()
 def run(plan: Plan, *, keep_trace: bool = False) -> Result:
     """Run a plan. A broken promise is told in the result; any other exception is a bug here."""
     world = World(plan.seed, plan.names, keep_trace=keep_trace)
     story = Story(world, plan)
     violation = None
-    with _in_pieces(plan.tuning), story.postings.received(plan.seed), _garbage_kept():
+    with _in_pieces(plan.tuning), story.postings.received(plan.seed):
         try:
             story.tell()
         except Violation as error:
@@ -96,18 +109,6 @@ def _in_pieces(tuning: Tuning) -> Iterator[None]:
         yield
     finally:
         transfer.CHUNK_BYTES, replication.APPEND_BYTES_MAX, replica.GOSSIP_S = before
-
-
-@contextmanager
-def _garbage_kept() -> Iterator[None]:
-    """A run is short and nearly all of it stays: looking for what does not costs a tenth."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class Story:
@@ -320,7 +321,11 @@ class Story:
     def _all_posted(self) -> bool:
         model = self.checks.oracle.model
         hooked = {names[:2] for names, hook in model.hooks.items() if not hook.disabled}
-        return not any(model.queues[names].of("ready") for names in hooked)
+        return not any(
+            message.state == "ready"
+            for names in hooked
+            for message in model.queues[names].messages.values()
+        )
 
     def _tick_no_more(self) -> None:
         """No tick is left out; then there are to be no more."""

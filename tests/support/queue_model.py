@@ -391,15 +391,13 @@ class Model:
         nothing = c.QueueSettings()
         own = self.queues[names].settings if names in self.queues else nothing
         defaults = self.accounts.get(names[0], nothing)
-        found: dict[str, Any] = {}
-        for member, built_in in BUILT_IN._asdict().items():
-            given = [
-                value
-                for value in (getattr(own, member), getattr(defaults, member))
-                if value is not None
-            ]
-            found[member] = given[0] if given else built_in
-        return InForce(**found)
+        found: list[Any] = []
+        for member, built_in in zip(InForce._fields, BUILT_IN, strict=True):
+            value = getattr(own, member)
+            if value is None:
+                value = getattr(defaults, member)
+            found.append(built_in if value is None else value)
+        return InForce(*found)
 
     def _turn(self, names: Names, queue: Queue, message: Message) -> None:
         """A message whose turn it may be: it is ready unless others of its group are ahead."""
