@@ -43,10 +43,10 @@ FRAMES: list[tuple[object, Topic, str]] = [
         "Enqueue q0 b'12' 5 B] after 7 of term 1, commit 6",
     ),
     (
-        m.Append(2, 7, 1, 6, ((2, member(add=False)), (2, b"\0junk"), (2, b"")), False),
+        m.Append(2, 7, 1, 6, ((2, member(add=False)), (2, b"\0junk")), False),
         Topic.REPLICATION,
-        "Append term 2: 8-10 [term 2: member n3/0123 removed], [term 2: 5 bytes that are no "
-        "entry], [term 2: 0 bytes that are no entry] after 7 of term 1, commit 6",
+        "Append term 2: 8-9 [term 2: member n3/0123 removed], [term 2: 5 bytes that are no "
+        "entry] after 7 of term 1, commit 6",
     ),
     (
         m.Append(2, 7, 1, 6, is_heartbeat=True),
@@ -163,6 +163,10 @@ def encoded(frame: object) -> bytes:
 def test_a_frame_in_words(frame: object, topic: Topic, text: str) -> None:
     said = told(encoded(frame))
     assert (said.topic, said.text) == (topic, text)
+
+
+def test_an_entry_without_a_kind_is_rubbish() -> None:
+    assert told(encoded(m.Append(2, 7, 1, 6, ((2, b""),), False))).topic is Topic.RUBBISH
 
 
 def test_every_kind_of_frame_and_command_is_in_these_tables() -> None:

@@ -27,7 +27,9 @@ OWN = "n1/a"
 MEMBERS = ("n1/a", "n2/b", "n3/c")
 CLUSTER = cluster_id(MEMBERS)
 BATCH = Batch(session=1, seq=1, floor=1, commands=(Barrier(),))
-MANIFEST = Manifest("memory", 5, 1, 1, (FileSpec("f", 1, b"s" * 32),), b"")
+EXTRA = msgspec.msgpack.encode(Membership(CLUSTER, 5, MEMBERS))
+MANIFEST = Manifest("memory", 5, 1, 1, (FileSpec("f", 1, b"s" * 32),), EXTRA)
+MEMBERLESS = msgspec.structs.replace(MANIFEST, extra=b"rubbish")
 UNSAFE = msgspec.structs.replace(MANIFEST, files=(FileSpec("../f", 1, b"s" * 32),))
 
 
@@ -191,6 +193,11 @@ RUBBISH = [
         ),
     ),
     ("a manifest that is none", wire.encode(wire.SnapshotOffer(GROUP, 1, b"rubbish"))),
+    (
+        "a manifest without members",
+        wire.encode(wire.SnapshotOffer(GROUP, 1, snapshots.encode(MEMBERLESS))),
+    ),
+    ("an entry without a kind", bytes.fromhex("930200970101010101919201c400c2")),
     ("an unsafe manifest", wire.encode(wire.SnapshotOffer(GROUP, 1, snapshots.encode(UNSAFE)))),
 ]
 UNREADABLE = [
