@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TypeVar
-
-from starlette.types import Scope
 
 from api.access.bearer import BearerKeys
 from api.access.gate import Gate, Way
 from api.access.oidc import Oidc
-from api.access.principals import Principal
 from api.access.signed_urls import SignedUrls
 from api.ports import (
     AccessPolicy,
@@ -103,12 +100,9 @@ class NodeService:
         self._status_of: tuple[int, float] | None = None
         self._status: Status
         self._used_keys = set[str]()
-        self._gate = Gate(self, [BearerKeys(self), SignedUrls(self), *_issuer(self, config)])
+        gate = Gate(self, [BearerKeys(self), SignedUrls(self), *_issuer(self, config)])
+        self.authenticate = gate.authenticate  # As it is: it is asked for every request.
         metrics.before_render(self._measure)
-
-    async def authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Principal:
-        """See ``api.ports.Service``."""
-        return await self._gate.authenticate(scope, headers)
 
     def key_changes(self) -> int:
         """See ``api.ports.Service``."""

@@ -46,7 +46,7 @@ class BearerKeys:
         if given is None:
             return None
         service = self._service
-        changes, now_ms = service.key_changes(), service.now_ms()
+        changes = service.key_changes()
         if changes != self._changes:
             self._known.clear()
             self._changes = changes
@@ -58,10 +58,11 @@ class BearerKeys:
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
             self._known[given] = known
-        if known.until_ms <= now_ms:
+        principal, until_ms = known
+        if until_ms < FOR_EVER and until_ms <= service.now_ms():
             raise unauthorized()
-        service.key_used(known.principal.id)
-        return known.principal
+        service.key_used(principal.id)
+        return principal
 
     def _verified(self, given: bytes) -> _Known | None:
         """Whose key this is, and until when; the same work whether there is such a key or not."""

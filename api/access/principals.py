@@ -41,7 +41,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         if role is None:
             return bool(roles)
         # Of an account there is no administrator: that would be one of all the others.
-        return (role in roles and role is not Role.ADMIN) or self.is_operator
+        return (role is not Role.ADMIN and role in roles) or self.is_operator
 
     @property
     def is_operator(self) -> bool:

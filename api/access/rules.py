@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from api.access.principals import Principal, Role
+from api.access.principals import ANYONE, Principal, Role
 from api.problems import Problem
 
 Resource = Literal["public", "cluster", "account", "queue"]
@@ -49,12 +49,14 @@ class Access:
 
     def check(self, who: Principal, path: Mapping[str, str]) -> None:
         """Return if ``who`` may; else a problem."""
+        if who is ANYONE:
+            return
         if who.account and self.resource != "cluster" and path["account"] != who.account:
             raise unauthorized()
         if not who.has(self.role):
             raise forbidden(self.role)
-        if self.resource == "queue":
-            demand(who, self.role, path["queue"])
+        if self.resource == "queue" and not who.sees(path["queue"]):
+            raise not_seen(path["queue"])
         if self.whole and "*" not in who.queues:
             raise Problem("forbidden", "this needs a key for all queues of the account")
 
@@ -68,7 +70,12 @@ def demand(who: Principal, role: Role | None, queue: str) -> None:
     if not who.has(role):
         raise forbidden(role)
     if not who.sees(queue):
-        raise Problem("forbidden", f"this key is not for the queue {queue[:128]}")
+        raise not_seen(queue)
+
+
+def not_seen(queue: str) -> Problem:
+    """A good key of this account, for other queues."""
+    return Problem("forbidden", f"this key is not for the queue {queue[:128]}")
 
 
 def forbidden(role: Role | None) -> Problem:

@@ -25,7 +25,7 @@ curl -s {first}/cluster; echo
 """
 
 
-KEY = """# The operator's key: for curl below, and for all commands of raftq.
+KEY = """# The key of the operator: for curl below, and for all commands of raftq.
 export RAFTQ_KEY={key}
 
 """

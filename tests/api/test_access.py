@@ -38,6 +38,7 @@ MAY: dict[str, frozenset[str]] = {
     "list_queues": ANY,
     "put_queue": frozenset({MANAGE}),
     "get_queue": ANY,
+    "share_queue": ANY,
     "patch_queue": frozenset({MANAGE}),
     "delete_queue": frozenset({MANAGE}),
     "queue_stats": frozenset({CONSUME}),

@@ -10,13 +10,10 @@ import asyncio
 import enum
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-
-from starlette.types import Scope
+from collections.abc import Sequence
 
 from api.access.bearer import BearerKeys
 from api.access.gate import Gate
-from api.access.principals import Principal
 from api.access.signed_urls import SignedUrls
 from api.ports import (
     AccessPolicy,
@@ -102,7 +99,8 @@ class LocalService:
         self._waiters = Waiters()
         self.stopping = False
         self._used_keys = set[str]()
-        self.gate = Gate(self, [BearerKeys(self), SignedUrls(self)])
+        gate = Gate(self, [BearerKeys(self), SignedUrls(self)])
+        self.authenticate = gate.authenticate  # As it is: it is asked for every request.
         self._parked: Counter[tuple[str, str]] = Counter()
 
     # The test's side.
@@ -133,10 +131,6 @@ class LocalService:
         return self._waiters.watching
 
     # The port.
-
-    async def authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Principal:
-        """See ``Service``."""
-        return await self.gate.authenticate(scope, headers)
 
     def key_changes(self) -> int:
         """See ``Service``."""
