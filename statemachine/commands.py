@@ -363,23 +363,32 @@ class TakeSubscriptions(msgspec.Struct, frozen=True, array_like=True, tag=43):
     drop: tuple[SubscriptionName, ...] = ()
 
 
-QueueCommand = (
-    Enqueue
-    | Claim
-    | Extend
-    | Ack
-    | Release
-    | DeleteMessages
-    | Purge
+class Audited(msgspec.Struct, frozen=True, array_like=True, tag=54):
+    """Do an administrative act, and write down who asked for it and how it ended.
+
+    Records older than ``keep_ms``, and the oldest of the same ``owner`` beyond ``keep_bytes``,
+    go as later ones come.
+    """
+
+    account: str
+    owner: str
+    actor: str
+    source: str
+    request: str
+    keep_ms: int
+    keep_bytes: int
+    command: AdministrativeCommand
+
+
+AdministrativeCommand = (
+    Purge
     | PutQueue
     | PatchQueue
     | DeleteQueue
     | PutAccount
     | PatchAccount
     | DeleteAccount
-    | Transact
     | StartJob
-    | ExtendMany
     | CancelJob
     | PutBinding
     | DeleteBinding
@@ -387,15 +396,29 @@ QueueCommand = (
     | DeleteSchedule
     | PutSubscription
     | DeleteSubscription
-    | DisableSubscription
-    | TakeSubscriptions
     | PutKey
     | RotateKey
     | RevokeKey
-    | UseKeys
     | PutSealingKeys
     | DropSealingKeys
     | SetQuotas
+)
+"""What a front end may propose only with the record of it."""
+
+QueueCommand = (
+    Enqueue
+    | Claim
+    | Extend
+    | Ack
+    | Release
+    | DeleteMessages
+    | Transact
+    | ExtendMany
+    | DisableSubscription
+    | TakeSubscriptions
+    | UseKeys
+    | Audited
+    | AdministrativeCommand
 )
 """What a front end may propose."""
 

@@ -23,6 +23,10 @@
     r returned   r u64(queue) u16(lane) u64(seq) u16       u32 deliveries
     s session    s u64(session)                            SessionRecord
     t timer      t u64(due_ms) u8(kind) rest               see ``timers``
+    u audit      u 00 u64(number)                          AuditRecord
+    u audit      u 01 name(owner)                          AuditMarkRecord
+    u audit      u 02 name(owner) u64(number)              (empty)
+    u audit      u 03                                      u64: no act is below
     v sealing    v name(account)                           SealingRecord, see ``sealed``
     w whole      w u64(queue) name(group)                  GroupRecord
     x deleted    x u64(queue) u16(lane) u64(seq)           (empty): deleted while claimed
@@ -245,6 +249,26 @@ SUBSCRIPTIONS = b"y\x01"
 """Where the subscriptions of all queues begin, and the runners end."""
 
 SUBSCRIPTIONS_END = b"y\x02"
+
+
+def audit(number: int) -> bytes:
+    """An act that is in the audit log."""
+    return b"u\x00" + u64(number)
+
+
+AUDIT_END = b"u\x01"
+AUDIT_FIRST = b"u\x03"
+"""Where the first act is: no scan begins before it."""
+
+
+def audit_mark(owner: str) -> bytes:
+    """How much of the audit log is an owner's."""
+    return b"u\x01" + name(owner)
+
+
+def audit_of(owner: str, number: int) -> bytes:
+    """An act of an owner's."""
+    return b"u\x02" + name(owner) + u64(number)
 
 
 def sealing(account_name: str) -> bytes:

@@ -14,6 +14,7 @@ from typing import NamedTuple, assert_never
 
 from statemachine import (
     access_keys,
+    auditing,
     bindings,
     claims,
     events,
@@ -31,6 +32,7 @@ from statemachine import (
 from statemachine.commands import (
     ENTRY_VERSION,
     Ack,
+    Audited,
     Barrier,
     Batch,
     CancelJob,
@@ -221,6 +223,8 @@ def _run(state: State, command: Command) -> Outcome:
             return claims.ack(state, command)
         case Once():
             return once.run_once(state, command, _run)
+        case Audited():
+            return auditing.run_audited(state, command, _run)
         case Sweep():
             return sweeps.sweep(state, command)
         case OpenSession():

@@ -13,10 +13,11 @@ import msgspec
 import pytest
 
 from memory_kv import MemoryKV
+from statemachine import audit, sealed
 from statemachine import commands as c
 from statemachine import outcomes as o
 from statemachine import records as r
-from statemachine import sealed
+from statemachine.audit import AuditMarkRecord, AuditRecord
 from statemachine.commands import Batch, Entry, NewMessage, QueueSettings
 from statemachine.digest import digest
 from statemachine.machine import BatchResult, Machine
@@ -150,6 +151,10 @@ COMMANDS: list[tuple[str, c.Command]] = [
         c.PutSealingKeys("a", (c.WrappedKey(5, "m", b"w"),), enabled=True),
     ),
     ("930107919405030291923ba161", c.DropSealingKeys("a")),
+    (
+        "9301079194050302919936a161a16fa56b65793a6ba831302e302e302e31a17201029307a161a171",
+        c.Audited("a", "o", "key:k", "10.0.0.1", "r", 1, 2, c.Purge("a", "q")),
+    ),
 ]
 
 OUTCOMES: list[tuple[str, o.Outcome]] = [
@@ -251,10 +256,15 @@ RECORDS: list[tuple[str, msgspec.Struct]] = [
         "97a16194a16e91a7636f6e73756d6591a2712a09c404686173680102c4036f6c6403",
         r.KeyRecord("a", KEY, b"hash", 1, 2, b"old", 3),
     ),
+    (
+        "9a01a56b65793a6ba831302e302e302e31a172a161ab70757267655f7175657565a171a0a4646f6e65a16f",
+        AuditRecord(1, "key:k", "10.0.0.1", "r", "a", "purge_queue", "q", "", "done", "o"),
+    ),
+    ("920102", AuditMarkRecord(1, 2)),
     ("92c3919401a16dc4017702", SealingRecord(enabled=True, keys=(SealingKey(1, "m", b"w", 2),))),
 ]
 
-APART = (c.PutSealingKeys, c.DropSealingKeys)
+APART = (c.PutSealingKeys, c.DropSealingKeys, c.Audited)
 IN_HISTORY = [one for _, one in COMMANDS if not isinstance(one, APART)]
 """Of what the digest is made. The others change what becomes of all that follows: see
 ``test_sealing``."""
@@ -329,7 +339,7 @@ def test_every_command_outcome_and_record_has_a_line() -> None:
     assert {type(one) for _, one in OUTCOMES} == set(get_args(o.Outcome))
     stored = {
         one
-        for module in (r, sealed)
+        for module in (r, sealed, audit)
         for name, one in vars(module).items()
         if name.endswith("Record") and isinstance(one, type) and one.__module__ == module.__name__
     }

@@ -248,6 +248,7 @@ def test_every_command_is_answered() -> None:
         c.UseKeys(("k",)),
         c.PutSealingKeys("a", (c.WrappedKey(0, "m", b""),)),
         c.DropSealingKeys("a"),
+        c.Audited("a", "", "key:k", "", "", 1, 1, c.Purge("a", "q")),
     ]
     assert {type(one) for one in samples} == set(get_args(c.Command))
     with pytest.raises(AssertionError):

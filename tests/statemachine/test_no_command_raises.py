@@ -133,8 +133,16 @@ def any_command(kind: type, ids: st.SearchStrategy[Any]) -> st.SearchStrategy[An
         "keys": st.lists(st.builds(c.WrappedKey, INTEGERS, TEXTS, BYTES), max_size=2).map(tuple),
         "enabled": st.none() | st.booleans(),
         "command": st.deferred(
-            lambda: st.one_of([any_command(one, ids) for one in get_args(c.QueueCommand)])
+            lambda: st.one_of(
+                [
+                    any_command(one, ids)
+                    for one in get_args(
+                        c.AdministrativeCommand if kind is c.Audited else c.QueueCommand
+                    )
+                ]
+            )
         ),
+        **dict.fromkeys(("owner", "actor", "source", "request"), TEXTS),
     }
     names = getattr(kind, "__struct_fields__")  # noqa: B009  # mypy does not know it of a type.
     return st.builds(kind, **{name: {**FIELDS, **special}.get(name, INTEGERS) for name in names})
