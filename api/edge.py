@@ -10,13 +10,16 @@ from __future__ import annotations
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.ports import Service, Status
+from api.access.principals import PRINCIPAL
+from api.ports import AccessLine, Service, Status
 from api.problems import MEDIA_TYPE, Problem, from_status
+from api.tracing import request_id
 
 # A client may invent methods and paths; neither may become a new time series.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED = "unmatched"
 ZONE_HEADER = b"raftq-zone"
+PATH_SHOWN_MAX = 200
 NO_ANSWER = 499  # The client went away first; nginx's number for it.
 
 
@@ -60,7 +63,10 @@ class Edge:
             template = UNMATCHED if route is None else getattr(route, "path", UNMATCHED)
             method = scope["method"] if scope["method"] in METHODS else "OTHER"
             took_s = service.monotonic() - started_s
-            service.observe_request(template, method, status or NO_ANSWER, took_s)
+            status = status or NO_ANSWER
+            service.observe_request(template, method, status, took_s)
+            if status >= service.access_log_from:
+                service.log_request(_line(scope, template, status, took_s))
 
     def _tags(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         status = self._service.status()
@@ -73,10 +79,11 @@ class Edge:
                 (b"raftq-applied-index", b"%d" % status.applied_index),
                 (b"raftq-staleness-ms", b"%d" % status.staleness_ms),
             ]
+        own = [*self._own, (b"raftq-request-id", request_id(scope))]
         for name, value in scope["headers"]:
             if name == ZONE_HEADER:
-                return [*self._own, *self._hint(value, status.zone)]
-        return self._own
+                own += self._hint(value, status.zone)
+        return own
 
     def _hint(self, wanted: bytes, own: str) -> list[tuple[bytes, bytes]]:
         """For a client of another zone: who of its own it should ask."""
@@ -84,6 +91,20 @@ class Edge:
             return []
         url = self._service.nearest(zone)
         return [] if url is None else [(b"raftq-nearest", url.encode())]
+
+
+def _line(scope: Scope, route: str, status: int, took_s: float) -> AccessLine:
+    client, who = scope.get("client"), scope.get(PRINCIPAL)
+    return AccessLine(
+        request=request_id(scope).decode(),
+        client=client[0] if client else "",
+        actor=who.actor if who else "",
+        method=scope["method"],
+        path=scope.get("raw_path", b"")[:PATH_SHOWN_MAX].decode("latin-1"),
+        route=route,
+        status=status,
+        ms=round(took_s * 1000, 3),
+    )
 
 
 async def send_problem(problem: Problem, send: Send) -> None:

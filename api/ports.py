@@ -150,6 +150,27 @@ class Fairness(AccountLimits, frozen=True, kw_only=True, forbid_unknown_fields=T
     accounts: dict[str, dict[LimitName, Amount]] = {}
 
 
+class AuditPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of the audit log is kept."""
+
+    keep_ms: int = 31_536_000_000  # A year.
+    bytes_max: int = 67_108_864  # Of what operators did.
+    account_bytes_max: int = 1_048_576  # Of what was done with the keys of one account.
+
+
+class AccessLine(msgspec.Struct, frozen=True, kw_only=True):
+    """An answered request, for the access log. Nothing of it is checked but its form."""
+
+    request: str
+    client: str
+    actor: str  # Empty: nobody was asked, or nobody was believed.
+    method: str
+    path: str  # As it came, without the query, which may hold a signature.
+    route: str
+    status: int
+    ms: float
+
+
 class WebhookPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Where this node posts messages of subscriptions, and how much at once."""
 
@@ -272,6 +293,9 @@ class Service(Protocol):
     access: AccessPolicy
     fairness: Fairness
     webhooks: WebhookPolicy
+    audit: AuditPolicy
+    access_log_from: int
+    """The lowest status of answers that the access log is to have."""
     activity: dict[SubscriptionName, Activity]
     """Of the subscriptions that this node runs: kept by what runs them, for others to read."""
 
@@ -438,6 +462,10 @@ class Service(Protocol):
 
     def metrics(self) -> bytes:
         """The Prometheus text exposition."""
+        ...
+
+    def log_request(self, line: AccessLine) -> None:
+        """Write a line to the access log."""
         ...
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:

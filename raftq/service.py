@@ -13,8 +13,10 @@ from api.access.gate import Gate, Way
 from api.access.oidc import Oidc
 from api.access.signed_urls import SignedUrls
 from api.ports import (
+    AccessLine,
     AccessPolicy,
     Activity,
+    AuditPolicy,
     Cluster,
     Delivery,
     Fairness,
@@ -31,6 +33,7 @@ from api.ports import (
     ZoneTraffic,
 )
 from api.watching import EventWatch
+from raftq.access_log import AccessLog
 from raftq.config import Config, masters
 from raftq.fetching import Fetcher
 from raftq.metrics import Metrics
@@ -42,6 +45,7 @@ from raftq.sealing.bodies import Bodies, State
 from raftq.sealing.masters import Masters
 from statemachine import queries
 from statemachine.commands import (
+    Audited,
     Barrier,
     Enqueue,
     Once,
@@ -57,6 +61,7 @@ from statemachine.sealed import SealingKey
 from statemachine.settings import Effective
 
 COMMAND_BYTES = 64  # What a command weighs besides its bodies, roughly.
+ACCESS_LOG_FROM = {"off": 1_000, "errors": 400, "all": 0}
 REACH_TIMEOUT_S = 5.0
 SEALED_AGAIN_MAX = 5
 """How often a command is sealed again, because the keys have changed meanwhile."""
@@ -81,6 +86,9 @@ class NodeService:
         self.limits: Limits = config.limits
         self.fairness: Fairness = config.fairness
         self.webhooks: WebhookPolicy = config.webhooks
+        self.audit: AuditPolicy = config.audit
+        self.access_log_from = ACCESS_LOG_FROM[config.log.access]
+        self._access_log = AccessLog(config.log.access_lines_max, runtime.monotonic)
         self.access: AccessPolicy = config.auth.policy(config.cluster.secret)
         self.activity: dict[SubscriptionName, Activity] = {}
         self._replica = replica
@@ -395,6 +403,10 @@ class NodeService:
         """See ``api.ports.Service``."""
         return self._metrics.render()
 
+    def log_request(self, line: AccessLine) -> None:
+        """See ``api.ports.Service``."""
+        self._access_log.write(line)
+
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """See ``api.ports.Service``."""
         self._metrics.observe_request(route, method, status, seconds)
@@ -443,7 +455,9 @@ def _issuer(service: NodeService, config: Config) -> list[Way]:
 
 
 def _weight(command: QueueCommand | Once | Barrier) -> int:
-    inner = command.command if isinstance(command, Once) else command
+    inner: QueueCommand | Once | Barrier = command
+    while isinstance(inner, Once | Audited):
+        inner = inner.command
     if isinstance(inner, Enqueue):
         return sum(len(message.body) + COMMAND_BYTES for message in inner.messages)
     if isinstance(inner, PutSchedule):

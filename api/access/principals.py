@@ -35,6 +35,11 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     expires_ms: int | None = None
     """When it ends by itself; None: never."""
 
+    @property
+    def actor(self) -> str:
+        """Who it is, for logs: what kind of one, and its id."""
+        return f"{self.kind}:{self.id}"
+
     def has(self, role: Role | None) -> bool:
         """Whether it has the role; None: any role at all."""
         roles = self.roles
@@ -61,6 +66,9 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it has the role in the queue."""
         return self.has(role) and self.sees(queue)
 
+
+PRINCIPAL = "raftq.principal"
+"""Where a request's scope says who asks, once that is known."""
 
 ANYONE = Principal(id="anyone", roles=frozenset(Role), queues=EVERY_QUEUE, kind="anyone")
 """Everybody, where ``auth.required`` is off: they may all."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from api.access import minting, tokens
 from api.access.principals import EVERY_QUEUE, Role
+from api.audit import audited
 from api.ports import OutcomeUnknown, Service, Unavailable
 from statemachine import keyring
 from statemachine.commands import KeySettings, PutKey, UseKeys
@@ -83,6 +84,8 @@ class Upkeep:
         settings = KeySettings("bootstrap", (Role.ADMIN.value,), EVERY_QUEUE)
         digest = tokens.digest(self._service.access.pepper, token)
         command = PutKey("", key_id, settings, digest, first=not is_given)
-        stored = await self._service.propose(command)
+        node = self._service.status().node
+        act = audited(command, self._service.audit, owner="", actor=f"node:{node}")
+        stored = await self._service.propose(act)
         if isinstance(stored, KeyStored) and stored.hash == digest and not is_given:
             self._announce(token)

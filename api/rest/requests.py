@@ -14,13 +14,15 @@ from typing import Generic, TypeVar
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from api.access.principals import NOBODY, Role
+from api.access.principals import NOBODY, PRINCIPAL, Role
 from api.access.rules import PUBLIC, Access, demand
+from api.audit import ACTS, audited
 from api.fairness.admission import PLACE, Aside
 from api.fairness.allowances import Allowance, Allowances
 from api.ports import Service
 from api.problems import Problem, refused
 from api.rest import parameters
+from api.tracing import request_id
 from statemachine.commands import Barrier, Once, QueueCommand
 from statemachine.outcomes import Outcome, Refused
 
@@ -109,6 +111,7 @@ class Call:
             return
         self._access = access
         self.principal = await self.service.authenticate(self.scope, self.headers)
+        self.scope[PRINCIPAL] = self.principal
         access.check(self.principal, self.path)
 
     async def readmit(self) -> None:
@@ -201,6 +204,8 @@ class Call:
 
     async def propose(self, command: QueueCommand, expected: type[O]) -> O:
         """The command's outcome; a refusal ends the request."""
+        if type(command) in ACTS:
+            command = self._audited(command)
         if IDEMPOTENCY_KEY in self.headers:
             outcome = await self.service.propose(await self._once(command))
         else:
@@ -210,6 +215,17 @@ class Call:
         if isinstance(outcome, Refused):
             raise refused(outcome)
         raise AssertionError(f"{command!r} cannot answer {outcome!r}")
+
+    def _audited(self, command: QueueCommand) -> QueueCommand:
+        client = self.scope.get("client")
+        return audited(
+            command,
+            self.service.audit,
+            owner=self.principal.account,
+            actor=self.principal.actor,
+            source=client[0] if client else "",
+            request=request_id(self.scope).decode(),
+        )
 
     async def accept(self, command: QueueCommand) -> None:
         """Return when the leader has taken the command; a refusal ends the request."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from api.rest import (
     accounts,
+    auditing,
     bindings,
     claims,
     cluster,
@@ -39,6 +40,7 @@ _OPERATIONS: tuple[Operation[Any], ...] = (
     *keys.OPERATIONS,
     *encryption.OPERATIONS,
     *quotas.OPERATIONS,
+    *auditing.OPERATIONS,
     *events.OPERATIONS,
     *cluster.OPERATIONS,
     *console.OPERATIONS,

@@ -10,6 +10,7 @@ import typer
 
 from raftq.cli import (
     account,
+    audit,
     cluster,
     config,
     dev,
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("dev")(dev.dev)
 app.command("zones")(zones.zones)
+app.command("audit")(audit.audit)
 app.add_typer(queue.app, name="queue")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(subscription.app, name="subscription")

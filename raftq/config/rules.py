@@ -46,6 +46,7 @@ def problems(config: Config) -> Iterator[Problem]:
     yield from _encryption(config)
     yield from _tls(config)
     yield from _in_the_clear(config)
+    yield from _audit(config)
     if not config.api.frontends:
         yield Problem(("api.frontends",), "name at least one, or the node serves nobody")
 
@@ -242,6 +243,12 @@ def _encryption(config: Config) -> Iterator[Problem]:
     if given.keys and given.key_file:
         yield Problem(("encryption.keys", "encryption.key_file"), "give keys or key_file")
     yield from master_keys(given, "encryption.keys")
+
+
+def _audit(config: Config) -> Iterator[Problem]:
+    for name, value in msgspec.structs.asdict(config.audit).items():
+        if value < 1:
+            yield Problem((f"audit.{name}",), "must be at least 1")
 
 
 def master_keys(given: EncryptionConfig, key: str) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from api.access import tokens
-from api.ports import AccessPolicy, Fairness, Limits, OidcPolicy, WebhookPolicy
+from api.ports import AccessPolicy, AuditPolicy, Fairness, Limits, OidcPolicy, WebhookPolicy
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -160,6 +160,8 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["human", "json"] = "human"
+    access: Literal["off", "errors", "all"] = "errors"
+    access_lines_max: Count = 1_000
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -177,6 +179,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     webhooks: WebhookPolicy = WebhookPolicy()
     encryption: EncryptionConfig = EncryptionConfig()
     tls: TlsConfig = TlsConfig()
+    audit: AuditPolicy = AuditPolicy()
     log: LogConfig = LogConfig()
 
     def fingerprint(self) -> str:
@@ -187,7 +190,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """
         members = sorted(self.cluster.members, key=lambda member: member.name)
         zones = sorted(self.cluster.leader_zones.items())
-        shared = (self.cluster.name, members, zones, self.raft, self.limits)
+        shared = (self.cluster.name, members, zones, self.raft, self.limits, self.audit)
         return hashlib.sha256(msgspec.json.encode(shared)).hexdigest()[:16]
 
 

@@ -17,6 +17,7 @@ from raftq.sealing.masters import Masters, NoMaster, new_data_key
 from raftq.sealing.ring import Damaged, Ring, Shredded
 from statemachine import sealed, standing
 from statemachine.commands import (
+    Audited,
     Barrier,
     Claim,
     Enqueue,
@@ -61,7 +62,7 @@ class Bodies:
         A claim is stopped here too where this node could not open what it gives.
         """
         match command:
-            case Once():
+            case Once() | Audited():
                 inner = self.sealed(command.command)
                 if inner is command.command:
                     return command

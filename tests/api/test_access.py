@@ -78,6 +78,7 @@ MAY: dict[str, frozenset[str]] = {
     "rotate_encryption_key": OPERATOR,
     "rewrap_encryption_keys": OPERATOR,
     "destroy_encryption_keys": OPERATOR,
+    "list_acts": OPERATOR,
     "get_usage": ANY,
     "put_quotas": OPERATOR,
     "patch_quotas": OPERATOR,

@@ -160,20 +160,23 @@ def test_a_schedule_is_sealed_and_the_same_one_again_changes_nothing(
     asked = {"queue": "orders", "message": {"body": SECRET}, "every": 60}
     assert client.put(path, json=asked).status_code == 201
     service.advance(61)
-    version = service.proposed[-1]
+    first = put_schedule(service)
     assert client.put(path, json=asked).status_code == 200
     shown = client.get(path).json()
     assert (shown["ticks"], shown["message"]["body"]) == (1, SECRET)
-    assert isinstance(version, c.PutSchedule)
-    again = service.proposed[-1]
-    assert isinstance(again, c.PutSchedule)
-    assert again.message == version.message
+    assert put_schedule(service).message == first.message
     client.post(f"{ENCRYPTION}/rotate")
     client.put(path, json=asked)
-    rotated = service.proposed[-1]
-    assert isinstance(rotated, c.PutSchedule)
-    assert rotated.message != version.message
+    assert put_schedule(service).message != first.message
     assert [one["body"] for one in claim(client)] == [SECRET]
+
+
+def put_schedule(service: LocalService) -> c.PutSchedule:
+    """As it went into the log last."""
+    act = service.proposed[-1]
+    assert isinstance(act, c.Audited)
+    assert isinstance(act.command, c.PutSchedule)
+    return act.command
 
 
 def test_a_retry_with_an_idempotency_key_is_answered_again(switched_on: TestClient) -> None:

@@ -14,10 +14,12 @@ from starlette.testclient import TestClient
 
 from access import bearing, make_key
 from api import problems
+from api.access.principals import Role
 from api.app import Application
 from api.ports import AccessPolicy, WebhookPolicy
 from api.rest.table import TABLE
 from local_service import LocalService
+from statemachine import audit
 from statemachine.commands import NewMessage, PutSchedule, Timing
 
 ACCOUNT = "/v1/shop"
@@ -459,6 +461,8 @@ CASES = [
     Case("put_binding", 403, a_full_account),
     Case("put_schedule", 403, a_full_account, json=NIGHTLY),
     Case("put_subscription", 403, a_full_account, json=HOOK),
+    Case("list_acts", 200, an_account),
+    Case("list_acts", 400, query="?marker=x"),
     Case("show_cluster", 200),
     Case("show_cluster", 200, query="?zone=south"),
     Case("show_cluster", 400, query="?zone=.south"),
@@ -526,20 +530,65 @@ def _validator(document: dict[str, Any], schema: dict[str, Any]) -> Draft202012V
 def test_an_operation_answers_as_it_says(
     client: TestClient, service: LocalService, document: dict[str, Any], case: Case
 ) -> None:
-    [(path, method, operation)] = [
+    [(_, _, operation)] = [
         found for found in operations(document) if found[2]["operationId"] == case.operation
     ]
     ids = case.prepare(client, service)
+    _check_request(document, operation, case)
+    answer = _ask(client, document, case, ids)
+    assert answer.status_code == case.status, answer.text
+    said = operation["responses"].get(str(case.status), operation["responses"]["default"])
+    _check_answer(document, said, answer)
+
+
+def _ask(client: TestClient, document: dict[str, Any], case: Case, ids: dict[str, str]) -> Any:
+    [(path, method, _)] = [
+        found for found in operations(document) if found[2]["operationId"] == case.operation
+    ]
     values = {"account": "shop", "queue": "orders", "message": ABSENT_ID, "claim": ABSENT_CLAIM}
     values |= {"target": "europe", "schedule": "nightly"}
     values |= {"subscription": "hook", "key_id": "0" * 16}
     target = re.sub(r"{(\w+)}", lambda name: (values | ids)[name.group(1)], path)
-    _check_request(document, operation, case)
     more = {key: value for key, value in [("json", case.json), ("content", case.content)] if value}
-    answer = client.request(method, target + case.query, **more)
-    assert answer.status_code == case.status, answer.text
-    said = operation["responses"].get(str(case.status), operation["responses"]["default"])
-    _check_answer(document, said, answer)
+    return client.request(method, target + case.query, **more)
+
+
+ACTS = {
+    row.id for row in TABLE if row.method != "GET" and row.access.role in (Role.MANAGE, Role.ADMIN)
+} - {"delete_message"}
+"""What managers and operators do. What became of single messages is in their queue's history."""
+
+
+REPEATED = {("make_key", 200), ("make_operator_key", 200)}
+"""What was done before under the same idempotency key, and is not done again."""
+
+
+def test_every_act_has_a_case() -> None:
+    assert {case.operation for case in CASES if case.status < 300} >= ACTS
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for case in CASES
+        if case.operation in ACTS
+        and case.status < 300
+        and "ids=" not in case.query
+        and (case.operation, case.status) not in REPEATED
+    ],
+    ids=lambda case: f"{case.operation}-{case.status}",
+)
+def test_what_a_manager_or_an_operator_does_is_in_the_audit_log(
+    client: TestClient, service: LocalService, document: dict[str, Any], case: Case
+) -> None:
+    ids = case.prepare(client, service)
+    before = len(audit.page(service.reader(), limit=10_000).items)
+    answer = _ask(client, document, case, ids)
+    assert answer.status_code < 300, answer.text
+    after = audit.page(service.reader(), limit=10_000).items[before:]
+    assert [record.outcome for _, record in after] == ["done"]
+    assert after[0][1].request == answer.headers["raftq-request-id"]
 
 
 def _check_request(document: dict[str, Any], operation: dict[str, Any], case: Case) -> None:

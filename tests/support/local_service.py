@@ -16,8 +16,10 @@ from api.access.bearer import BearerKeys
 from api.access.gate import Gate
 from api.access.signed_urls import SignedUrls
 from api.ports import (
+    AccessLine,
     AccessPolicy,
     Activity,
+    AuditPolicy,
     Cluster,
     Delivery,
     Fairness,
@@ -76,6 +78,9 @@ class LocalService:
         self.limits = limits or Limits()
         self.fairness = fairness or Fairness()
         self.webhooks = webhooks or WebhookPolicy()
+        self.audit = AuditPolicy()
+        self.access_log_from = 400
+        self.access_log: list[AccessLine] = []
         self.access = access or AccessPolicy()
         self.activity: dict[SubscriptionName, Activity] = {}
         self.deliveries: list[Delivery] = []
@@ -340,6 +345,10 @@ class LocalService:
     def metrics(self) -> bytes:
         """See ``Service``."""
         return b"# TYPE raftq_up gauge\nraftq_up 1\n"
+
+    def log_request(self, line: AccessLine) -> None:
+        """See ``Service``."""
+        self.access_log.append(line)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """See ``Service``."""
