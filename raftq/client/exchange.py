@@ -2,8 +2,9 @@
 
 What a failed try means:
 
-- not connected, or 503: nothing was done. The next replica is asked, at once while one
-  is left in this round, then after a pause (full jitter); not before ``Retry-After``.
+- not connected, 429 or 503: nothing was done. The next replica is asked, at once while one
+  is left in this round, then after a pause (full jitter). Who said ``Retry-After`` is not
+  asked before that, and some time later: not together with all others who were told so.
 - broken off, timed out, or any other 5xx: it may have happened. A call that may be
   repeated (``repeatable``) goes on in the same way, any other ends there.
 - everything else is final.
@@ -50,6 +51,8 @@ PROBE_TIMEOUT_S = 0.5
 PAUSE_FIRST_S = 0.1
 PAUSE_MAX_S = 2.0
 RETRY_AFTER_MAX_S = 60.0
+RETRY_SPREAD = 0.5
+UNSERVED = (429, 503)
 KINDS: dict[str, type[Refused]] = {
     **dict.fromkeys(("no_claim", "stale_claim", "stale_transaction"), LeaseLost),
     "quota_exceeded": QuotaExceeded,
@@ -180,8 +183,9 @@ class Session:
             elif isinstance(reply, Opened) or reply.status < 300:
                 self._note(replica, reply)
                 return replica, reply
-            elif reply.status == 503:
-                replica.not_before_s = self.clock() + _retry_after_s(reply)
+            elif reply.status in UNSERVED:
+                later = 1.0 + RETRY_SPREAD * self._chance()
+                replica.not_before_s = self.clock() + later * _retry_after_s(reply)
                 attempts.unserved(replica, reply)
             else:
                 attempts.answered(replica, reply)

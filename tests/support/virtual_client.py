@@ -78,6 +78,7 @@ BEHAVIOURS: dict[str, Callable[[], Answer | Broken]] = {
     "serves": lambda: answer(200, {}, raftq_applied_index=7),
     "has no leader": lambda: refusal(503, "no_leader"),
     "asks for patience": lambda: refusal(503, "overloaded", retry_after=3),
+    "limits": lambda: refusal(429, "rate_limited", retry_after=3),
     "is stopping": lambda: refusal(503, "stopping", retry_after=1),
     "does not know": lambda: refusal(504, "outcome_unknown"),
     "fails": lambda: refusal(500, "internal_error"),

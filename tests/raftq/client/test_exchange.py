@@ -22,6 +22,8 @@ from virtual_client import URLS, Virtual, answer, refusal
         (("is down", "is down", "serves"), False, "abc"),
         (("has no leader", "serves", "serves"), False, "ab"),
         (("asks for patience", "is stopping", "serves"), False, "abc"),
+        (("limits", "serves", "serves"), False, "ab"),
+        (("limits", "asks for patience", "serves"), False, "abc"),
         (("hangs up", "serves", "serves"), True, "ab"),
         (("does not know", "has no leader", "serves"), True, "abc"),
         (("fails", "serves", "serves"), True, "ab"),
@@ -49,6 +51,7 @@ def test_what_may_have_happened_is_not_repeated_unless_that_is_harmless(behaviou
     [
         ("POST", "is down", Unavailable),
         ("POST", "has no leader", Unavailable),
+        ("POST", "limits", Unavailable),
         ("POST", "hangs up", OutcomeUnknown),
         ("POST", "does not know", OutcomeUnknown),
         ("GET", "hangs up", Unavailable),
@@ -89,13 +92,29 @@ def test_a_lost_lease_after_an_unknown_outcome_is_marked() -> None:
     assert caught.value.after_unknown
 
 
-def test_retry_after_is_honoured() -> None:
-    world = Virtual("asks for patience", "is down")
+@pytest.mark.parametrize("behaviour", ["asks for patience", "limits"])
+@pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
+def test_retry_after_is_honoured_and_not_by_all_at_once(behaviour: str, chance: float) -> None:
+    world = Virtual(behaviour, "is down", chance=chance)
     with pytest.raises(Unavailable):
-        world.call(timeout_s=8.0)
+        world.call(timeout_s=10.0)
     times = [asked.at_s for asked in world.asked if asked.host == "a"]
-    assert len(times) == 3
-    assert all(later - earlier >= 3.0 for earlier, later in pairwise(times))
+    assert len(times) >= 3
+    for earlier, later in pairwise(times):
+        assert later - earlier == pytest.approx(3.0 + chance * 1.5, abs=0.01)
+
+
+@pytest.mark.parametrize("behaviour", ["asks for patience", "limits"])
+def test_those_who_are_told_to_come_back_pay_for_it_from_the_budget(behaviour: str) -> None:
+    world = Virtual(behaviour)
+    calls = 60
+    for _ in range(calls):
+        with pytest.raises(Unavailable):
+            world.call(timeout_s=4.0, repeatable=True)
+    retries = len(world.asked) - calls
+    passed_s = world.now_s - 100.0
+    assert retries <= calls * PER_CALL + RESERVE + passed_s * 5.0 + 1
+    assert passed_s >= 3.0 * retries
 
 
 def test_pauses_between_rounds_grow_with_full_jitter() -> None:
