@@ -91,6 +91,8 @@ class Backlog(Generic[A]):
         self._turns: deque[_Flow[A]] = deque()  # The first has its turn.
         self._has_begun = False  # The first of them was given its quantum.
         self._count = self._size = 0
+        self._latest = ""  # Whose command came last,
+        self._mixed_at = float("-inf")  # and when one came that was not of the same as before.
 
     def __len__(self) -> int:
         return self._count
@@ -116,11 +118,19 @@ class Backlog(Generic[A]):
             self._turns.append(flow)
         elif len(flow.waiting) >= SHARE * room or flow.size > SHARE * room_bytes:
             return False
+        if one.account != self._latest and one.account:  # A node's own come now and then.
+            if self._latest:
+                self._mixed_at = one.since
+            self._latest = one.account
         flow.waiting.append(one)
         flow.size += size
         self._count += 1
         self._size += size
         return True
+
+    def is_shared(self, since: float) -> bool:
+        """Whether commands of more than one account have come since then."""
+        return self._mixed_at >= since
 
     def take(self, *, commands_max: int, bytes_max: int) -> list[Waiting[A]]:
         """The next that fit together, at least one if any waits; each account's in order."""

@@ -25,6 +25,9 @@ from statemachine.outcomes import Outcome, Reason, Refused, SessionOpened
 BATCHES_IN_FLIGHT_MAX = 2
 BATCH_COMMANDS_MAX = 4_096
 BATCH_BYTES_MAX = 1 << 20
+SHARED_BATCH_BYTES_MAX = 64 << 10
+"""While there are several accounts: nobody can overtake what is under way, so let it be little."""
+SHARED_S = 1.0
 OPEN_AGAIN_S = 1.0
 RESEND_S = 2.0  # Doubled each time: whoever is late because of load must not get more of it.
 RESEND_MAX_S = 16.0
@@ -220,7 +223,9 @@ class Submitter:
             return
         while self._backlog and len(self._in_flight) < BATCHES_IN_FLIGHT_MAX:
             self._seq += 1
-            waiting = self._backlog.take(commands_max=BATCH_COMMANDS_MAX, bytes_max=BATCH_BYTES_MAX)
+            waiting = self._backlog.take(
+                commands_max=BATCH_COMMANDS_MAX, bytes_max=self._batch_bytes_max()
+            )
             batch = Batch(
                 session=self._session,
                 seq=self._seq,
@@ -232,6 +237,10 @@ class Submitter:
             self._last_batch_at = flight.since
             self._in_flight_commands += len(waiting)
             self._send(flight)
+
+    def _batch_bytes_max(self) -> int:
+        since = self._runtime.monotonic() - SHARED_S
+        return SHARED_BATCH_BYTES_MAX if self._backlog.is_shared(since) else BATCH_BYTES_MAX
 
     def _send(self, flight: _InFlight) -> None:
         # Not even sent: the next look round tries again.

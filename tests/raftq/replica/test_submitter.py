@@ -319,10 +319,10 @@ def test_a_node_whose_pending_commands_are_too_large_takes_no_more() -> None:
 
 @pytest.mark.parametrize(
     ("whose", "accounts"),
-    [(None, {"a", "b"}), ("a", {"a"})],
+    [(None, {"b"}), ("a", {"a"})],
     ids=["as the command says", "as the caller says"],
 )
-def test_a_batch_that_is_full_of_one_account_has_room_for_another(
+def test_who_comes_to_a_queue_full_of_one_account_is_in_the_next_batch(
     node: Node, whose: str | None, accounts: set[str]
 ) -> None:
     node.submit_in_turns(1, 2)  # The two batches that may be under way.
@@ -331,6 +331,30 @@ def test_a_batch_that_is_full_of_one_account_has_room_for_another(
     node.take_sent()
     node.apply(1, Deleted(1))
     assert {one.account for one in node.sent[-1].commands if isinstance(one, Purge)} == accounts
+
+
+def test_while_several_accounts_come_little_is_under_way_and_alone_one_has_large_batches(
+    node: Node,
+) -> None:
+    def sizes(*accounts: str) -> list[int]:
+        """Commands in each of the two batches that are sent; all are settled then."""
+        for account in accounts:
+            for _ in range(40):
+                node.submitter.submit(Purge(account, "q"), 8 << 10, lambda _: None)
+        node.runtime.turn()
+        sent, node.sent = node.sent, []
+        first = [len(one.commands) for one in sent[:2]]
+        while sent:
+            for one in sent:
+                node.apply(one.seq, *[Deleted(1)] * len(one.commands))
+            sent, node.sent = node.sent, []
+        return first
+
+    assert sizes("a") == [40]
+    assert sizes("a", "b") == [8, 8]
+    assert sizes("b") == [8, 8]  # The other one may come again at any moment.
+    node.runtime.pass_time(submitter.SHARED_S + 0.1)
+    assert sizes("b") == [40]
 
 
 def test_a_stopping_node_takes_nothing_more_and_settles_what_it_took(node: Node) -> None:
