@@ -21,8 +21,8 @@ from typing import Protocol
 
 INTERVAL_S = 0.5
 WINDOW_S = 1.0
-DECAY = 0.9  # Of the rate that is remembered, in each window that is slower.
-ACTIVE_MIN = 1_024
+DECAY = 0.5  # Of the rate that is remembered, in each window that is slower.
+ACTIVE_MIN = 64
 """So many are never too many: what has just started, or stood still, does not know its rate."""
 SHARE = 8
 PLACE = "raftq.place"
@@ -106,7 +106,8 @@ class Admission:
         """As many as are answered in the time that one may wait."""
         passed_s = self._clock() - self._window_s
         if passed_s >= WINDOW_S:
-            self._rate = max(self._served / passed_s, DECAY * self._rate)
+            forgotten = DECAY ** (passed_s / WINDOW_S)
+            self._rate = max(self._served / passed_s, forgotten * self._rate)
             self._served = 0
             self._window_s += passed_s
         return min(max(int(self._rate * self._wait_target_s), ACTIVE_MIN), self._active_max)

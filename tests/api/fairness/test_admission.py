@@ -99,14 +99,13 @@ def test_once_it_stood_the_number_is_kept_to_until_half_of_it_is_left() -> None:
     node.fill(ACTIVE_MIN, accounts=100)
     node.stand()
     assert not node.ask()
-    node.serve(100)
     for _ in range(3):
         # Places that become free are given away, and no more than these.
-        node.serve(10)
+        node.serve(ACTIVE_MIN // 4)
         while node.ask(account="b"):
             pass
         assert 0.8 * ACTIVE_MIN <= node.admission.active <= ACTIVE_MIN
-    node.serve(ACTIVE_MIN // 2 + 10)
+    node.serve(ACTIVE_MIN // 2 + 1)
     node.fill(2 * ACTIVE_MIN, accounts=100)
 
 
@@ -115,9 +114,8 @@ def test_as_many_as_are_answered_in_the_time_that_one_may_wait() -> None:
     rate_per_s = 6 * ACTIVE_MIN
     node.learn(rate_per_s)
     limit = int(rate_per_s * WAIT_TARGET_S)
-    node.fill(limit - 1, accounts=100)
-    node.stand()
-    assert node.ask(account="b")
+    assert limit > 2 * ACTIVE_MIN
+    node.fill(limit, accounts=100)
     node.stand()
     assert not node.ask(account="b")
     node.serve(limit // 7)
@@ -126,7 +124,7 @@ def test_as_many_as_are_answered_in_the_time_that_one_may_wait() -> None:
 
 def test_a_node_that_stood_still_for_a_moment_still_knows_what_it_can_do() -> None:
     node = Node()
-    node.learn(10 * ACTIVE_MIN)
+    node.learn(100 * ACTIVE_MIN)
     node.now_s += 3 * WINDOW_S
     node.fill(4 * ACTIVE_MIN, accounts=100)
     node.stand()
