@@ -11,10 +11,10 @@ from pathlib import Path
 from rich.console import Console
 
 from loadtests import REPORTS, ROOT, leave_in_order
-from loadtests.bench import backlog, costs, machine, parked
+from loadtests.bench import backlog, costs, course, machine, neighbours, overload, parked
 from loadtests.bench.plan import PLANS, Plan
 from loadtests.bench.records import Records, medians, show
-from loadtests.bench.service import Service
+from loadtests.bench.service import CROWDED, Guard, Service
 
 SYNC_SHARE = 0.5
 SIZES = {"quick": "about 90 seconds", "slice": "a few seconds, to see that it works"}
@@ -33,6 +33,8 @@ def main() -> int:
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
     table(records.kept, console)
     console.print(f"{records.path}")
+    if (page := course.write(records.kept, records.path.with_suffix(".html"))) is not None:
+        console.print(f"{page}")
     if errors := records.errors():
         console.print(f"[red]{errors} requests failed[/red]")
     return 1 if errors else 0
@@ -54,6 +56,10 @@ def _run(plan: Plan, directory: Path, records: Records) -> None:
                 records.add(service.measure(cell, plan, repetition))
         for record in (*parked.records(service, plan), *backlog.records(service, plan)):
             records.add(record)
+    with Service(directory / "crowded", Guard(CROWDED)) as service:
+        for part in (neighbours, overload):
+            for record in part.records(service, plan):
+                records.add(record)
     for record in medians(records.kept):
         records.add(record)
     records.add({"kind": "end", "seconds": round(time.monotonic() - started_s, 1)})

@@ -152,7 +152,7 @@ class _Wire(asyncio.Protocol):
             self._buffer = data
             return
         body = data[end + 4 :]
-        if len(body) < _length(data[:end]):
+        if len(body) < content_length(data[:end]):
             self._buffer = data
             return
         self._buffer = b""
@@ -184,7 +184,8 @@ class _Wire(asyncio.Protocol):
             self._transport.write(request)
 
 
-def _length(head: bytes) -> int:
+def content_length(head: bytes) -> int:
+    """What the head of an answer says of its body."""
     at = head.lower().find(LENGTH)
     if at < 0:
         return 0

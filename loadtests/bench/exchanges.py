@@ -8,6 +8,8 @@ import re
 from loadtests.bench.client import BadAnswer
 
 ACCOUNT = "bench"
+QUIET, NOISY, LIMITED = "quiet", "noisy", "limited"
+"""Neighbours: the last one has limits."""
 LEASE_S = 600
 
 _CLAIM = re.compile(rb'"claim":\s*"([0-9a-f]+)"')
@@ -24,13 +26,19 @@ def request(method: str, path: str, body: bytes = b"", *, key: str = "") -> byte
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def queue_path(queue: str) -> str:
+def queue_path(queue: str, account: str = ACCOUNT) -> str:
     """Where a queue lives."""
-    return f"/v1/{ACCOUNT}/queues/{queue}"
+    return f"/v1/{account}/queues/{queue}"
 
 
 def put_request(
-    queue: str, batch: int, body_bytes: int, *, persistent: bool = True, key: str = ""
+    queue: str,
+    batch: int,
+    body_bytes: int,
+    *,
+    persistent: bool = True,
+    key: str = "",
+    account: str = ACCOUNT,
 ) -> bytes:
     """``batch`` messages of JSON; one goes as a bare message."""
     message: dict[str, object] = {
@@ -40,7 +48,7 @@ def put_request(
         message["persistent"] = False
     sent = message if batch == 1 else {"messages": [message] * batch}
     body = json.dumps(sent, separators=(",", ":")).encode()
-    return request("POST", f"{queue_path(queue)}/messages", body, key=key)
+    return request("POST", f"{queue_path(queue, account)}/messages", body, key=key)
 
 
 def claim_request(queue: str, limit: int, wait_s: float = 0, *, key: str = "") -> bytes:
@@ -70,9 +78,12 @@ class Puts:
         *,
         persistent: bool = True,
         key: str = "",
+        account: str = ACCOUNT,
     ) -> None:
         self.finished = batch
-        self._put = put_request(queue, batch, body_bytes, persistent=persistent, key=key)
+        self._put = put_request(
+            queue, batch, body_bytes, persistent=persistent, key=key, account=account
+        )
         self._status = 201 if persistent else 202
         self._left = operations
 

@@ -50,6 +50,10 @@ class Plan(NamedTuple):
     """Claims that wait, on each node."""
     parked_s: float
     wakes: int
+    overload_s: float
+    open_connections: int
+    """That requests are sent on which do not wait for each other."""
+    noisy_s: float
     body_bytes: int = 1024
 
     def cells(self) -> list[Cell]:
@@ -79,6 +83,9 @@ PLANS = {
             parked=1_000,
             parked_s=20.0,
             wakes=100,
+            overload_s=60.0,
+            open_connections=4_800,
+            noisy_s=10.0,
         ),
         Plan(
             name="quick",
@@ -92,6 +99,9 @@ PLANS = {
             parked=1_000,
             parked_s=5.0,
             wakes=20,
+            overload_s=12.0,
+            open_connections=4_800,
+            noisy_s=3.0,
         ),
         Plan(
             name="slice",
@@ -105,6 +115,9 @@ PLANS = {
             parked=5,
             parked_s=0.2,
             wakes=3,
+            overload_s=1.0,
+            open_connections=30,
+            noisy_s=0.5,
         ),
     )
 }

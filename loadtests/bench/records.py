@@ -99,6 +99,7 @@ def show(records: Iterable[Record], console: Console) -> None:
                 f"fdatasync after each 1 KiB: {one['syncs_per_s']:,.0f}/s, p50 {one['p50_ms']} ms"
             )
     console.print(table)
+    console.print(_neighbours_table([one for one in kept if one["kind"] == "neighbour"]))
     for one in kept:
         if one["kind"] == "parked":
             console.print(
@@ -107,6 +108,30 @@ def show(records: Iterable[Record], console: Console) -> None:
             )
         elif one["kind"] == "wake":
             console.print(f"put to woken claim: p50 {one['p50_ms']} ms, p99 {one['p99_ms']} ms")
+        elif one["kind"] == "overload":
+            console.print(_overload(one))
+
+
+def _neighbours_table(rounds: list[Record]) -> Table:
+    table = Table(title="a quiet tenant, medians of rounds", title_justify="left")
+    for column in ("noisy neighbour", "p50 ms", "p99 ms", "p99 x alone"):
+        table.add_column(column, justify="right")
+    for noisy in dict.fromkeys(one["noisy"] for one in rounds):
+        own = [one for one in rounds if one["noisy"] == noisy]
+        figures = [median(one[name] for one in own) for name in ("p50_ms", "p99_ms", "p99_ratio")]
+        table.add_row(noisy, *(f"{figure:.1f}" for figure in figures))
+    return table
+
+
+def _overload(one: Record) -> str:
+    back = one["back_after_s"]
+    return (
+        f"{one['factor']} times the peak of {one['peak_per_s']:,.0f} requests of {one['batch']} "
+        f"messages a second for {one['seconds']:.0f} s: "
+        f"goodput {100 * one['goodput_ratio']:.0f} % of the peak, {one['shed']:,} shed, "
+        f"{'not back' if back is None else f'back after {back} s'}; "
+        f"at most {one['rss_mib_max']:.0f} MiB a node"
+    )
 
 
 def _cells_table(summaries: list[Record]) -> Table:

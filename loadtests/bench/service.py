@@ -26,6 +26,15 @@ from loadtests.bench.plan import ALL, LIFECYCLE, NULL, WEAK_PUT, Cell, Plan
 READY_S = 60.0
 DELETE_S = 60.0
 CPU_UNIT = 10_000
+LIMITS = {exchanges.LIMITED: {"bytes_per_s": 1 << 18, "concurrent_max": 4}}
+"""On each node: four batches of the noisy neighbour in a second."""
+PATIENT: Settings = {"api": {"wait_target_ms": 60_000}}
+"""Clients that wait for each other's answers are no overload."""
+CROWDED: Settings = {
+    "fairness": {"accounts": LIMITS},
+    "api": {"connections_per_address_max": 10_000},
+}
+"""Nodes shed as they do by default, and may be asked by many."""
 
 _PARKED = re.compile(r"^raftq_parked_polls (\S+)$", re.MULTILINE)
 
@@ -48,7 +57,8 @@ class Service:
         self._guard = guard or Guard()
         authority = Authority() if self._guard.tls else None
         self._tls = authority and authority.trust()
-        self._cluster = Cluster(directory, settings=self._guard.settings, authority=authority)
+        settings = {**PATIENT, **(self._guard.settings or {})}
+        self._cluster = Cluster(directory, settings=settings, authority=authority)
         for node in self._cluster:
             node.key = self._guard.key
         (self._null_port,) = free_ports(1)
@@ -128,7 +138,7 @@ class Service:
         record |= _figures(measured, marks)
         if cell.scenario != NULL:
             record["rss_mib"] = {node.name: machine.rss_mib(node.pid) for node in self._cluster}
-            self._forget(queue)
+            self.forget(queue)
         return record
 
     def _ports(self, cell: Cell) -> list[int]:
@@ -148,10 +158,10 @@ class Service:
                 answer = node.request("PUT", path, body)
                 assert answer.status in (200, 201), answer
 
-    def _forget(self, queue: str) -> None:
-        """What a cell leaves behind must not burden the next."""
+    def forget(self, queue: str, account: str = exchanges.ACCOUNT) -> None:
+        """What one measurement leaves behind must not burden the next."""
         node = self._cluster.follower()
-        answer = node.request("DELETE", exchanges.queue_path(queue), timeout_s=DELETE_S)
+        answer = node.request("DELETE", exchanges.queue_path(queue, account), timeout_s=DELETE_S)
         assert answer.status in (200, 204), answer
 
     @property

@@ -26,7 +26,8 @@ def run(out: Path, *arguments: str) -> list[dict[str, Any]]:
 
 
 def test_the_smallest_plan_measures_everything_and_nothing_fails(tmp_path: Path) -> None:
-    records = run(tmp_path / "bench.jsonl", "--slice")
+    out = tmp_path / "bench.jsonl"
+    records = run(out, "--slice")
     kinds = {record["kind"] for record in records}
     assert kinds == {
         "run",
@@ -38,9 +39,14 @@ def test_the_smallest_plan_measures_everything_and_nothing_fails(tmp_path: Path)
         "claim_latency",
         "parked",
         "wake",
+        "neighbour",
+        "overload",
         "end",
     }
+    assert "<svg" in out.with_suffix(".html").read_text()
     for record in records:
+        if record["kind"] == "overload":
+            assert max(record["goodput"]) > 0
         if record["kind"] == "median":
             assert record["messages_per_s"] > 0
             assert record["p50_ms"] > 0
