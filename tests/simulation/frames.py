@@ -208,8 +208,8 @@ def _command(command: c.Command) -> str:
             return f"{name} {queue} {act}{to and f' to {to}'}{', only to count' * dry_run}"
         case c.DeleteMessages(queue=queue, ids=ids):
             return f"{name} {queue} {len(ids)}"
-        case c.Once(key=key, command=inner):
-            return f"{name} {key}: {_command(inner)}"
+        case c.Once(key=of, command=inner) | c.Audited(actor=of, command=inner):
+            return f"{name} {of}: {_command(inner)}"
         case _:
             return f"{name} {_place(command)}".rstrip()
 

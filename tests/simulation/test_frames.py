@@ -151,6 +151,10 @@ COMMANDS: list[tuple[c.Command, str]] = [
     (c.SetQuotas("a", c.Quotas(1)), "SetQuotas a"),
     (c.PutSealingKeys("a", ()), "PutSealingKeys a"),
     (c.DropSealingKeys("a"), "DropSealingKeys a"),
+    (
+        c.Audited("a", "", "key:k", "", "", 1, 1, c.Purge("a", "q0")),
+        "Audited key:k: Purge q0",
+    ),
 ]
 
 
