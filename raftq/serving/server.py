@@ -20,7 +20,11 @@ from raftq.serving.protocol import GuardedHttp, Intake, Shared
 from raftq.transport.listening import Listening, Patience, Tls
 
 GRACE_S = 5
-HANDSHAKES = Patience(handshake_timeout_s=10.0, handshakes_max=1_000)
+TLS_RECEIVE_BYTES = 32 * 1024
+"""The kernel takes it twice. The loop keeps, for each connection, as much as ever came at once."""
+HANDSHAKE_TIMEOUT_S = 10.0
+HANDSHAKES_MAX = 256
+"""Under TLS, at once: more than a node can finish in the time that the way to a client takes."""
 TICKS_PER_ROUND = 10
 """uvicorn ticks ten times a second: each connection is looked at about once."""
 
@@ -43,6 +47,7 @@ class HttpServer(uvicorn.Server):
     ) -> None:
         self._tls, self._refused = tls, metrics.handshake_failed
         self._listening: Listening | None = None
+        self._write_timeout_s = limits.write_timeout_s
         self._gate: Gate[GuardedHttp] = Gate(
             limits.connections_max, limits.connections_per_address_max, metrics.connection_ended
         )
@@ -67,11 +72,14 @@ class HttpServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on these."""
         await super().startup(sockets=[])
+        if self._tls is not None:
+            for each in sockets or ():
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, TLS_RECEIVE_BYTES)
         self._listening = Listening(
             sockets or [],
             create=self._protocol,
             tls=self._tls,
-            patience=HANDSHAKES,
+            patience=Patience(HANDSHAKE_TIMEOUT_S, HANDSHAKES_MAX, self._write_timeout_s),
             refused=self._refused,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from raftq.runtime import Runtime
 from raftq.transport.connection import Connection
-from raftq.transport.listening import TLS_GOODBYE_S, Tls
+from raftq.transport.listening import Tls
 from raftq.transport.network import Address
 from raftq.transport.settings import Settings
 
@@ -84,7 +84,7 @@ class Dialling:
                 ssl=tls.client if tls is not None else None,
                 # No name of the host: a certificate is a node's, wherever that runs.
                 server_hostname="" if tls is not None else None,
-                ssl_shutdown_timeout=TLS_GOODBYE_S if tls is not None else None,
+                ssl_shutdown_timeout=self._settings.goodbye_s if tls is not None else None,
             )
         return connection
 

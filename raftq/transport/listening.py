@@ -12,15 +12,17 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from raftq.transport.network import Address
 
 BACKLOG = 128
 ACCEPTED_AT_ONCE = 32
 PAUSE_S = 1.0
-TLS_GOODBYE_S = 2.0
-"""How long a peer may take to say that it has heard the end of a connection under TLS."""
+# Above what a TLS record may have, or a connection that waits for the rest of one waits for ever.
+KEPT_BYTES_LOW = 24 * 1024
+KEPT_BYTES_HIGH = 32 * 1024
+"""How much is kept for a protocol that does not read, beside what the loop reads at once."""
 
 
 class Tls(Protocol):
@@ -37,11 +39,21 @@ class Tls(Protocol):
         ...
 
 
+class _KeepsUnread(Protocol):
+    """A transport under TLS, of either kind of loop."""
+
+    def set_read_buffer_limits(self, *, high: int, low: int) -> None:
+        """As ``set_write_buffer_limits``, for what came and was not asked for."""
+        ...
+
+
 class Patience(NamedTuple):
-    """With callers whose TLS handshake is not done."""
+    """With callers under TLS."""
 
     handshake_timeout_s: float
     handshakes_max: int
+    goodbye_s: float
+    """From ``close`` to the end: to take what was sent, and to say that it was heard."""
 
 
 def bind(address: Address) -> list[socket.socket]:
@@ -133,13 +145,15 @@ class Listening:
             if self._tls is None:
                 await self._loop.connect_accepted_socket(self._create, wire)
             else:
-                await self._loop.connect_accepted_socket(
+                transport, _ = await self._loop.connect_accepted_socket(
                     self._create,
                     wire,
                     ssl=self._tls.server,
                     ssl_handshake_timeout=self._patience.handshake_timeout_s,
-                    ssl_shutdown_timeout=TLS_GOODBYE_S,
+                    ssl_shutdown_timeout=self._patience.goodbye_s,
                 )
+                kept = cast(_KeepsUnread, transport)
+                kept.set_read_buffer_limits(high=KEPT_BYTES_HIGH, low=KEPT_BYTES_LOW)
         except OSError as error:
             self._refused(address, in_words(error))
 

@@ -23,6 +23,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     silence_s: float = 2.0  # No byte for so long: the peer is taken for dead.
     handshake_timeout_s: float = 5.0
     handshakes_max: int = 64  # Inbound at once; above it the oldest stranger has to go.
+    goodbye_s: float = 2.0  # For a peer under TLS to say that it has heard the end.
     connect_timeout_s: float = 2.0
     backoff_min_s: float = 0.02
     backoff_max_s: float = 1.0

@@ -88,7 +88,11 @@ class TcpNetwork:
             self._sockets,
             create=self._accept,
             tls=self._tls,
-            patience=Patience(self._settings.handshake_timeout_s, self._settings.handshakes_max),
+            patience=Patience(
+                self._settings.handshake_timeout_s,
+                self._settings.handshakes_max,
+                self._settings.goodbye_s,
+            ),
             refused=self._unheard,
         )
         self._handler = handler

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import http.client
+import os
 import re
 import signal
 import socket
@@ -11,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,8 @@ from raftq.client import Raftq, Unavailable
 
 MakeCluster = Callable[..., Cluster]
 MESSAGES = 300
+STRANGERS = 150
+STRANGER_BYTES_MAX = 256 * 1024
 
 
 @pytest.fixture
@@ -39,17 +43,28 @@ def ca_file(node: Node) -> str:
     return str(node.directory / "ca.pem")
 
 
-def certificate(node: Node) -> str:
-    """What the node shows to who connects now, by its number."""
-    where = (node.address, node.api_port)
+@contextlib.contextmanager
+def shown(node: Node) -> Iterator[ssl.SSLSocket]:
+    """A connection to the API."""
     assert node.trust is not None
     with (
-        socket.create_connection(where, timeout=5) as plug,
-        node.trust.wrap_socket(plug, server_hostname=node.address) as shown,
+        socket.create_connection((node.address, node.api_port), timeout=5) as plug,
+        node.trust.wrap_socket(plug, server_hostname=node.address) as wrapped,
     ):
-        found = shown.getpeercert()
+        yield wrapped
+
+
+def certificate(node: Node) -> str:
+    """What the node shows to who connects now, by its number."""
+    with shown(node) as plug:
+        found = plug.getpeercert()
         assert found is not None
         return str(found["serialNumber"])
+
+
+def resident_bytes(pid: int) -> int:
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def metric(node: Node, name: str) -> float:
@@ -113,6 +128,23 @@ def test_nothing_is_said_in_the_clear_and_nothing_older_than_1_2(one: Node) -> N
     ):
         old.wrap_socket(plug, server_hostname=one.address)
     assert metric(one, "raftq_tls_handshakes_failed_total") == 2
+
+
+def test_bodies_that_nobody_asked_for_are_not_kept(
+    make_cluster: MakeCluster, authority: Authority
+) -> None:
+    settings = {"auth": {"required": True}, "api": {"connections_per_address_max": 200}}
+    node = make_cluster(settings, authority=authority, size=1)["n1"]
+    head = b"POST /v1/a/queues/q/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n"
+    before = resident_bytes(node.pid)
+    with contextlib.ExitStack() as open_still:
+        for _ in range(STRANGERS):
+            plug = open_still.enter_context(shown(node))
+            plug.settimeout(0.2)
+            with contextlib.suppress(OSError):
+                plug.sendall(head + bytes(900_000))
+        each = (resident_bytes(node.pid) - before) / STRANGERS
+    assert each < STRANGER_BYTES_MAX
 
 
 def test_with_an_authority_for_clients_only_who_has_its_certificate_is_heard(
