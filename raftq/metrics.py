@@ -74,6 +74,7 @@ COUNTERS = {
     "tls_handshakes_failed": "Callers of the API that came to no connection under TLS",
     "peers_refused": "Connections of peers, or of who called as one, that were refused",
     "requests_refused": "Requests answered 503, as there was no leader or too much was pending",
+    "bodies_damaged": "Reads of encrypted bodies that were changed on a disk",
 }
 GAUGES = {
     "term": "Current term",
@@ -140,6 +141,7 @@ class Metrics(Collector):
         self.snapshots_sent = self.snapshots_installed = 0
         self.leader_moves = self.leader_moves_failed = 0
         self.requests_refused = 0
+        self.bodies_damaged = 0
         self.term = 0
         self.is_leader = 0
         self.peers_connected = 0

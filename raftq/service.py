@@ -12,6 +12,7 @@ from api.access.bearer import BearerKeys
 from api.access.gate import Gate, Way
 from api.access.oidc import Oidc
 from api.access.signed_urls import SignedUrls
+from api.audit import ACTS
 from api.ports import (
     AccessLine,
     AccessPolicy,
@@ -27,6 +28,7 @@ from api.ports import (
     OutcomeUnknown,
     Status,
     Unavailable,
+    Unreadable,
     WebhookPolicy,
     ZoneMessages,
     Zones,
@@ -141,6 +143,8 @@ class NodeService:
         self, command: QueueCommand | Once | Barrier, account: str | None, *, early: bool
     ) -> Outcome | None:
         """With bodies sealed as the log asks; again, if that has changed meanwhile."""
+        bare = command.command if isinstance(command, Once) else command
+        assert type(bare) not in ACTS, "an administrative act goes into the log with its record"
         for _ in range(SEALED_AGAIN_MAX):
             outcome = await self._submit(self._bodies.sealed(command), account, early=early)
             if not isinstance(outcome, Refused) or outcome.reason is not Reason.STALE_SEAL:
@@ -171,7 +175,12 @@ class NodeService:
 
     def opened(self, account: str, message: M) -> M:
         """See ``api.ports.Service``."""
-        return self._bodies.opened(account, message)
+        try:
+            return self._bodies.opened(account, message)
+        except Unreadable as error:
+            if error.reason == "body_damaged":
+                self._metrics.bodies_damaged += 1
+            raise
 
     def wrapped_key(self, account: str, key: SealingKey | None = None) -> WrappedKey:
         """See ``api.ports.Service``."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from api.ports import Activity, Delivery, OutcomeUnknown, Unavailable
+from api.audit import audited
+from api.ports import Activity, Delivery, OutcomeUnknown, Unavailable, Unreadable
 from fake_runtime import FakeRuntime
 from memory_kv import MemoryKV
 from raftq import service as service_module
@@ -21,9 +22,10 @@ from raftq.replica.submitter import Accepted, Answer, NotSubmitted, Unknown
 from raftq.replica.waiters import Waiters
 from raftq.replica.wire import GROUP, Hello, State
 from raftq.service import COMMAND_BYTES, REASONS, NodeService
-from statemachine.commands import Barrier, Claim, Command, Enqueue, NewMessage, Once
+from statemachine.commands import Barrier, Claim, Command, DeleteQueue, Enqueue, NewMessage, Once
+from statemachine.keys import u64
 from statemachine.outcomes import Done, Enqueued, Reason, Refused
-from statemachine.sealed import SealingKey, SealingRecord, key_of
+from statemachine.sealed import CODING, SealingKey, SealingRecord, key_of
 
 PUT = Enqueue("a", "q", (NewMessage(b"x" * 10, "t"), NewMessage(b"y" * 20, "t")))
 MASTER = "k1 " + "A" * 43 + "="
@@ -169,6 +171,32 @@ def test_a_body_is_sealed_anew_when_its_accounts_keys_have_changed_meanwhile() -
         assert await bench.service.propose(PUT) == Enqueued((b"id",))
         first, second = [command.messages[0] for command, _ in replica.submitted]
         assert (key_of(first), key_of(second)) == (0, 7)
+
+    run(test)
+
+
+def test_an_administrative_act_needs_its_record() -> None:
+    async def test(bench: Bench) -> None:
+        bench.replica.answers = [Done()]
+        act = DeleteQueue("a", "q")
+        for bare in (act, Once("a", "k", b"f", 1, act)):
+            with pytest.raises(AssertionError, match="with its record"):
+                await bench.service.propose(bare)
+        recorded = audited(act, bench.service.audit, owner="", actor="key:k")
+        assert await bench.service.propose(recorded) == Done()
+
+    run(test)
+
+
+def test_a_body_that_was_changed_on_a_disk_is_counted() -> None:
+    async def test(bench: Bench) -> None:
+        wrapped = bench.service.wrapped_key("a")
+        key = SealingKey(7, wrapped.master, wrapped.wrapped, 0)
+        bench.replica.sealing = SealingRecord(enabled=True, keys=(key,))
+        changed = NewMessage(u64(7) + b"x" * 60, "t", content_encoding=CODING)
+        with pytest.raises(Unreadable, match="not what was sealed"):
+            bench.service.opened("a", changed)
+        assert bench.metrics.bodies_damaged == 1
 
     run(test)
 
