@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -35,6 +36,8 @@ EXIT_FATAL = 70  # EX_SOFTWARE
 EXIT_START = 78  # EX_CONFIG: it never ran
 POSTING_GRACE_S = 3.0
 GC_ALLOCATIONS = 50_000
+OTHER_FILES = 1_000
+"""Of stores and journals, and connections of peers."""
 
 
 class Posting:
@@ -146,6 +149,7 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
     serving = loop.create_task(server.serve(sockets=[listener]))
     beside = Beside(service)
     _settle_garbage_collector()
+    _allow_files(config.api.connections_max + OTHER_FILES)
     _say_that_it_serves(service, config.node)
     await _told_to_stop(loop, reload=tls.reload)
     log.info("stopping")
@@ -193,6 +197,15 @@ async def _stopped(replica: Replica) -> None:
     stopped = asyncio.Event()
     replica.stop(stopped.set)
     await stopped.wait()
+
+
+def _allow_files(wanted: int) -> None:
+    """As many open files as the system lets us have: each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most < wanted:
+        warning = "the limit of open files is below what api.connections_max needs"
+        logs.logger("node").warning(warning, most=most, wanted=wanted)
 
 
 def _settle_garbage_collector() -> None:

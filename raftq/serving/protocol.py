@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import re
 from typing import Any
 
 import httptools
@@ -34,6 +35,8 @@ PIPELINED_MAX = 8
 LEFT_UNREAD_BYTES_MAX = 65_536
 """How much of a body is still taken, and thrown away, when its request is answered already."""
 BODY_BYTES_PER_S_MIN = 1_024
+ENCODED_SEPARATOR = re.compile(rb"[^?]*%(?:2f|5c)", re.IGNORECASE)
+"""In a path, what a proxy takes for a part of a name and we would take for a separator."""
 FRAMING_BYTES_MAX = 16_384
 """How much larger the framing of a body may be than the body."""
 
@@ -192,6 +195,8 @@ class GuardedHttp(HttpToolsProtocol):
             raise Refuse(refusals.head)
         if len(self.url) > self._limits.target_bytes_max:
             raise Refuse(refusals.target)
+        if b"%" in self.url and ENCODED_SEPARATOR.match(self.url):
+            raise Refuse(refusals.malformed)
         if len(self.pipeline) >= PIPELINED_MAX:
             raise Refuse(refusals.pipelined)
         version = self.parser.get_http_version()

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from api.access import minting
 from cluster import Cluster
+from hostile.target import wait_for_key
 
 HERE = Path(__file__).parent
 SETTINGS: dict[str, dict[str, object]] = {
@@ -38,6 +39,7 @@ def run(directory: Path, *arguments: str, timeout_s: float) -> Report:
     with Cluster(directory, size=1, settings=settings) as nodes:
         node = nodes.start()["n1"]
         nodes.wait_ready()
+        wait_for_key(node, key)
         command = [
             *(sys.executable, "-m", "schemathesis.cli"),
             *("--config-file", str(HERE / "schemathesis.toml"), "run"),
