@@ -54,6 +54,9 @@ LIMITS: dict[str, tuple[int, ...]] = {
 """Of queues only so few that none can come while there is one: in which order a sweep would
 make several is up to the machine."""
 
+STANDS = {"subscriptions": "subscribe", "schedules": "schedule", "bindings": "bind"}
+"""What of that this client makes itself, and by which operation."""
+
 STATES: dict[c.Act, tuple[c.MessageState | None, ...]] = {
     "redrive": (None, None, "ready", "delayed"),
     "move": (None, None, "ready", "delayed"),
@@ -171,7 +174,10 @@ class Standing(Maker):
         if kind == "unlimit":
             return c.SetQuotas(ACCOUNT, c.Quotas())
         chance = self._chance
-        names = chance.sample([*LIMITS], chance.choice((1, 1, 2, 4)))
+        names = dict.fromkeys(chance.sample([*LIMITS], chance.choice((1, 1, 2, 4))))
+        own = [name for name, kind in STANDS.items() if kind in self._workload.operations]
+        if own and chance.random() < 0.6:
+            names[chance.choice(own)] = None
         quotas = c.Quotas(**{name: chance.choice(LIMITS[name]) for name in names})
         return c.SetQuotas(ACCOUNT, quotas, tuple(names) if chance.random() < 0.3 else None)
 

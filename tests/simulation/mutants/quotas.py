@@ -50,9 +50,14 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(room.Wanted, "_new", "continue", "pass"),
     ),
     mutant(
-        "transaction-without-credit",
-        "What a transaction acknowledges makes no room for what it puts.",
-        Edit(transactions, "transact", "wanted.refused(len(freed),", "wanted.refused(0,"),
+        "transaction-beyond-quotas",
+        "What a transaction puts needs no room.",
+        Edit(
+            transactions,
+            "transact",
+            "wanted.refused(len(freed), sum(one.bytes for one in freed))",
+            "None",
+        ),
     ),
     mutant(
         "tick-waits-for-room",
