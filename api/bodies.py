@@ -5,8 +5,6 @@ Every front end goes through here, so that none has to know that bodies may be s
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 from api.ports import Service, Unreadable
@@ -14,7 +12,7 @@ from statemachine import sealed
 from statemachine.records import StoredMessage, decode_message
 
 
-class Opened(NamedTuple):
+class Opened(msgspec.Struct, frozen=True):
     """A message; its body is there unless ``unreadable`` says why not."""
 
     stored: StoredMessage

@@ -464,9 +464,8 @@ def _issuer(service: NodeService, config: Config) -> list[Way]:
 
 
 def _weight(command: QueueCommand | Once | Barrier) -> int:
-    inner: QueueCommand | Once | Barrier = command
-    while isinstance(inner, Once | Audited):
-        inner = inner.command
+    inner = command.command if isinstance(command, Once) else command
+    inner = inner.command if isinstance(inner, Audited) else inner
     if isinstance(inner, Enqueue):
         return sum(len(message.body) + COMMAND_BYTES for message in inner.messages)
     if isinstance(inner, PutSchedule):

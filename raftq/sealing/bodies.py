@@ -35,6 +35,8 @@ from statemachine.sealed import SealingKey, SealingRecord
 RINGS_MAX = 10_000
 RETRY_AFTER_S = 30  # Somebody has to do something about it first.
 
+CONCERNED = frozenset({Enqueue, Claim, Transact, PutSchedule, Once, Audited})
+
 M = TypeVar("M", StoredMessage, NewMessage)
 
 
@@ -61,17 +63,19 @@ class Bodies:
 
         A claim is stopped here too where this node could not open what it gives.
         """
+        if type(command) not in CONCERNED:  # Quicker than to ask for each kind.
+            return command
         match command:
+            case Enqueue() | Claim() | Transact() | PutSchedule():
+                record = self._state.sealing(command.account)
+                if record is None:
+                    return command
+                return self._sealed(command, self._ring(command.account, record))
             case Once() | Audited():
                 inner = self.sealed(command.command)
                 if inner is command.command:
                     return command
                 return msgspec.structs.replace(command, command=inner)
-            case Enqueue() | Transact() | PutSchedule() | Claim():
-                record = self._state.sealing(command.account)
-                if record is None:
-                    return command
-                return self._sealed(command, self._ring(command.account, record))
             case _:
                 return command
 
