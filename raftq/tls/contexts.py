@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from raftq.config import TlsConfig
@@ -73,6 +74,15 @@ def files_of(tls: TlsConfig) -> dict[str, Files]:
 
 def load(files: Files) -> Loaded:
     """Read and check them all; raises ``CertificateError``."""
+    try:
+        return _load(files)
+    except CertificateError:
+        raise
+    except (ValueError, UnsupportedAlgorithm) as error:  # Well-formed, and strange inside.
+        raise CertificateError(f"{_told(files.certificate)}: {error}") from error
+
+
+def _load(files: Files) -> Loaded:
     chain = _parsed(files.certificate, x509.load_pem_x509_certificates, "holds no certificate")
     key = _parsed(
         files.key,
@@ -131,7 +141,8 @@ def _parsed(file: tuple[str, Path], parse: Callable[[bytes], T], otherwise: str)
         raise CertificateError(f"{_told(file)}: {_words(error)}") from error
     try:
         return parse(data)
-    except (ValueError, TypeError) as error:  # TypeError: the key needs a passphrase.
+    # TypeError: the key needs a passphrase.
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise CertificateError(f"{_told(file)} {otherwise}") from error
 
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import datetime
 import re
+from base64 import b64encode
 from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from certificates import Authority, Pair, settings
 from fake_runtime import FakeRuntime
@@ -16,6 +23,7 @@ from raftq.metrics import Metrics
 from raftq.tls.certificates import DAY_MS, Certificates
 from raftq.tls.contexts import API, PEER, CertificateError
 
+EC_KEY, UNKNOWN_KEY = bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2a8648ce3d0277")
 DAYS = datetime.timedelta(days=1)
 
 
@@ -86,6 +94,13 @@ def spoilt_by(bench: Bench, how: str) -> None:
             bench.file(".key").write_bytes(b"rubbish")
         case "another key":
             bench.file(".key").write_bytes(foreign.key)
+        case "a key of no known kind":
+            plain = load_pem_private_key(bench.file(".key").read_bytes(), None)
+            encoded = plain.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+            body = b64encode(encoded.replace(EC_KEY, UNKNOWN_KEY)).decode()
+            bench.file(".key").write_text(
+                f"-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"
+            )
         case "a key with a passphrase":
             bench.write(bench.authority.issue(uris=["raftq://east/n1"], passphrase=b"secret"))
         case "no authority":
@@ -101,6 +116,7 @@ FAULTS = [
     ("certificate cut off", ".pem holds no certificate", "cert_file"),
     ("no key", ".key holds no private key", "key_file"),
     ("another key", ".key is not the key of the first certificate in", "key_file"),
+    ("a key of no known kind", ".key holds no private key that can be read", "key_file"),
     ("a key with a passphrase", ".key holds no private key that can be read", "key_file"),
     ("no authority", "ca.pem: ", "ca_file"),
     ("gone", ".pem: No such file or directory", "cert_file"),
