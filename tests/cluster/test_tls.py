@@ -208,7 +208,7 @@ def test_certificates_are_changed_in_a_running_cluster_and_no_request_fails(
         )
         # Peers that connect anew use them, and are not held up by the old ones.
         for node in nodes:
-            assert metric(node, "raftq_tls_reloads_total") == 2
+            assert metric(node, "raftq_tls_reloads_total") >= 2  # One for each use, or more.
             assert metric(node, "raftq_peers_connected") == 2
     finally:
         done.set()
