@@ -37,8 +37,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def actor(self) -> str:
-        """Who it is, for logs: what kind of one, and its id."""
-        return f"{self.kind}:{self.id}"
+        """Who it is, for logs: what kind of one, and its id, whatever an issuer calls it."""
+        return f"{self.kind}:{self.id if self.id.isprintable() else ascii(self.id)}"
 
     def has(self, role: Role | None) -> bool:
         """Whether it has the role; None: any role at all."""

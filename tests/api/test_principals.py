@@ -90,3 +90,9 @@ def test_nobody_may_nothing_and_anyone_all() -> None:
 )
 def test_a_row_names_what_its_path_names(path: str, access: Access) -> None:
     assert not access.fits(path)
+
+
+def test_an_actor_is_one_line_whatever_an_issuer_calls_it() -> None:
+    who = Principal(id="sub\n2026 forged", kind="token")
+    assert who.actor == "token:'sub\\n2026 forged'"
+    assert Principal(id="k1", kind="key").actor == "key:k1"
