@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from raftq.cli.serve import Sets, configuration
+from raftq.cli.serve import Sets, configuration, wrong
 from raftq.config import masked, render
 
 app = typer.Typer(help="Check and show configuration files.", no_args_is_help=True)
@@ -20,6 +20,11 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="The TOML file.")]
 def check(file: File, sets: Sets = None) -> None:
     """List everything that is wrong, or nothing."""
     config = configuration(file, sets)
+    # Late: no other command reads certificates.
+    from raftq.tls.certificates import faults
+
+    if found := faults(config):
+        raise wrong(found)
     typer.echo(f"{file} is good: {config.node.name} of cluster {config.cluster.name}")
 
 

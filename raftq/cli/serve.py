@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -45,5 +46,10 @@ def configuration(path: Path | None, sets: list[str] | None) -> Config:
     try:
         return load(path, os.environ, sets or ())
     except ConfigError as error:
-        listed = "\n".join(f"  {problem}" for problem in error.problems)
-        raise Failure(f"the configuration is wrong:\n{listed}", Exit.USAGE) from None
+        raise wrong(error.problems) from None
+
+
+def wrong(problems: Iterable[str]) -> Failure:
+    """All that is to be changed."""
+    listed = "\n".join(f"  {problem}" for problem in problems)
+    return Failure(f"the configuration is wrong:\n{listed}", Exit.USAGE)

@@ -115,13 +115,27 @@ class Look(NamedTuple):
     found: Loaded | CertificateError
 
 
+def faults(config: Config) -> list[str]:
+    """What is wrong with the certificates that it names, if anything is."""
+    found = []
+    for files in files_of(config.tls).values():
+        try:
+            _certificate(config, files)
+        except CertificateError as error:
+            found.append(str(error))
+    return found
+
+
+def _certificate(config: Config, files: Files) -> Certificate:
+    uri = node_uri(config.cluster.name, config.node.name) if files.use == PEER else ""
+    return Certificate(files, uri)
+
+
 class Certificates:
     """All of one node: ``api`` and ``peer`` are None where there is no TLS."""
 
     def __init__(self, config: Config, *, runtime: Runtime, log: Log, meter: Meter) -> None:
-        files = files_of(config.tls)
-        uris = {PEER: node_uri(config.cluster.name, config.node.name)}
-        self._all = {use: Certificate(each, uris.get(use, "")) for use, each in files.items()}
+        self._all = {use: _certificate(config, each) for use, each in files_of(config.tls).items()}
         self.api = self._all.get(API)
         self.peer = self._all.get(PEER)
         self._runtime, self._log, self._meter = runtime, log, meter

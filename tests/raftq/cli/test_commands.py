@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from certificates import Authority, settings
 from command_line import CommandLine
 from raftq.cli.failure import Exit
+from raftq.config import render
 
 ROOT = Path(__file__).parents[3]
 SECRET = "0123456789abcdef"
@@ -35,6 +37,21 @@ def test_a_bad_file_is_told_whole(run: CommandLine, tmp_path: Path) -> None:
         "api.pending_max",
     ]
     assert len(result.err.splitlines()) == 4
+
+
+def test_certificates_that_a_node_could_not_start_with_are_told(
+    run: CommandLine, tmp_path: Path
+) -> None:
+    authority = Authority()
+    authority.node("raftq", "n2").write(tmp_path, "n1")
+    (tmp_path / "ca.pem").write_bytes(authority.certificate)
+    path = tmp_path / "x.toml"
+    path.write_text(render({"tls": settings(tmp_path, "n1")}))
+    result = run("config", "check", path)
+    assert result.code == Exit.USAGE
+    assert "tls.peer_cert_file" in result.err
+    authority.node("raftq", "n1").write(tmp_path, "n1")
+    assert run("config", "check", path).code == Exit.DONE
 
 
 def test_show_prints_a_file_with_overrides_applied_and_the_secret_masked(
