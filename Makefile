@@ -10,11 +10,14 @@ INSTALLED := $(VENV)/.installed
 LOAD_VENV := .venv-load
 LOAD_PYTHON := $(LOAD_VENV)/bin/python
 LOAD_INSTALLED := $(LOAD_VENV)/.installed
+AUDIT_VENV := .venv-audit
+AUDIT_PYTHON := $(AUDIT_VENV)/bin/python
+AUDIT_INSTALLED := $(AUDIT_VENV)/.installed
 SIMULATION := PYTHONPATH=tests/support:tests $(PYTHON) -m simulation
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up install test hostile fuzz simulate cluster-full chaos mutants trace check format bench locality example load lock clean
+.PHONY: help up install test hostile fuzz simulate cluster-full chaos mutants trace check audit format bench locality example load lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +58,9 @@ check: $(INSTALLED) ## What a change must pass besides the tests: style, types, 
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+audit: $(AUDIT_INSTALLED) ## Known vulnerabilities of what requirements.lock pins; needs a network
+	@$(AUDIT_PYTHON) -m audit
+
 format: $(INSTALLED) ## Put the code into the one format
 	$(VENV)/bin/ruff check --fix-only --quiet .
 	$(VENV)/bin/ruff format .
@@ -76,7 +82,7 @@ lock: ## Pin all dependencies anew, with hashes and without addresses (needs uv)
 	  --no-emit-index-url --no-strip-extras -o requirements.lock
 
 clean: ## Remove what was installed and cached; data/ stays
-	rm -rf $(VENV) $(LOAD_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LOAD_VENV) $(AUDIT_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.lock pyproject.toml | $(PYTHON)
@@ -90,7 +96,12 @@ $(LOAD_INSTALLED): loadtests/requirements.lock | $(LOAD_PYTHON)
 	@$(LOAD_PYTHON) -m pip --quiet --disable-pip-version-check install --require-hashes -r $<
 	@touch $@
 
-$(PYTHON) $(LOAD_PYTHON):
+$(AUDIT_INSTALLED): audit/requirements.lock | $(AUDIT_PYTHON)
+	@echo "Installing into $(AUDIT_VENV) ..."
+	@$(AUDIT_PYTHON) -m pip --quiet --disable-pip-version-check install --require-hashes -r $<
+	@touch $@
+
+$(PYTHON) $(LOAD_PYTHON) $(AUDIT_PYTHON):
 	@$(call ensure-venv)
 	@$(PYTHON3) -m venv --clear $(patsubst %/bin/python,%,$@)
 

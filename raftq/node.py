@@ -170,7 +170,7 @@ def _server(
     config: Config, service: NodeService, metrics: Metrics, tls: Certificates
 ) -> HttpServer:
     return HttpServer(
-        api.app.create(service, names=config.api.frontends),
+        api.app.create(service, names=config.api.frontends, origins=config.api.cors_origins),
         config.api,
         metrics,
         request_bytes_max=config.limits.request_bytes_max,

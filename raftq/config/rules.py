@@ -47,6 +47,7 @@ def problems(config: Config) -> Iterator[Problem]:
     yield from _tls(config)
     yield from _in_the_clear(config)
     yield from _audit(config)
+    yield from _origins(config)
     if not config.api.frontends:
         yield Problem(("api.frontends",), "name at least one, or the node serves nobody")
 
@@ -162,6 +163,19 @@ def _limits(config: Config) -> Iterator[Problem]:
             least = f"2 x limits.request_bytes_max ({2 * limits.request_bytes_max})"
             reason = f"must be at least {least}"
             yield Problem((f"api.{key}", "limits.request_bytes_max"), reason)
+
+
+def _origins(config: Config) -> Iterator[Problem]:
+    for origin in config.api.cors_origins:
+        try:
+            parts = urlsplit(origin)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname)
+            good = good and origin == f"{parts.scheme}://{parts.netloc}" and "@" not in origin
+        except ValueError:
+            good = False
+        if not good:
+            reason = f'"{origin}" is not an origin: write it as https://host or https://host:port'
+            yield Problem(("api.cors_origins",), reason)
 
 
 def _fairness(config: Config) -> Iterator[Problem]:

@@ -90,6 +90,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What this node offers, and how much it takes on at once."""
 
     frontends: tuple[str, ...] = ("rest",)
+    cors_origins: tuple[str, ...] = ()
     connections_max: Count = 10_000
     connections_per_address_max: Count = 1_000
     pending_max: Count = 20_000
