@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raftq.cli import messages, output
 from raftq.cli.options import Account, Json, Timeout, Urls, account_path, connect
 from raftq.cli.queue import Yes, confirm
-from raftq.cli.requests import write
+from raftq.cli.requests import pages, write
+
+if TYPE_CHECKING:
+    from raftq.cli.http import Client
 
 app = typer.Typer(no_args_is_help=True, help="Encryption of message bodies at rest.")
 MASTER_KEY_BYTES = 32
@@ -58,10 +62,40 @@ def rotate(url: Urls = None, account: Account = "default", timeout: Timeout = 10
 
 
 @app.command()
-def rewrap(url: Urls = None, account: Account = "default", timeout: Timeout = 10.0) -> None:
+def rewrap(
+    everywhere: Annotated[bool, typer.Option("--all", help="Of all accounts.")] = False,
+    url: Urls = None,
+    account: Account = "default",
+    timeout: Timeout = 10.0,
+) -> None:
     """Wrap the keys of an account under the current master key. No message is touched."""
     with connect(url, timeout) as client:
-        _print(write(client, "POST", f"{_path(account)}/rewrap"))
+        if not everywhere:
+            _print(write(client, "POST", f"{_path(account)}/rewrap"))
+            return
+        for name, _ in _with_keys(client):
+            write(client, "POST", f"{_path(name)}/rewrap")
+            typer.echo(f"the keys of {name} are wrapped anew")
+
+
+@app.command("ls")
+def list_accounts(as_json: Json = False, url: Urls = None, timeout: Timeout = 10.0) -> None:
+    """List the accounts that have keys, and the master keys that these need."""
+    with connect(url, timeout) as client:
+        found = dict(_with_keys(client))
+    if as_json:
+        output.print_json(found)
+        return
+    rows = [
+        [
+            name,
+            "yes" if one["enabled"] else "no",
+            len(one["keys"]),
+            " ".join(sorted({key["master"] for key in one["keys"]})),
+        ]
+        for name, one in found.items()
+    ]
+    output.print_table(("account", "encrypted", "keys", "master keys"), rows)
 
 
 @app.command()
@@ -76,6 +110,14 @@ def shred(
     with connect(url, timeout) as client:
         count = write(client, "DELETE", f"{_path(account)}/keys")["deleted"]
     typer.echo(f"{count} keys of {account} destroyed")
+
+
+def _with_keys(client: Client) -> Iterator[tuple[str, Any]]:
+    """The accounts that have keys, and their encryption."""
+    for one in pages(client, "/v1", "accounts", {}):
+        found = client.request("GET", _path(one["name"]), repeatable=True).json()
+        if found["keys"]:
+            yield one["name"], found
 
 
 def _switch(url: list[str] | None, account: str, timeout: float, *, enabled: bool) -> None:

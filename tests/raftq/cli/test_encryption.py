@@ -58,6 +58,25 @@ def test_encryption_is_switched_on_rotated_rewrapped_and_off(
     assert len(keys(shell)) == 2
 
 
+def test_all_accounts_are_wrapped_anew_when_the_master_key_changes(
+    shell: Shell, service: LocalService
+) -> None:
+    for account in ("lab", "shop"):
+        shell("queue", "put", "q", "x", "--account", account)
+        shell("encryption", "on", "--account", account)
+    listed = json.loads(shell("encryption", "ls", "--json").out)
+    assert listed.keys() == {"lab", "shop"}
+    service.use_master_keys("k2 " + "B" * 42 + "A=\nk1 " + "A" * 43 + "=")
+    done = shell("encryption", "rewrap", "--all")
+    assert done.out.splitlines() == [
+        "the keys of lab are wrapped anew",
+        "the keys of shop are wrapped anew",
+    ]
+    table = shell("encryption", "ls").out
+    assert "k2" in table
+    assert "k1" not in table
+
+
 def test_shredding_asks_first_and_the_body_is_gone(shell: Shell, url: str) -> None:
     shell("encryption", "on")
     shell("queue", "put", "q", "secret")
