@@ -52,12 +52,15 @@ sys.modules["raftq.node"].run = run
 class Dev:
     """The process and what it said."""
 
-    def __init__(self, directory: Path, cluster: list[DevNode], **environment: str) -> None:
+    def __init__(
+        self, directory: Path, cluster: list[DevNode], *options: str, **environment: str
+    ) -> None:
         (directory / "sitecustomize.py").write_text(STAND_IN)
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "raftq", "dev"),
                 *("--data", str(directory / "data"), "--base-port", str(cluster[0].api_port)),
+                *options,
             ],
             env={**os.environ, "PYTHONPATH": str(directory), **environment},
             stdout=subprocess.PIPE,
@@ -139,6 +142,26 @@ def test_it_prints_the_session_when_all_serve_and_a_signal_ends_all(
         assert f"{node.name} | pid {pids[node.name]} zone {node.zone}" in dev.lines
         assert f"{node.name} | stopped in order" in dev.lines
     assert not any(alive(pid) for pid in pids.values())
+
+
+def test_with_keys_it_prints_a_session_with_the_operators(
+    tmp_path: Path, cluster: list[DevNode]
+) -> None:
+    dev = Dev(tmp_path, cluster, "--keys")
+    try:
+        dev.until("who is in the cluster")
+        dev.process.terminate()
+        assert dev.end() == Exit.DONE
+    finally:
+        dev.close()
+    text = "\n".join(dev.lines)
+    key = devfiles.key(tmp_path / "data")
+    assert session.text([node.api_url for node in cluster], key) in f"{text}\n"
+    assert "No keys are asked for" not in text
+
+
+def test_without_keys_it_says_so_in_one_line(dev: Dev) -> None:
+    assert dev.until("No keys are asked for").endswith("(--keys: ask).\n")
 
 
 def test_a_node_that_dies_is_reported_and_started_again(dev: Dev) -> None:

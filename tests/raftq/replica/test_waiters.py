@@ -187,6 +187,13 @@ def test_a_snapshot_may_have_changed_subscriptions() -> None:
     assert heard == ["changed"]
 
 
+def test_a_snapshot_may_have_changed_keys() -> None:
+    waiters = Waiters()
+    before = waiters.key_changes
+    waiters.wake_everybody(1)
+    assert waiters.key_changes > before
+
+
 ZONES = [
     # (what became ready where, who is woken)
     # 1 takes from any zone, 2 and 3 from y, 4 from z; 3 also hears of others.
