@@ -19,11 +19,13 @@ def audited(
     actor: str,
     source: str = "",
     request: str = "",
+    key: str = "",
 ) -> Audited:
     """The command, which is one of ``ACTS``, with the record of who asked for it from where.
 
     ``owner``: the account of who asks, empty for the operator's. What is kept is bounded for each,
-    so that no tenant can have what others did be forgotten.
+    so that no tenant can have what others did be forgotten. ``key``: the id of the access key
+    with which it is asked for, if it is one.
     """
     assert isinstance(command, AdministrativeCommand)
     return Audited(
@@ -35,4 +37,5 @@ def audited(
         policy.keep_ms,
         policy.account_bytes_max if owner else policy.bytes_max,
         command,
+        key,
     )

@@ -49,6 +49,7 @@ KINDS: dict[str, Kind] = {
     Reason.TOO_MANY_SEALING_KEYS: Kind(409, "The account has as many encryption keys as may be"),
     Reason.STALE_SEAL: Kind(503, "The account's encryption has just changed"),
     Reason.QUOTA_EXCEEDED: Kind(403, "The account has as much as it may have"),
+    Reason.KEY_ENDED: Kind(401, "The key was revoked meanwhile"),
     Reason.NO_KEY: Kind(404, "No such key"),
     Reason.TOO_MANY_KEYS: Kind(409, "The account has as many keys as may be"),
     # Refused at the door.

@@ -48,7 +48,11 @@ def run_audited(
     state: State, command: c.Audited, run: Callable[[State, c.QueueCommand], Outcome]
 ) -> Outcome:
     """See ``commands.Audited``."""
-    outcome = run(state, command.command)
+    if command.key and state.kv.get(keys.access_key(command.key)) is None:
+        detail = f"the key {command.key!r} was revoked before this took effect"
+        outcome: Outcome = Refused(Reason.KEY_ENDED, detail)
+    else:
+        outcome = run(state, command.command)
     if isinstance(outcome, Refused) and outcome.reason is Reason.STALE_SEAL:
         return outcome  # The node has yet to send what it was asked for.
     _append(state, _record(state, command, outcome), command)

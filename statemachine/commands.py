@@ -367,7 +367,8 @@ class Audited(msgspec.Struct, frozen=True, array_like=True, tag=54):
     """Do an administrative act, and write down who asked for it and how it ended.
 
     Records older than ``keep_ms``, and the oldest of the same ``owner`` beyond ``keep_bytes``,
-    go as later ones come.
+    go as later ones come. With a ``key`` it is refused unless that access key is still there: a
+    replica that does not know yet that it is not may have let in whoever asks.
     """
 
     account: str
@@ -378,6 +379,7 @@ class Audited(msgspec.Struct, frozen=True, array_like=True, tag=54):
     keep_ms: int
     keep_bytes: int
     command: AdministrativeCommand
+    key: str = ""
 
 
 AdministrativeCommand = (

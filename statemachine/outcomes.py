@@ -36,6 +36,7 @@ class Reason(enum.StrEnum):
     NO_SUBSCRIPTION = "no_subscription"
     TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions"
     NO_KEY = "no_key"
+    KEY_ENDED = "key_ended"  # That with which it was asked for.
     TOO_MANY_KEYS = "too_many_keys"
     TOO_MANY_SEALING_KEYS = "too_many_encryption_keys"
     STALE_SEAL = "stale_seal"  # Nodes seal the bodies anew: no client hears of it.

@@ -15,7 +15,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from api.access.principals import NOBODY, PRINCIPAL, Role
-from api.access.rules import PUBLIC, Access, demand
+from api.access.rules import PUBLIC, Access, demand, unauthorized
 from api.audit import ACTS, audited
 from api.fairness.admission import PLACE, Aside
 from api.fairness.allowances import Allowance, Allowances
@@ -24,7 +24,7 @@ from api.problems import Problem, refused
 from api.rest import parameters
 from api.tracing import request_id
 from statemachine.commands import Barrier, Once, QueueCommand
-from statemachine.outcomes import Outcome, Refused
+from statemachine.outcomes import Outcome, Reason, Refused
 
 JSON = "application/json"
 IDEMPOTENCY_KEY = b"idempotency-key"
@@ -213,6 +213,8 @@ class Call:
         if isinstance(outcome, expected):
             return outcome
         if isinstance(outcome, Refused):
+            if outcome.reason is Reason.KEY_ENDED:
+                raise unauthorized()
             raise refused(outcome)
         raise AssertionError(f"{command!r} cannot answer {outcome!r}")
 
@@ -223,6 +225,7 @@ class Call:
             self.service.audit,
             owner=self.principal.account,
             actor=self.principal.actor,
+            key=self.principal.id if self.principal.kind == "key" else "",
             source=client[0] if client else "",
             request=request_id(self.scope).decode(),
         )

@@ -15,6 +15,7 @@ from api.app import create
 from api.ports import AccessPolicy
 from asgi_client import Exchange, request
 from local_service import LocalService
+from statemachine import keyring
 from statemachine.commands import KeySettings, PutKey, RevokeKey
 
 KEYS = "/v1/shop/keys"
@@ -390,6 +391,27 @@ async def put_key(service: LocalService, *roles: str) -> str:
     digest = tokens.digest(service.access.pepper, token)
     await service.propose(PutKey("shop", key_id, KeySettings("", roles, ("*",)), digest))
     return token
+
+
+@pytest.mark.anyio
+async def test_who_was_let_in_just_before_a_revocation_manages_nothing_after_it(
+    service: LocalService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even at a replica that has not heard of it: no new key outlives the one revoked."""
+    app, token = create(service), await put_key(service, "manage")
+    key_id = tokens.id_of(token)
+    assert key_id is not None
+    propose = service.propose
+
+    async def overtaken(command: Any, **more: Any) -> Any:
+        await propose(RevokeKey("shop", key_id))
+        return await propose(command, **more)
+
+    monkeypatch.setattr(service, "propose", overtaken)
+    asked = {"roles": ["manage"]}
+    reply = await request(app, "POST", KEYS, body=asked, headers=bearing(token))
+    assert (reply.status, reply.json()["reason"]) == (401, "unauthorized")
+    assert keyring.of_account(service.reader(), "shop") == []
 
 
 @pytest.mark.parametrize(

@@ -216,3 +216,20 @@ def test_what_is_too_old_goes_a_few_with_each_act(bench: Bench) -> None:
     for _ in range(3):
         bench.do(audited(PURGE, keep_ms=500), at_ms=2_000)
     assert [one.time_ms for one in bench.acts()] == [2_000] * 4
+
+
+def test_an_act_that_is_asked_for_with_a_key_that_is_gone_is_refused_and_written_down() -> None:
+    bench = Bench()
+    bench.do(c.PutKey("a", "k1", KEY, SECRET))
+
+    def ask(act: c.AdministrativeCommand) -> o.Outcome:
+        return bench.do(c.Audited("a", "a", "key:k1", "", "", 60_000, 10_000, act, "k1"))
+
+    assert ask(c.PutQueue("a", "q", SET)) == o.Stored(created=True)
+    bench.do(c.RevokeKey("a", "k1"))
+    for act in (c.DeleteQueue("a", "q"), c.PutKey("a", "k2", KEY, SECRET)):
+        refused = ask(act)
+        assert isinstance(refused, o.Refused)
+        assert refused.reason is o.Reason.KEY_ENDED
+    assert bench.do(audited(c.DeleteQueue("a", "q"))) == o.Done()
+    assert [one.outcome for one in bench.acts()] == ["done", "key_ended", "key_ended", "done"]

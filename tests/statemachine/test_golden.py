@@ -152,8 +152,8 @@ COMMANDS: list[tuple[str, c.Command]] = [
     ),
     ("930107919405030291923ba161", c.DropSealingKeys("a")),
     (
-        "9301079194050302919936a161a16fa56b65793a6ba831302e302e302e31a17201029307a161a171",
-        c.Audited("a", "o", "key:k", "10.0.0.1", "r", 1, 2, c.Purge("a", "q")),
+        "9301079194050302919a36a161a16fa56b65793a6ba831302e302e302e31a17201029307a161a171a16b",
+        c.Audited("a", "o", "key:k", "10.0.0.1", "r", 1, 2, c.Purge("a", "q"), "k"),
     ),
 ]
 
@@ -301,6 +301,7 @@ REASONS = {
     "no_subscription",
     "too_many_subscriptions",
     "no_key",
+    "key_ended",
     "too_many_keys",
     "too_many_encryption_keys",
     "stale_seal",
