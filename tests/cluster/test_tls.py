@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import http.client
@@ -20,7 +21,7 @@ import pytest
 
 from certificates import Authority
 from cluster import CLUSTER, ROOT, Cluster, Node, until
-from raftq.client import Raftq, Unavailable
+from raftq.client import AsyncRaftq, Raftq, Unavailable
 
 MakeCluster = Callable[..., Cluster]
 MESSAGES = 300
@@ -92,6 +93,12 @@ def test_the_api_answers_under_tls_to_who_trusts_its_authority(one: Node) -> Non
         client.queue("q").put({"n": 1})
         (message,) = client.queue("q").claim()
         assert message.body == {"n": 1}
+
+    async def later() -> None:
+        async with AsyncRaftq(one.api_url, account="a", ca_file=ca_file(one)) as client:
+            assert (await client.queue("q").stats()).messages.claimed == 1
+
+    asyncio.run(later())
     shown = command("cluster", "status", "--url", one.api_url, ca=ca_file(one))
     assert (shown.returncode, "n1" in shown.stdout) == (0, True), shown.stderr
 
