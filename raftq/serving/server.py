@@ -87,6 +87,10 @@ class HttpServer(uvicorn.Server):
         """Let nobody in any more, and wait for those who are."""
         assert self._listening is not None
         self._listening.stop()
+        if self._tls is not None:
+            # Nothing is under way to them, and who only rests need not hear a goodbye out.
+            for idle in list(self._gate.idle):
+                idle.transport.abort()
         await super().shutdown(sockets)
         await self._listening.wait_stopped()
 

@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import pytest
 from certificates import Authority
 from cluster import CLUSTER, ROOT, Cluster, Node, until
 from raftq.client import AsyncRaftq, Raftq, Unavailable
+from raftq.serving.server import GRACE_S
 
 MakeCluster = Callable[..., Cluster]
 MESSAGES = 300
@@ -135,6 +137,16 @@ def test_nothing_is_said_in_the_clear_and_nothing_older_than_1_2(one: Node) -> N
     ):
         old.wrap_socket(plug, server_hostname=one.address)
     assert metric(one, "raftq_tls_handshakes_failed_total") == 2
+
+
+def test_a_node_does_not_wait_for_clients_that_only_rest(one: Node) -> None:
+    with shown(one) as resting:
+        resting.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert resting.recv(4_096)
+        began = time.monotonic()
+        one.signal(signal.SIGTERM)
+        assert one.exit_code() == 0
+    assert time.monotonic() - began < GRACE_S
 
 
 def test_bodies_that_nobody_asked_for_are_not_kept(
