@@ -35,6 +35,8 @@ PIPELINED_MAX = 8
 LEFT_UNREAD_BYTES_MAX = 65_536
 """How much of a body is still taken, and thrown away, when its request is answered already."""
 BODY_BYTES_PER_S_MIN = 1_024
+TLS_GOODBYE_S = 1.0
+"""Until who was refused is gone, whether he says that he has heard it or not."""
 ENCODED_SEPARATOR = re.compile(rb"[^?]*%(?:2f|5c)", re.IGNORECASE)
 """In a path, what a proxy takes for a part of a name and we would take for a separator."""
 FRAMING_BYTES_MAX = 16_384
@@ -132,7 +134,7 @@ class GuardedHttp(HttpToolsProtocol):
         self._patience_s = shared.limits.head_timeout_s  # With whom has not asked for anything.
         self._received_bytes = 0  # Of the head, or since it.
         self._body_bytes = 0
-        self._deaf = False
+        self._deaf = self._is_under_tls = False
         self._extensions: dict[str, Any] = {}  # Of all requests.
         self._serving: RequestResponseCycle | None = None  # Others may be queued behind it.
         self._unsent_bytes = 0
@@ -144,6 +146,7 @@ class GuardedHttp(HttpToolsProtocol):
         """See asyncio."""
         super().connection_made(transport)
         self._extensions = {ABORT: {"abort": transport.abort}}
+        self._is_under_tls = self.scheme == "https"
         why = self._gate.admit(self, self.client[0] if self.client else "")
         if why is not None:
             self._deaf = True
@@ -280,8 +283,9 @@ class GuardedHttp(HttpToolsProtocol):
         """End it now."""
         self._gate.count(why)
         self._deaf = True
-        # Whoever does not take what is sent would never let a close come to its end.
-        if self.transport.get_write_buffer_size():
+        # Whoever does not take what is sent would never let a close come to its end; nor would,
+        # under TLS, who does not say that he has heard it.
+        if self._is_under_tls or self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
             self.transport.close()
@@ -360,6 +364,8 @@ class GuardedHttp(HttpToolsProtocol):
         self._gate.count(refusal.why)
         self.transport.write(refusal.answer)
         self.transport.close()
+        if self._is_under_tls:
+            self.loop.call_later(TLS_GOODBYE_S, self.transport.abort)
 
     def _drop(self, cycle: RequestResponseCycle) -> None:
         """Let its application know that nobody is there."""

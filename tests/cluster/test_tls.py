@@ -28,6 +28,7 @@ from raftq.serving.server import GRACE_S
 MakeCluster = Callable[..., Cluster]
 MESSAGES = 300
 STRANGERS = 150
+GONE_S = 20.0
 STRANGER_BYTES_MAX = 256 * 1024
 
 
@@ -63,6 +64,10 @@ def certificate(node: Node) -> str:
         found = plug.getpeercert()
         assert found is not None
         return str(found["serialNumber"])
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def resident_bytes(pid: int) -> int:
@@ -147,6 +152,20 @@ def test_a_node_does_not_wait_for_clients_that_only_rest(one: Node) -> None:
         one.signal(signal.SIGTERM)
         assert one.exit_code() == 0
     assert time.monotonic() - began < GRACE_S
+
+
+def test_who_is_turned_away_is_gone_soon_though_he_says_nothing(
+    make_cluster: MakeCluster, authority: Authority
+) -> None:
+    settings = {"api": {"connections_per_address_max": 3, "write_timeout_s": 60}}
+    node = make_cluster(settings, authority=authority, size=1)["n1"]
+    with contextlib.ExitStack() as open_still:
+        for _ in range(3):
+            open_still.enter_context(shown(node))
+        few = descriptors(node.pid)
+        plugs = [open_still.enter_context(shown(node)) for _ in range(20)]
+        assert all(b"too_many_connections" in plug.recv(4_096) for plug in plugs)
+        until(lambda: descriptors(node.pid) <= few, "they are gone", GONE_S)
 
 
 def test_bodies_that_nobody_asked_for_are_not_kept(
