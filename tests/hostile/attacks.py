@@ -494,6 +494,30 @@ FOREIGN = {
     ]
 }
 
+MESSAGES = f"{MINE}/messages"
+SIGNED = {
+    name: Attack([request(method, f"{path}?{query}", BODY, JSON, key="")], (401,))
+    for name, method, path, query in [
+        ("another method", "DELETE", MESSAGES, "{SIGNED}"),
+        ("another path", "GET", f"{MINE}/stats", "{SIGNED}"),
+        ("another queue", "GET", "/v1/mine/queues/other/messages", "{SIGNED}"),
+        ("another account", "GET", f"{THEIRS}/messages", "{SIGNED}"),
+        ("all queues", "GET", "/v1/mine/queues", "{SIGNED}"),
+        ("the keys", "GET", "/v1/mine/keys", "{SIGNED}"),
+        ("a signature cut off by one", "GET", MESSAGES, "{CUT}"),
+        ("a signature cut in half", "GET", MESSAGES, "{HALVED}"),
+        ("no signature", "GET", MESSAGES, "{UNSIGNED}"),
+        ("another signature", "GET", MESSAGES, "{CHANGED}"),
+        ("a later end", "GET", MESSAGES, "{PROLONGED}"),
+        ("more methods", "DELETE", MESSAGES, "{WIDENED}"),
+        ("more paths", "GET", f"{MINE}/stats", "{ELSEWHERE}"),
+        ("somebody else's key", "GET", MESSAGES, "{ANOTHERS_KEY}"),
+        ("somebody else's signature", "GET", MESSAGES, "{ANOTHERS_SIGNATURE}"),
+        ("somebody else's query", "GET", MESSAGES, "{THEIR_SIGNED}"),
+        ("what has run out", "GET", MESSAGES, "{EXPIRED}"),
+    ]
+} | {"a signature twice": Attack([get(f"{MESSAGES}?" + "{TWICE}", key="")], (400, 401))}
+
 ATTACKS: dict[str, Attack] = {
     f"{kind}: {name}": attack
     for kind, attacks in {
@@ -505,6 +529,7 @@ ATTACKS: dict[str, Attack] = {
         "bodies": BODIES,
         "posted": POSTED,
         "foreign": FOREIGN,
+        "signed": SIGNED,
     }.items()
     for name, attack in attacks.items()
 }

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+from urllib.parse import parse_qsl, urlencode
 
 from api.access import minting
 from cluster import Cluster, Node, until
@@ -80,6 +81,8 @@ class Target:
                 self.words[THEIR_ID.encode()] = put["ids"][1].encode()
             which = MY_CLAIM if account == "mine" else THEIR_CLAIM
             self.words[which.encode()] = claim.encode()
+        self.words |= forged(self._shared("mine", 60), self._shared("theirs", 60))
+        self.words[b"{EXPIRED}"] = self._shared("mine", 0.001).encode()
         self.words[b"{FORGED_KEY}"] = minting.new_token(minting.new_id()).encode()
         self.words[b"{CUT_KEY}"] = self.words[b"{MINE_KEY}"][:-3]
 
@@ -90,9 +93,16 @@ class Target:
         assert answer.status < 300, (method, path, answer)
         return answer.json() if answer.body else None
 
+    def _shared(self, account: str, seconds: float) -> str:
+        """The query that lets whoever has it read the messages of a queue for a while."""
+        asked = {"methods": ["GET"], "paths": ["messages"], "expires_in": seconds}
+        key = self.words[b"{%s_KEY}" % account.upper().encode()].decode()
+        answer = self.asked("POST", f"/v1/{account}/queues/q/share", asked, key)
+        return str(answer["query"])
+
     def filled(self, text: bytes) -> bytes:
         for word, value in self.words.items():
-            assert word.endswith(b"KEY}") or len(word) == len(value), word
+            assert word[1:2].isupper() or len(word) == len(value), word
             text = text.replace(word, value)
         return text
 
@@ -118,6 +128,29 @@ class Target:
 
     def alive(self) -> bool:
         return self.node.running and self.node.request("GET", "/livez").status == 200
+
+
+def forged(mine: str, theirs: str) -> dict[bytes, bytes]:
+    """What somebody makes of the signed query that he was given, and of another's."""
+    given, other = dict(parse_qsl(mine)), dict(parse_qsl(theirs))
+    signature = given["raftq-signature"]
+    last = "A" if signature[-1] != "A" else "B"
+    made = {
+        "SIGNED": given,
+        "CUT": given | {"raftq-signature": signature[:-1]},
+        "HALVED": given | {"raftq-signature": signature[: len(signature) // 2]},
+        "UNSIGNED": given | {"raftq-signature": ""},
+        "CHANGED": given | {"raftq-signature": "B" + signature[1:-1] + last},
+        "PROLONGED": given | {"raftq-expires": "2099-01-01T00:00:00Z"},
+        "WIDENED": given | {"raftq-methods": "GET,POST,DELETE"},
+        "ELSEWHERE": given | {"raftq-paths": "messages,claims,stats"},
+        "ANOTHERS_KEY": given | {"raftq-key": other["raftq-key"]},
+        "ANOTHERS_SIGNATURE": given | {"raftq-signature": other["raftq-signature"]},
+        "THEIR_SIGNED": other,
+    }
+    found = {f"{{{name}}}".encode(): urlencode(query).encode() for name, query in made.items()}
+    found[b"{TWICE}"] = f"{mine}&raftq-signature={signature}".encode()
+    return found
 
 
 def _whole(got: bytes) -> bool:

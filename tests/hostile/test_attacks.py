@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hostile.attacks import ATTACKS, Attack
+from hostile.attacks import ATTACKS, MINE, Attack, get
 from hostile.target import Target
 
 CASES_MIN = 150
@@ -17,6 +17,12 @@ def test_it_is_refused(attack: Attack, attacked: Target) -> None:
     if answer.status >= 400 and answer.body:
         assert answer.is_problem
     assert attacked.alive()
+
+
+def test_what_was_signed_is_served(attacked: Target) -> None:
+    # Or the attacks on it would be refused for another reason.
+    asked = [get(f"{MINE}/messages?" + query, key="") for query in ("{SIGNED}", "{SIGNED}&limit=1")]
+    assert [attacked.told([one]).status for one in asked] == [200, 200]
 
 
 def test_there_are_as_many_as_were_promised() -> None:
