@@ -5,7 +5,7 @@ By Little's law (J. D. C. Little, "A Proof for the Queuing Formula L = λW", Ope
 front of them: as many as are answered in ``wait_target_s`` are enough. A burst may be larger.
 As with CoDel (Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012) it is
 a queue that stands for ``INTERVAL_S`` which is too long; then the number is kept to, until
-the queue has been worked off.
+nobody has had to be turned away for ``CALM_S``.
 
 What finishes work makes room, and is let in until there is twice as much. An account may have
 ``SHARE`` times what is still free, as in ``raftq.replica.backlog``: who floods a node is shed,
@@ -16,15 +16,21 @@ those that are refused for it leave at once.
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-INTERVAL_S = 0.5
-WINDOW_S = 1.0
-DECAY = 0.5  # Of the rate that is remembered, in each window that is slower.
-ACTIVE_MIN = 64
-"""So many are never too many: what has just started, or stood still, does not know its rate."""
+INTERVAL_S = 1.0
+CALM_S = 5.0  # Long against what a busy machine may keep a process waiting.
+WINDOW_S = 0.25
+HALF_LIFE_S = 0.5
+"""Of what is known of the rate: short against the interval, so that it is known after a pause,
+and long against a log entry, which answers many at once."""
+ACTIVE_MIN = 16
+"""So many are never too many: what has stood still does not know its rate."""
 SHARE = 8
+READING_S = 1.0
+"""Whose body takes longer waits for its client, and not for others."""
 PLACE = "raftq.place"
 """An extension of ASGI: the request's ``Place``."""
 
@@ -69,14 +75,16 @@ class Admission:
         self._clock = clock
         self._observe = observe
         self.active = 0
-        """Requests that were read and are being worked on."""
+        """Requests that are being read or worked on."""
         self.held_bytes = 0
         """Of all bodies that are being read or worked on, as they were announced."""
         self._accounts: dict[str, _Held] = {}  # Only those with something under way.
+        self._reading: deque[tuple[float, Place]] = deque()
         self._rate = 0.0
         self._served = 0
         self._window_s = clock()
-        self._standing_since_s: float | None = None
+        self._standing_since_s = clock()
+        self._shed_at_s = 0.0
         self._is_shedding = False
 
     def ask(self, path: str, size: int) -> Place | None:
@@ -88,7 +96,10 @@ class Admission:
         if kind is not Kind.ALWAYS and not self._has_room(kind, held, size):
             self._observe(kind)
             return None
-        return Place(self, account, held, size)
+        place = Place(self, account, held, size)
+        if size:
+            self._reading.append((self._clock(), place))
+        return place
 
     def _has_room(self, kind: Kind, held: _Held, size: int) -> bool:
         twice = 2 if kind is Kind.FINISHING else 1
@@ -97,34 +108,39 @@ class Admission:
             return False
         if self.active >= twice * self._active_max:
             return False
-        limit = self._limit()
-        if not self._is_too_long(limit):
+        now_s = self._clock()
+        while self._reading and now_s - self._reading[0][0] > READING_S:
+            self._reading.popleft()[1].still_read()
+        limit = self._limit(now_s)
+        if not self._is_too_long(limit, now_s):
             return True
-        return held.active < SHARE * (twice * limit - self.active)
+        if held.active < SHARE * (twice * limit - self.active):
+            return True
+        self._shed_at_s = now_s
+        return False
 
-    def _limit(self) -> int:
+    def _limit(self, now_s: float) -> int:
         """As many as are answered in the time that one may wait."""
-        passed_s = self._clock() - self._window_s
+        passed_s = now_s - self._window_s
         if passed_s >= WINDOW_S:
-            forgotten = DECAY ** (passed_s / WINDOW_S)
-            self._rate = max(self._served / passed_s, forgotten * self._rate)
+            remembered = 0.5 ** (passed_s / HALF_LIFE_S)
+            self._rate = remembered * self._rate + (1 - remembered) * self._served / passed_s
             self._served = 0
             self._window_s += passed_s
         return min(max(int(self._rate * self._wait_target_s), ACTIVE_MIN), self._active_max)
 
-    def _is_too_long(self, limit: int) -> bool:
-        """Whether there is a queue that stands, or stood and is not worked off yet."""
-        if self.active <= limit // 2:
-            self._is_shedding = False
+    def _is_too_long(self, limit: int, now_s: float) -> bool:
+        """Whether there is a queue that stands, or somebody was turned away for it lately.
+
+        Not: whether it is there now. Answers come by the log entry, so that it comes and goes.
+        """
         if self._is_shedding:
-            return True
-        if self.active < limit:
-            self._standing_since_s = None
-            return False
-        now_s = self._clock()
-        if self._standing_since_s is None:
+            self._is_shedding = now_s - self._shed_at_s < CALM_S
+        elif self.active < limit:
             self._standing_since_s = now_s
-        self._is_shedding = now_s - self._standing_since_s >= INTERVAL_S
+        elif now_s - self._standing_since_s >= INTERVAL_S:
+            self._is_shedding = True
+            self._shed_at_s = now_s
         return self._is_shedding
 
 
@@ -140,22 +156,33 @@ class _Held:
 class Place:
     """One request's, from when it is let in until it is answered."""
 
-    __slots__ = ("_account", "_admission", "_held", "_is_active", "_size")
+    __slots__ = ("_account", "_admission", "_held", "_is_active", "_is_read", "_size")
 
     def __init__(self, admission: Admission, account: str, held: _Held, size: int) -> None:
         self._admission = admission
         self._account = account
         self._held = held
         self._size = size
-        self._is_active = False
+        self._is_active = self._is_read = False
         if not held.places:
             admission._accounts[account] = held
         held.places += 1
         held.size += size
         admission.held_bytes += size
+        self.step_back()
+
+    def read(self) -> None:
+        """All of it is there."""
+        self._is_read = True
+        self.step_back()
+
+    def still_read(self) -> None:
+        """It has been coming for a while, and may take its time."""
+        if not self._is_read:
+            self.step_aside()
 
     def step_back(self) -> None:
-        """It has been read, or has seen what it waited for: there is something to do."""
+        """See ``Aside``."""
         if not self._is_active:
             self._is_active = True
             self._held.active += 1
@@ -171,6 +198,7 @@ class Place:
     def leave(self) -> None:
         """It was answered, or nobody is there for an answer."""
         admission, held = self._admission, self._held
+        self._is_read = True
         self.step_aside()
         admission._served += 1
         admission.held_bytes -= self._size

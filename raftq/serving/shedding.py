@@ -50,7 +50,7 @@ def placed(app: ASGI3Application, cycle: RequestResponseCycle, place: Place) -> 
     cycle.scope["extensions"] = extensions = dict(_extensions(cycle))
     extensions[PLACE] = place
     if not cycle.more_body:
-        place.step_back()
+        place.read()
 
     async def serve(scope: AnyScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         try:
@@ -65,7 +65,7 @@ def go_on(cycle: RequestResponseCycle) -> None:
     """The whole request has been read: now there is something to do for it."""
     place = _extensions(cycle).get(PLACE)
     if isinstance(place, Place):
-        place.step_back()
+        place.read()
 
 
 def answer(cycle: RequestResponseCycle, *, is_last: bool) -> None:
