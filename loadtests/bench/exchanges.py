@@ -80,7 +80,7 @@ class Puts:
         key: str = "",
         account: str = ACCOUNT,
     ) -> None:
-        self.finished = batch
+        self.finished = self._batch = batch
         self._put = put_request(
             queue, batch, body_bytes, persistent=persistent, key=key, account=account
         )
