@@ -276,7 +276,7 @@ class GuardedHttp(HttpToolsProtocol):
         self._unsent_bytes = unsent
         if now_s - self._unsent_since > self._limits.write_timeout_s:
             self.hang_up(End.READS_TOO_SLOWLY)
-        elif not self.transport.is_closing():
+        elif not (self._deaf or self.transport.is_closing()):
             self._check_reading(now_s)
 
     def hang_up(self, why: End) -> None:
