@@ -8,9 +8,9 @@ a queue that stands for ``INTERVAL_S`` which is too long; then the number is kep
 nobody has had to be turned away for ``CALM_S``.
 
 What finishes work makes room, and is let in until there is twice as much. An account may have
-``SHARE`` times what is still free, as in ``raftq.replica.backlog``: who floods a node is shed,
-others are not. The account is that of the path, before anybody has asked whose it is:
-those that are refused for it leave at once.
+``SHARE`` times what is still free, as in ``raftq.replica.backlog``, and always an equal part:
+who floods a node is shed, others are not. The account is that of the path, before anybody
+has asked whose it is: those that are refused for it leave at once.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class Admission:
         self._accounts: dict[str, _Held] = {}  # Only those with something under way.
         self._reading: deque[tuple[float, Place]] = deque()
         self._rate = 0.0
+        self._limit = min(ACTIVE_MIN, active_max)
         self._served = 0
         self._window_s = clock()
         self._standing_since_s = clock()
@@ -89,45 +90,52 @@ class Admission:
 
     def ask(self, path: str, size: int) -> Place | None:
         """A place for a request with so many bytes; None if it must come back later."""
+        now_s = self._clock()
+        if now_s - self._window_s >= WINDOW_S:
+            self._look(now_s)
         kind, account = kind_of(path)
         held = self._accounts.get(account)
         if held is None:
             held = _Held()
-        if kind is not Kind.ALWAYS and not self._has_room(kind, held, size):
+        if kind is not Kind.ALWAYS and not self._has_room(kind, held, size, now_s):
             self._observe(kind)
             return None
         place = Place(self, account, held, size)
         if size:
-            self._reading.append((self._clock(), place))
+            self._reading.append((now_s, place))
         return place
 
-    def _has_room(self, kind: Kind, held: _Held, size: int) -> bool:
+    def _has_room(self, kind: Kind, held: _Held, size: int, now_s: float) -> bool:
         twice = 2 if kind is Kind.FINISHING else 1
         free_bytes = twice * self._bytes_max - self.held_bytes - size
         if free_bytes < 0 or held.size > SHARE * free_bytes:
             return False
         if self.active >= twice * self._active_max:
             return False
-        now_s = self._clock()
-        while self._reading and now_s - self._reading[0][0] > READING_S:
-            self._reading.popleft()[1].still_read()
-        limit = self._limit(now_s)
+        limit = self._limit
         if not self._is_too_long(limit, now_s):
             return True
-        if held.active < SHARE * (twice * limit - self.active):
+        limit *= twice
+        if held.active < SHARE * (limit - self.active):
+            return True
+        # Whatever the others have: an equal part, were it shared among all and one more.
+        if (held.active + 1) * (len(self._accounts) + 1) <= limit:
             return True
         self._shed_at_s = now_s
         return False
 
-    def _limit(self, now_s: float) -> int:
-        """As many as are answered in the time that one may wait."""
+    def _look(self, now_s: float) -> None:
+        """Now and then: how much is answered, and who is still being read?"""
         passed_s = now_s - self._window_s
-        if passed_s >= WINDOW_S:
-            remembered = 0.5 ** (passed_s / HALF_LIFE_S)
-            self._rate = remembered * self._rate + (1 - remembered) * self._served / passed_s
-            self._served = 0
-            self._window_s += passed_s
-        return min(max(int(self._rate * self._wait_target_s), ACTIVE_MIN), self._active_max)
+        remembered = 0.5 ** (passed_s / HALF_LIFE_S)
+        self._rate = remembered * self._rate + (1 - remembered) * self._served / passed_s
+        self._served = 0
+        self._window_s = now_s
+        # As many as are answered in the time that one may wait.
+        enough = max(int(self._rate * self._wait_target_s), ACTIVE_MIN)
+        self._limit = min(enough, self._active_max)
+        while self._reading and now_s - self._reading[0][0] > READING_S:
+            self._reading.popleft()[1].still_read()
 
     def _is_too_long(self, limit: int, now_s: float) -> bool:
         """Whether there is a queue that stands, or somebody was turned away for it lately.
@@ -163,13 +171,14 @@ class Place:
         self._account = account
         self._held = held
         self._size = size
-        self._is_active = self._is_read = False
+        self._is_active, self._is_read = True, False
         if not held.places:
             admission._accounts[account] = held
         held.places += 1
+        held.active += 1
         held.size += size
+        admission.active += 1
         admission.held_bytes += size
-        self.step_back()
 
     def read(self) -> None:
         """All of it is there."""

@@ -181,6 +181,36 @@ def test_who_floods_the_node_is_shed_and_who_does_not_is_not() -> None:
     assert node.shed["work"] > 2 * ACTIVE_MIN
 
 
+def test_who_comes_to_a_node_that_somebody_has_filled_is_served_at_once() -> None:
+    node = Node()
+    while node.admission.active < 3 * ACTIVE_MIN:
+        assert node.ask(account="noisy")
+    node.stand()
+    assert not node.ask(account="noisy")
+    let_in = 0
+    while node.ask(account="quiet"):
+        let_in += 1
+    assert 0.2 * ACTIVE_MIN < let_in < 0.5 * ACTIVE_MIN
+
+
+def test_names_without_end_get_no_more_than_there_is() -> None:
+    node = Node()
+    node.fill(ACTIVE_MIN, accounts=100)
+    node.stand()
+    let_in = sum(node.ask(account=f"invented{number}") for number in range(10_000))
+    assert let_in <= ACTIVE_MIN
+
+
+def test_nothing_is_remembered_of_who_asks_how_the_node_is() -> None:
+    node = Node()
+    for _ in range(1_000):
+        place = node.admission.ask("/livez", 10)
+        assert place is not None
+        place.leave()
+        node.now_s += 0.1
+    assert len(node.admission._reading) < 20
+
+
 def test_however_short_they_stay_there_is_an_end() -> None:
     node = Node(active_max=50)
     node.fill(50, accounts=100)
