@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 
@@ -35,11 +36,13 @@ Unset = msgspec.UnsetType
 _is_id = re.compile(r"(\d{1,19})(?:\.(\d{1,10}))?").fullmatch
 _is_marker = re.compile(r"(\d{1,19})\.(\d{1,10})\.([01])").fullmatch
 
+Start = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"^(now|oldest|[0-9]{1,19})$"})]
+
 
 class EventsQuery(ReadQuery, frozen=True, kw_only=True):
     """From which log index on, and which kinds, with commas."""
 
-    start: str = msgspec.field(default="now", name="from")
+    start: Start = msgspec.field(default="now", name="from")
     kind: str | None = None
 
 

@@ -72,7 +72,7 @@ READ_HEADERS: list[dict[str, Any]] = [
         "name": "Raftq-Min-Index",
         "in": "header",
         "description": "For session: the last Raftq-Applied-Index the client has seen.",
-        "schema": {"type": "integer", "minimum": 0, "maximum": 10**18},
+        "schema": {"type": "integer", "minimum": 0, "maximum": 10**19 - 1},
     },
 ]
 RESUME_HEADER: dict[str, Any] = {

@@ -83,6 +83,8 @@ class Call:
             _refuse_repeated(name for name, _ in scope["headers"])
         if b"host" not in self.headers and scope["http_version"] == "1.1":
             raise Problem("invalid_header", "a request names its host", field="Host")
+        if IDEMPOTENCY_KEY in self.headers:
+            _check_key(self.headers[IDEMPOTENCY_KEY].decode("latin-1"))
         if ZONE in self.headers:
             parameters.name(self.headers[ZONE].decode("latin-1"), "Raftq-Zone")
         self.principal = NOBODY  # Who asks, once that was asked.
@@ -256,17 +258,9 @@ class Call:
 
     async def _once(self, command: QueueCommand) -> Once:
         """The command under the client's ``Idempotency-Key``."""
-        key = self.headers[IDEMPOTENCY_KEY].decode("latin-1")
-        if not 1 <= len(key) <= KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
-            raise Problem(
-                "invalid_header",
-                f"Idempotency-Key must be 1 to {KEY_LENGTH_MAX} printable ASCII characters",
-                field="Idempotency-Key",
-                limit=KEY_LENGTH_MAX,
-            )
         return Once(
             account=self.owner,
-            key=key,
+            key=self.headers[IDEMPOTENCY_KEY].decode("ascii"),
             fingerprint=await self._fingerprint(),
             window_ms=self.service.limits.idempotency_window_ms,
             command=command,
@@ -337,6 +331,16 @@ def decode(decoder: Callable[[bytes], T], data: bytes) -> T:
         raise Problem("invalid_request", f"the body is not JSON: {error}") from error
     except RecursionError as error:
         raise Problem("invalid_request", "the body is nested too deeply") from error
+
+
+def _check_key(key: str) -> None:
+    if not 1 <= len(key) <= KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
+        raise Problem(
+            "invalid_header",
+            f"Idempotency-Key must be 1 to {KEY_LENGTH_MAX} printable ASCII characters",
+            field="Idempotency-Key",
+            limit=KEY_LENGTH_MAX,
+        )
 
 
 def _refuse_repeated(names: Iterable[bytes]) -> None:

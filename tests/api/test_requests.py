@@ -351,6 +351,10 @@ def test_a_header_that_decides_something_may_be_given_once(name: str, small: Tes
         ({"Raftq-Zone": ""}, "/v1", "Raftq-Zone"),
         ({"Raftq-Zone": "a b"}, "/livez", "Raftq-Zone"),
         ({}, "/v1?limit=null", "limit"),
+        ({"Raftq-Min-Index": "x"}, "/v1?consistency=local", "Raftq-Min-Index"),
+        ({"Raftq-Min-Index": "9" * 20}, "/v1?consistency=linearizable", "Raftq-Min-Index"),
+        ({"Raftq-Consistency": "x"}, "/v1?consistency=local", "Raftq-Consistency"),
+        ({"Idempotency-Key": ""}, "/v1", "Idempotency-Key"),
         ({}, f"{MESSAGES}?state=Null", "state"),
     ],
 )

@@ -40,6 +40,7 @@ BETWEEN_FIELDS = {
     "a pattern is",
     "admin is of the operator's keys only",
     "exclude each other",
+    "a transaction is always durable",
     "Invalid RFC3339 encoded datetime",  # To JSON Schema a format is a remark.
     "Expected `int`, got `float`",  # To JSON Schema 1.0 is an integer.
 }
