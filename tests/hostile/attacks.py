@@ -225,6 +225,9 @@ PATHS = {
         ("a user", "http://user@127.0.0.1/nowhere", (404, 400)),
     ]
 } | {
+    "a format": Attack(
+        [get("/%25s%25n{0}{node}", "User-Agent: %s%n{0.__class__}", "traceparent: %s{0}")], (404,)
+    ),
     "raw UTF-8": Attack([get("/v1/mine/queues/\u00e9")], (400,)),
     "raw bytes": Attack([get("/v1/mine/queues/X").replace(b"/X", b"/\xff")], (400,)),
     "a raw NUL": Attack([get("/v1/mine/queues/X").replace(b"/X", b"/\x00")], (400,)),
