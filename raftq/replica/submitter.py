@@ -221,10 +221,11 @@ class Submitter:
         if not self._session:
             self._open_session()
             return
-        while self._backlog and len(self._in_flight) < BATCHES_IN_FLIGHT_MAX:
+        while self._backlog and self._may_send():
             self._seq += 1
             waiting = self._backlog.take(
-                commands_max=BATCH_COMMANDS_MAX, bytes_max=self._batch_bytes_max()
+                commands_max=BATCH_COMMANDS_MAX,
+                bytes_max=SHARED_BATCH_BYTES_MAX if self._is_shared() else BATCH_BYTES_MAX,
             )
             batch = Batch(
                 session=self._session,
@@ -238,9 +239,18 @@ class Submitter:
             self._in_flight_commands += len(waiting)
             self._send(flight)
 
-    def _batch_bytes_max(self) -> int:
-        since = self._runtime.monotonic() - SHARED_S
-        return SHARED_BATCH_BYTES_MAX if self._backlog.is_shared(since) else BATCH_BYTES_MAX
+    def _may_send(self) -> bool:
+        if not self._in_flight:
+            return True
+        if len(self._in_flight) >= BATCHES_IN_FLIGHT_MAX:
+            return False
+        if not self._is_shared():
+            return True
+        under_way = sum([len(flight.encoded) for flight in self._in_flight.values()])
+        return under_way < SHARED_BATCH_BYTES_MAX
+
+    def _is_shared(self) -> bool:
+        return self._backlog.is_shared(self._runtime.monotonic() - SHARED_S)
 
     def _send(self, flight: _InFlight) -> None:
         # Not even sent: the next look round tries again.

@@ -8,7 +8,15 @@ from fake_runtime import FakeRuntime, QuietMeter
 from raftq.replica import submitter
 from raftq.replica.submitter import Accepted, Answer, NotSubmitted, Submitter, Unknown
 from statemachine import commands
-from statemachine.commands import Barrier, Batch, Command, OpenSession, Purge
+from statemachine.commands import (
+    Barrier,
+    Batch,
+    Command,
+    Enqueue,
+    NewMessage,
+    OpenSession,
+    Purge,
+)
 from statemachine.outcomes import Deleted, Done, Outcome, Reason, Refused, SessionOpened
 
 SESSION = 7
@@ -355,6 +363,31 @@ def test_while_several_accounts_come_little_is_under_way_and_alone_one_has_large
     assert sizes("b") == [8, 8]  # The other one may come again at any moment.
     node.runtime.pass_time(submitter.SHARED_S + 0.1)
     assert sizes("b") == [40]
+
+
+def test_while_several_accounts_come_nothing_follows_what_is_large_until_it_is_settled(
+    node: Node,
+) -> None:
+    def put(account: str, size: int) -> None:
+        command = Enqueue(account, "q", (NewMessage(b"x" * size, "text/plain"),))
+        node.submitter.submit(command, size, lambda _: None)
+        node.runtime.turn()
+
+    large = submitter.SHARED_BATCH_BYTES_MAX
+    for account, size in (("a", large), ("a", large), ("b", 10)):
+        put(account, size)
+    assert node.take_seqs() == [1, 2]  # One account alone has two under way.
+    node.apply(1, Deleted(1))
+    assert node.take_seqs() == []
+    node.apply(2, Deleted(1))
+    assert node.take_seqs() == [3]
+    put("a", large)
+    assert node.take_seqs() == [4]
+    put("b", 10)
+    assert node.take_seqs() == []
+    node.apply(3, Deleted(1))
+    node.apply(4, Deleted(1))
+    assert node.take_seqs() == [5]
 
 
 def test_a_stopping_node_takes_nothing_more_and_settles_what_it_took(node: Node) -> None:
