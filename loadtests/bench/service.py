@@ -26,8 +26,8 @@ from loadtests.bench.plan import ALL, LIFECYCLE, NULL, WEAK_PUT, Cell, Plan
 READY_S = 60.0
 DELETE_S = 60.0
 CPU_UNIT = 10_000
-LIMITS = {exchanges.LIMITED: {"bytes_per_s": 1 << 18, "concurrent_max": 4}}
-"""On each node: four batches of the noisy neighbour in a second."""
+LIMITS = {exchanges.LIMITED: {"bytes_per_s": 1 << 18, "bytes_burst": 1 << 16, "concurrent_max": 1}}
+"""On each node: four batches of the noisy neighbour in a second, one at a time."""
 PATIENT: Settings = {"api": {"wait_target_ms": 60_000}}
 """Clients that wait for each other's answers are no overload."""
 CROWDED: Settings = {
