@@ -171,16 +171,13 @@ class Allowances:
             account: _terms(msgspec.structs.replace(fairness, **limits))
             for account, limits in fairness.accounts.items()
         }
+        self.are_any = self._common is not None or bool(self._own)
+        """Whether any account has limits."""
         self._kept: dict[str, Allowance] = {}
         self._sweep_at = SWEEP_MIN
 
     def __len__(self) -> int:
         return len(self._kept)
-
-    @property
-    def are_any(self) -> bool:
-        """Whether any account has limits."""
-        return self._common is not None or bool(self._own)
 
     def enter(self, account: str, size: int) -> Allowance | None:
         """A request with so many bytes begins, and ends with ``leave``.

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from api.access.principals import NOBODY, PRINCIPAL, Role
+from api.access.principals import ANYONE, NOBODY, PRINCIPAL, Role
 from api.access.rules import PUBLIC, Access, demand, unauthorized
 from api.audit import ACTS, audited
 from api.fairness.admission import PLACE, Aside
@@ -112,9 +112,10 @@ class Call:
         if access.resource == "public":
             return
         self._access = access
-        self.principal = await self.service.authenticate(self.scope, self.headers)
-        self.scope[PRINCIPAL] = self.principal
-        access.check(self.principal, self.path)
+        who = self.principal = await self.service.authenticate(self.scope, self.headers)
+        self.scope[PRINCIPAL] = who
+        if who is not ANYONE:
+            access.check(who, self.path)
 
     async def readmit(self) -> None:
         """The same once more, for a request that has waited: its key may have ended meanwhile."""

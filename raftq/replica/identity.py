@@ -7,7 +7,7 @@ is ``name/identity``, and the identity is drawn when the directory is made.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 import msgspec
 
@@ -32,7 +32,7 @@ def member_id(node: str, identity: str) -> str:
     return f"{node}/{identity}"
 
 
-@cache
+@lru_cache(maxsize=1_024)  # Members come and go.
 def node_of(member: str) -> str:
     """The node's name in a member id."""
     return member.partition("/")[0]

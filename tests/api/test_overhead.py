@@ -24,8 +24,9 @@ PATH = "/v1/shop/queues/orders/messages"
 JSON_BODY = b'{"body": "' + b"x" * 1_000 + b'"}'
 ROUNDS = 30
 CALLS = 200
-# Measured on a quiet machine: 0.95 to 1.02. The rest is for machines that are not quiet.
-RATIO_MAX = 1.5
+# Measured: 1.0 on one machine and 1.4 on another; with keys, limits and names of requests, which
+# are 3 to 5 microseconds of some hundred that a put costs a node, 1.6 to 1.7 on the latter.
+RATIO_MAX = 2.0
 # Measured: 1.08 to 1.14, which is 2 or 3 microseconds. If every key were hashed it would be 2.
 KEY_RATIO_MAX = 1.3
 
