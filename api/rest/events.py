@@ -152,17 +152,21 @@ async def _stream(call: Call, query: EventsQuery, queue: str | None) -> Stream:
 
 async def _position(call: Call, start: str) -> Position | None:
     """What the reader has seen; None: all so far. This replica has applied it."""
+    position = _asked(start)  # Looked at in any case: what is wrong is told.
     resumed = call.header(LAST_EVENT_ID)
     if resumed:
         position = _id(resumed)
-    elif start in ("now", "oldest"):
-        return None
-    elif start.isascii() and start.isdigit() and len(start) <= 19:
-        position = histories.through(max(int(start), 1) - 1)
-    else:
-        raise Problem("invalid_request", "from must be now, oldest, or a log index", field="from")
-    await call.service.reach(position.at)
+    if position is not None:
+        await call.service.reach(position.at)
     return position
+
+
+def _asked(start: str) -> Position | None:
+    if start in ("now", "oldest"):
+        return None
+    if start.isascii() and start.isdigit() and len(start) <= 19:
+        return histories.through(max(int(start), 1) - 1)
+    raise Problem("invalid_request", "from must be now, oldest, or a log index", field="from")
 
 
 def _id(text: str) -> Position:

@@ -28,6 +28,7 @@ TAGS = (
     "subscriptions",
     "keys",
 )
+ANY = "*/*"
 REF = "#/components/schemas/{name}"
 RAW = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 
@@ -207,7 +208,7 @@ def _content(row: Operation[Any]) -> dict[str, Any]:
     if refs:
         content[JSON] = {"schema": refs[0] if len(refs) == 1 else {"oneOf": refs}}
     if row.raw_body:
-        content["*/*"] = RAW
+        content[ANY] = RAW
     return content
 
 
@@ -225,7 +226,9 @@ def _responses(row: Operation[Any]) -> dict[str, Any]:
 def _says(says: Says) -> dict[str, Any]:
     found: dict[str, Any] = {"description": says.meaning, "headers": NEAREST}
     if says.kind is not None:
-        schema = {"$ref": REF.format(name=says.kind.__name__)}
+        schema: dict[str, Any] = {"$ref": REF.format(name=says.kind.__name__)}
+        if says.media_type == ANY:  # A body that is JSON comes back bare as well.
+            schema = {"anyOf": [schema, {}]}
         found["content"] = {JSON: {"schema": schema}}
     for media_type in filter(None, says.media_type.split(",")):
         found.setdefault("content", {})[media_type] = {}

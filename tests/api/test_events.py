@@ -173,6 +173,7 @@ async def test_a_queue_without_a_history_says_so(app: Application) -> None:
     [
         ("?from=soon", "", "from"),
         ("?from=-1", "", "from"),
+        ("?from=soon", "1.1", "from"),
         ("?kind=acked,nacked", "", "kind"),
         ("", "x.1", "Last-Event-ID"),
         ("?since=1", "", "since"),
