@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from api.access import minting
-from cluster import Cluster
+from cluster import Cluster, until
 
 BOOTSTRAP = minting.new_token(minting.new_id())
 OPERATOR = {"Authorization": f"Bearer {BOOTSTRAP}"}
@@ -99,6 +99,10 @@ def test_a_url_signed_at_one_node_is_good_at_another_until_its_key_is_revoked(
 ) -> None:
     one, other = cluster["n1"], cluster["n2"]
     settings = {"roles": ["produce", "consume"]}
+    # The leader adds the operator's key once it leads.
+    until(
+        lambda: one.request("GET", "/cluster", headers=OPERATOR).status == 200, "the operator's key"
+    )
     key = one.request("POST", "/v1/shop/keys", settings, headers=OPERATOR).json()
     bearing = {"Authorization": f"Bearer {key['key']}"}
     wanted = {"methods": ["POST"], "paths": ["messages"]}
