@@ -20,6 +20,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 UNMATCHED = "unmatched"
 ZONE_HEADER = b"raftq-zone"
 PATH_SHOWN_MAX = 200
+READY = "/readyz"  # That a node is not ready is an answer to who asks, and no error.
 NO_ANSWER = 499  # The client went away first; nginx's number for it.
 
 
@@ -65,7 +66,8 @@ class Edge:
             took_s = service.monotonic() - started_s
             status = status or NO_ANSWER
             service.observe_request(template, method, status, took_s)
-            if status >= service.access_log_from:
+            lowest = service.access_log_from
+            if status >= lowest and (not lowest or template != READY):
                 service.log_request(_line(scope, template, status, took_s))
 
     def _tags(self, scope: Scope) -> list[tuple[bytes, bytes]]:

@@ -126,13 +126,14 @@ def test_a_line_of_the_access_log_says_what_was_asked_and_nothing_secret(
     assert "secret" not in repr(line)
 
 
-@pytest.mark.parametrize(("lowest", "lines"), [(0, 2), (400, 1), (1_000, 0)])
+@pytest.mark.parametrize(("lowest", "lines"), [(0, 3), (400, 1), (1_000, 0)])
 def test_only_answers_from_a_status_on_are_in_the_access_log(
     client: TestClient, service: LocalService, lowest: int, lines: int
 ) -> None:
     service.access_log_from = lowest
-    client.get("/livez")
-    client.get("/nowhere")
+    service.not_ready = "it has only begun"
+    for path in ("/livez", "/nowhere", "/readyz"):
+        client.get(path)
     assert len(service.access_log) == lines
 
 
