@@ -11,10 +11,9 @@ Times are whole milliseconds; ``None`` means "as the queue says".
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import msgspec
 
+from statemachine.decoding import decoded
 from statemachine.parts import Act as Act
 from statemachine.parts import DeadLetter as DeadLetter
 from statemachine.parts import Filter as Filter
@@ -40,8 +39,6 @@ from statemachine.tenancy import RevokeKey as RevokeKey
 from statemachine.tenancy import RotateKey as RotateKey
 from statemachine.tenancy import SetQuotas as SetQuotas
 from statemachine.tenancy import UseKeys as UseKeys
-
-T = TypeVar("T")
 
 ENTRY_VERSION = 1
 
@@ -461,16 +458,9 @@ def encode(value: Entry | Batch) -> bytes:
 
 def decode_entry(data: bytes | memoryview) -> Entry:
     """Inverse of ``encode``; raises ``msgspec.MsgspecError``. Halting beats diverging."""
-    return _decoded(_entries, data)
+    return decoded(_entries, data)
 
 
 def decode_batch(data: bytes) -> Batch:
     """Inverse of ``encode``; raises ``msgspec.MsgspecError``."""
-    return _decoded(_batches, data)
-
-
-def _decoded(decoder: msgspec.msgpack.Decoder[T], data: bytes | memoryview) -> T:
-    try:
-        return decoder.decode(data)
-    except UnicodeDecodeError as error:  # The one error that is not of msgspec's own kind.
-        raise msgspec.ValidationError(str(error)) from error
+    return decoded(_batches, data)

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import msgspec
 
+from statemachine.decoding import decoded
+
 
 class Kind(enum.IntEnum):
     """The first byte of every log payload; the values are pysyncobj's."""
@@ -125,7 +127,4 @@ def membership_change(payload: bytes) -> MembershipChange | None:
     """
     if payload[0] != Kind.MEMBERSHIP:
         return None
-    try:
-        return _changes.decode(memoryview(payload)[1:])
-    except UnicodeDecodeError as error:  # The one error that is not of msgspec's own kind.
-        raise msgspec.ValidationError(str(error)) from error
+    return decoded(_changes, memoryview(payload)[1:])

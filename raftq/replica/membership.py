@@ -15,6 +15,7 @@ import msgspec
 from raftq.consensus.messages import membership_change
 from raftq.disk import Disk
 from raftq.journal import Journal, LogEntry, record_file
+from statemachine.decoding import decoded
 
 READ_BYTES = 4 << 20
 
@@ -27,6 +28,9 @@ class Membership(msgspec.Struct, frozen=True, array_like=True):
     members: tuple[str, ...]
 
 
+_memberships = msgspec.msgpack.Decoder(Membership)
+
+
 def cluster_id(members: Iterable[str]) -> str:
     """The name of the cluster that these members founded."""
     return hashlib.sha256("\n".join(sorted(members)).encode()).hexdigest()[:16]
@@ -34,10 +38,7 @@ def cluster_id(members: Iterable[str]) -> str:
 
 def decode_membership(data: bytes) -> Membership:
     """Inverse of encoding one; raises ``msgspec.MsgspecError``."""
-    try:
-        return msgspec.msgpack.decode(data, type=Membership)
-    except UnicodeDecodeError as error:  # The one error that is not of msgspec's own kind.
-        raise msgspec.ValidationError(str(error)) from error
+    return decoded(_memberships, data)
 
 
 class MembershipFile:

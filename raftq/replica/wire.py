@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from raftq.consensus.messages import RaftMessage
+from statemachine.decoding import decoded
 
 GROUP = 0
 
@@ -100,8 +101,5 @@ def encode(frame: Frame) -> bytes:
 
 def decode(data: bytes) -> Frame:
     """Inverse of ``encode``; raises ``msgspec.MsgspecError`` on rubbish."""
-    try:
-        frame: Frame = _decoder.decode(data)
-    except UnicodeDecodeError as error:
-        raise msgspec.ValidationError(str(error)) from error
+    frame: Frame = decoded(_decoder, data)
     return frame
