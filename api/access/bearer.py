@@ -66,10 +66,8 @@ class BearerKeys:
 
     def _verified(self, given: bytes) -> _Known | None:
         """Whose key this is, and until when; the same work whether there is such a key or not."""
-        if given[: len(SCHEME)].lower() != SCHEME:
-            return None
-        token = given[len(SCHEME) :].decode("latin-1").strip()
-        if not token.startswith(tokens.PREFIX):
+        token = token_in(given)
+        if token is None or not token.startswith(tokens.PREFIX):
             return None
         key_id = tokens.id_of(token)
         if key_id is None:
@@ -85,6 +83,13 @@ class BearerKeys:
         expires_ms = record.settings.expires_ms
         until_ms = until_ms if expires_ms is None else min(until_ms, expires_ms)
         return _Known(principal_of(key_id, record), until_ms)
+
+
+def token_in(given: bytes) -> str | None:
+    """The token in an ``Authorization`` header (RFC 6750, section 2.1), or None."""
+    if given[: len(SCHEME)].lower() != SCHEME:
+        return None
+    return given[len(SCHEME) :].decode("latin-1").strip()
 
 
 def current(service: Service, key_id: str, now_ms: int) -> Principal | None:

@@ -17,6 +17,7 @@ import jwt
 import msgspec
 from starlette.types import Scope
 
+from api.access.bearer import token_in
 from api.access.gate import Headers
 from api.access.principals import EVERY_QUEUE, Principal, Role
 from api.access.rules import unauthorized
@@ -110,10 +111,10 @@ class Oidc:
 
     async def __call__(self, scope: Scope, headers: Headers) -> Principal | None:
         """See ``gate.Way``: what has the shape of a token is one, or nothing."""
-        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if scheme.lower() != "bearer" or token.count(".") != 2:
+        token = token_in(headers.get(b"authorization", b""))
+        if token is None or token.count(".") != 2:
             return None
-        who = await self.principal(token.strip())
+        who = await self.principal(token)
         if who is None:
             raise unauthorized()
         return who
