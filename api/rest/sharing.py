@@ -59,11 +59,12 @@ async def share_queue(call: Call, query: NoQuery) -> Answer:
     lasts_ms = parameters.milliseconds(
         given.expires_in, EXPIRES_IN_MS_MAX, "expires_in", least_ms=1
     )
+    methods = list(dict.fromkeys(given.methods))
     grant = Grant(
         key=call.principal.id,
         account=account,
         queue=queue,
-        methods=tuple(dict.fromkeys(given.methods)),
+        methods=tuple(methods),
         paths=tuple(dict.fromkeys(given.paths)),
         expires_ms=call.service.now_ms() + lasts_ms,
     )
@@ -71,7 +72,7 @@ async def share_queue(call: Call, query: NoQuery) -> Answer:
     shared = Shared(
         urls=[f"/v1/{account}/queues/{queue}/{path}?{signed}" for path in grant.paths],
         query=signed,
-        methods=list(dict.fromkeys(given.methods)),
+        methods=methods,
         expires_at=envelopes.timestamp(grant.expires_ms),
         key=grant.key,
     )
