@@ -68,7 +68,7 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     election_timeout_max_ms: Milliseconds = 1_000
     leader_fallback_ms: Milliseconds = 1_000
     entry_bytes_max: Bytes = 8 * MIB
-    inflight_entries_max: Count = 2
+    inflight_entries_max: Count = 8
     peer_window_bytes: Bytes = 8 * MIB
     request_timeout_ms: Milliseconds = 10_000
     move_hold_ms: Milliseconds = 5_000

@@ -123,6 +123,11 @@ class Consensus:
         return self._journal.base_index
 
     @property
+    def is_durable(self) -> bool:
+        """Whether this member's own disk holds its whole log."""
+        return self._journal.durable_index == self._journal.last_index
+
+    @property
     def is_leader(self) -> bool:
         """Whether this member leads, as far as it knows."""
         return self.core.state == LEADER

@@ -134,7 +134,9 @@ class Replication:
         next_index = max(next_index, core.next_index(member))
         core.set_next_index(member, next_index)
         # There may be something to commit, or room in the window for more.
-        if core.match_index(member) > before or next_index <= self._seen.last_index:
+        if core.match_index(member) > max(before, core.commit_index) or (
+            next_index <= self._seen.last_index
+        ):
             self._host.wake()
 
     def _progress_of(self, member: str) -> Progress:

@@ -97,7 +97,7 @@ class Replica:
         self._fetching = Fetching(disk, home, runtime, self.links.send, self._install_soon)
         self._upkeep = self._make_upkeep()
         self.waiters = Waiters()
-        self._syncing = Syncing(self.journal, runtime, meter, self.consensus.synced)
+        self._syncing = Syncing(self.journal, runtime, meter, self._synced)
         self._duties = Duties(
             self.consensus, lambda: self.machine, self.sequencer, self.stamps, runtime, log
         )
@@ -387,6 +387,10 @@ class Replica:
         return leader is not None and self.links.send(leader, wire.Propose(GROUP, encoded, tell))
 
     # The loop.
+
+    def _synced(self) -> None:
+        self.consensus.synced()
+        self.sequencer.synced()
 
     def _tick(self) -> None:
         self._tick_is_due = False

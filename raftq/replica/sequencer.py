@@ -1,8 +1,9 @@
 """The leader's side of group commit: one entry for all batches that came meanwhile.
 
-At most ``entries_in_flight_max`` entries are appended and not yet committed; what
-arrives in that time becomes the next entry, stamped when it is appended. Batches are
-copied into the entry as the bytes they came in.
+While this node's disk has something to write, what arrives is gathered for the next
+entry: so entries grow with the load, and the network need not be waited for as well. At
+most ``entries_in_flight_max`` are appended and not yet committed. An entry is stamped when
+it is appended, and its batches are copied into it as the bytes they came in.
 """
 
 from __future__ import annotations
@@ -78,15 +79,21 @@ class Sequencer:
         return True
 
     def pump(self) -> None:
-        """Append as many entries as may be in flight."""
+        """Append what was gathered, unless the disk is busy: ``synced`` goes on."""
         consensus = self._consensus
+        if self._held or not consensus.is_durable:
+            return
         while (
             self._queue
-            and not self._held
             and consensus.is_leader
             and consensus.last_index - consensus.commit_index < self._entries_in_flight_max
         ):
             self._append()
+
+    def synced(self) -> None:
+        """The disk has caught up: what was gathered meanwhile may go."""
+        if self._queue:
+            self._wake()
 
     def hold(self, held: bool) -> None:
         """Append nothing for now: the leadership is being handed over."""

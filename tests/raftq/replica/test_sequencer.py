@@ -31,14 +31,14 @@ class Leader:
     def __init__(self, in_flight_max: int = 2) -> None:
         self.runtime = FakeRuntime()
         self.meter = QuietMeter()
-        self.is_leader = True
+        self.is_leader = self.is_durable = True
         self.term = TERM
         self.commit_index = self.last_index = 10
         self.payloads: list[bytes] = []
         self.woken = 0
         self.stamps = Stamps(self.runtime)
         self.sequencer = Sequencer(
-            self,  # type: ignore[arg-type]  # The five things of a Consensus that it uses.
+            self,  # type: ignore[arg-type]  # The six things of a Consensus that it uses.
             self.stamps,
             self.wake,
             entry_bytes_max=ENTRY_BYTES_MAX,
@@ -91,6 +91,25 @@ def test_only_so_many_entries_are_in_flight_and_what_comes_meanwhile_is_the_next
     leader.commit_index += 1
     leader.sequencer.pump()
     assert leader.seqs == [[1], [2], [3, 4]]
+
+
+def test_an_entry_fills_while_the_disk_has_the_one_before() -> None:
+    leader = Leader()
+    leader.add(batch(1))
+    leader.sequencer.pump()
+    leader.is_durable = False
+    for seq in (2, 3):
+        leader.add(batch(seq))
+        leader.sequencer.pump()
+    assert leader.seqs == [[1]]
+    leader.is_durable = True
+    woken = leader.woken
+    leader.sequencer.synced()
+    assert leader.woken == woken + 1
+    leader.sequencer.pump()
+    assert leader.seqs == [[1], [2, 3]]
+    leader.sequencer.synced()  # With nothing to append there is nothing to do.
+    assert leader.woken == woken + 1
 
 
 ENTRIES = [
