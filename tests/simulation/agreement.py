@@ -14,8 +14,8 @@ from msgspec.structs import asdict
 
 from queue_model import HookNames, Model, Queue
 from simulation.making import ACCOUNT
+from statemachine import audit, histories, hooks, keyring, keys, queries, records, standing
 from statemachine import commands as c
-from statemachine import histories, hooks, keys, queries, records, standing
 from statemachine.kv import Reader
 from statemachine.machine import Machine
 from statemachine.records import JobRecord
@@ -87,6 +87,7 @@ def agrees(reader: Reader, model: Model, told_by: Told, sometimes: Callable[[str
     _ticks(reader, model)
     _runs(reader, model)
     _sums(reader, model)
+    _lets_in(reader, model)
 
 
 def _binds(reader: Reader, names: Names, model: Model) -> None:
@@ -119,6 +120,15 @@ def _sums(reader: Reader, model: Model) -> None:
     assert found.limits == model.quotas.get(ACCOUNT, c.Quotas()), f"other limits: {found}"
     usage = {**model.usage(ACCOUNT), "history_bytes": _history_bytes(reader, model)}
     assert asdict(found.usage) == usage, f"the account has {usage}, and counts {found.usage}"
+
+
+def _lets_in(reader: Reader, model: Model) -> None:
+    """All keys that were made and not revoked are there, and every act is written down."""
+    found = dict(keyring.of_account(reader, ACCOUNT))
+    assert found == model.keys, f"the account has other keys: {found}"
+    acts = audit.page(reader, limit=len(model.acts) + 1).items
+    written = [(one.time_ms, one.actor, one.request, one.outcome) for _, one in acts]
+    assert written == model.acts, f"the audit log has {written}"
 
 
 def _history_bytes(reader: Reader, model: Model) -> int:

@@ -15,6 +15,7 @@ from statemachine.outcomes import (
     ManyExtended,
     Outcome,
     Over,
+    Reason,
     Refused,
     Swept,
     Transacted,
@@ -46,6 +47,12 @@ class Notices:
                 self.again(command.command)
                 return
             command = command.command
+        if isinstance(command, c.Audited):
+            if refused and outcome.reason is Reason.KEY_ENDED:
+                self._sometimes("an act was refused, for its key was gone")
+                return
+            self.command(command.command, outcome)
+            return
         self._rare(command, outcome)
         match command, outcome:
             case c.Enqueue(), Enqueued():

@@ -144,6 +144,7 @@ STANDING = {
     "subscribe": ("subscribe", "unsubscribe", "unhook", "feed"),
     "bulk": ("bulk",),
     "limit": ("limit", "unlimit"),
+    "key": ("key", "rotate key", "revoke key", "use keys"),
 }
 """What makes something that stands, and what is done with it. Bindings and the like, and jobs
 with filters, are left to a client of their own: it makes nothing that others do rarer."""

@@ -142,6 +142,15 @@ SOMETIMES: dict[str, str] = {
     "SetQuotas took effect": "",
     **{f"there was no room: {quota}": "" for quota in LIMITS if quota != "history_bytes"},
     "a tick found no room": "and the next one comes at its time",
+    # Access keys and the audit log.
+    "PutKey took effect": "",
+    "RotateKey took effect": "",
+    "RotateKey was refused": "",
+    "RevokeKey took effect": "",
+    "UseKeys took effect": "",
+    "Audited took effect": "and is in the log, with who asked for it",
+    "Audited was refused": "which is there as well",
+    "an act was refused, for its key was gone": "",
     # Events.
     "history was trimmed": "and the rest is whole",
     "a history was off": "and is so from a mark on",

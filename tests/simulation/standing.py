@@ -3,7 +3,7 @@
 One client makes and removes them, beside those that put and claim. What it makes is mostly
 about queues of its own, so that the other clients find their messages. Jobs that go through
 a whole queue are its as well, and limits of what the account may have: with these the others
-have to live.
+have to live. So are access keys, and what is done to them is in the audit log.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from statemachine import commands as c
 COPIES, TICKS, HOOKED = "copies", "ticks", "hooked"
 URL = "http://receiver.example/"
 NAMES = 3  # Of schedules, and of a queue's subscriptions.
+KEEP = 1 << 40  # Milliseconds or bytes of the audit log: all of it.
 PERIODS_MS = {"* * * * * *": 1_000, "*/2 * * * * *": 2_000}
 """Cron expressions, and how far apart their ticks are; the first is at a multiple of that."""
 
@@ -75,6 +76,7 @@ class Standing(Maker):
         super().__init__(chance, workload, number)
         self._bound: list[c.PutBinding] = []
         self._scheduled: dict[str, c.PutSchedule] = {}
+        self._keys: list[str] = []
 
     def command(self, kind: str, stamp_ms: int) -> c.Command:
         """See ``Maker``."""
@@ -87,18 +89,14 @@ class Standing(Maker):
                 return self._schedule(stamp_ms)
             case "unschedule":
                 return c.DeleteSchedule(ACCOUNT, self._name("s"))
-            case "subscribe":
-                return self._subscribe()
-            case "unsubscribe":
-                return self._unsubscribe()
-            case "unhook":
-                return c.DeleteQueue(ACCOUNT, HOOKED)
+            case "subscribe" | "unsubscribe" | "unhook" | "feed":
+                return self._on_hooks(kind)
             case "bulk":
                 return self._bulk()
             case "limit" | "unlimit":
                 return self._limit(kind)
             case _:
-                return replace(self._put("put"), queue=HOOKED)
+                return self._on_keys(kind)
 
     def any_queue(self) -> str:
         """Also those of its own."""
@@ -143,6 +141,17 @@ class Standing(Maker):
         self._scheduled[name] = command
         return command
 
+    def _on_hooks(self, kind: str) -> c.Command:
+        match kind:
+            case "subscribe":
+                return self._subscribe()
+            case "unsubscribe":
+                return self._unsubscribe()
+            case "unhook":
+                return c.DeleteQueue(ACCOUNT, HOOKED)
+            case _:
+                return replace(self._put("put"), queue=HOOKED)
+
     def _hooked(self) -> str:
         return HOOKED if self._chance.random() < 0.75 else self.queue()
 
@@ -180,6 +189,34 @@ class Standing(Maker):
             names[chance.choice(own)] = None
         quotas = c.Quotas(**{name: chance.choice(LIMITS[name]) for name in names})
         return c.SetQuotas(ACCOUNT, quotas, tuple(names) if chance.random() < 0.3 else None)
+
+    def _key(self) -> str:
+        """One that there was, or never."""
+        return self._chance.choice(self._keys) if self._keys else "of nobody"
+
+    def _on_keys(self, kind: str) -> c.Command:
+        chance, number = self._chance, self._number()
+        digest = b"hash %d" % number
+        match kind:
+            case "use keys":
+                return c.UseKeys((self._key(), self._key()))
+            case "rotate key":
+                grace_ms = chance.choice((0, 500))
+                return self._audited(c.RotateKey(ACCOUNT, self._key(), digest, grace_ms))
+            case "revoke key":
+                return self._audited(c.RevokeKey(ACCOUNT, self._key()))
+            case _:
+                settings = c.KeySettings(f"{number}", ("produce",), ("q*",))
+                key_id = self._key() if chance.random() < 0.2 else f"key{number}"
+                self._keys.append(key_id)
+                first = chance.random() < 0.2
+                return self._audited(c.PutKey(ACCOUNT, key_id, settings, digest, first))
+
+    def _audited(self, command: c.PutKey | c.RotateKey | c.RevokeKey) -> c.Audited:
+        """Mostly by the operator, or else with a key that may be gone."""
+        key = self._key() if self._chance.random() < 0.4 else ""
+        request = f"r{self._number()}"
+        return c.Audited(ACCOUNT, "", f"key:{key}", "::1", request, KEEP, KEEP, command, key)
 
     def _bulk(self) -> c.StartJob:
         """Mostly as fast as it goes; of slow ones only those that move have a model."""

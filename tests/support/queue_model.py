@@ -184,6 +184,8 @@ class Model:
         self.hooks: dict[HookNames, Hook] = {}
         self.runners: dict[str, Runner] = {}
         self.keys: dict[str, KeyRecord] = {}
+        self.acts: list[tuple[int, str, str, str]] = []
+        """Of the audit log: when, who, by which request, and how it ended."""
         self.revisions: dict[HookNames, list[int]] = {}  # As the caller has seen them.
         self.woken: Counter[Place] = Counter()
         self.all_ids: list[tuple[Names, bytes]] = []
@@ -213,6 +215,7 @@ class Model:
             c.DeleteSchedule: self._delete_schedule,
             c.Tick: self._tick,
             c.Once: self._once,
+            c.Audited: self._audited,
             c.Transact: self._transact,
             c.ExtendMany: self._extend_many,
             c.StartJob: self._start_job,
@@ -1239,6 +1242,15 @@ class Model:
         for key_id in command.ids:
             if key_id in self.keys:
                 self.keys[key_id] = replace(self.keys[key_id], used_ms=self.now_ms)
+
+    def _audited(self, command: c.Audited, outcome: Outcome) -> None:
+        if command.key and command.key not in self.keys:
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is Reason.KEY_ENDED
+        else:
+            self.check(command.command, outcome)
+        ended = outcome.reason.value if isinstance(outcome, Refused) else "done"
+        self.acts.append((self.now_ms, command.actor, command.request, ended))
 
     def _once(self, command: c.Once, outcome: Outcome) -> None:
         key = (command.account, command.key)
