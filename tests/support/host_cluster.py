@@ -8,8 +8,6 @@ small, its wall clock can be stepped while it runs, and its system calls can be 
 from __future__ import annotations
 
 import contextlib
-import signal
-import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,18 +16,17 @@ from types import TracebackType
 import stepped_clock
 from cluster import (
     REQUEST_TIMEOUT_S,
-    STOP_TIMEOUT_S,
     Answer,
     Cluster,
     Node,
     Settings,
     free_ports,
-    until,
 )
 from hosts import Host, Hosts
 from raftq.config import render
 from relay import Delay
 from relay_process import RelayProcess
+from tracing import traced
 
 STEPPED_CLOCK = Path(stepped_clock.__file__)
 # Entries small enough for small segments, so that there soon are closed ones to damage.
@@ -186,33 +183,9 @@ def _relay(node: HostNode) -> RelayProcess:
 @contextlib.contextmanager
 def injected(node: Node, injection: str) -> Iterator[None]:
     """While it lasts, every fdatasync of the running node goes as ``strace`` is told."""
-    trace = subprocess.Popen(
-        [
-            "strace",
-            *("-f", "-o", "/dev/null", "-e", "trace=fdatasync"),
-            *("-e", f"inject=fdatasync:{injection}", "-p", str(node.pid)),
-        ],
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # A Ctrl-C is not for it: it must let go of the node in order.
-    )
-    try:
-        until(lambda: trace.poll() is not None or _traced(node.pid), "strace has attached")
+    with traced(
+        node.pid,
+        *("-f", "-o", "/dev/null", "-e", "trace=fdatasync"),
+        *("-e", f"inject=fdatasync:{injection}"),
+    ):
         yield
-    finally:
-        trace.send_signal(signal.SIGINT)
-        try:
-            trace.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            trace.kill()
-            trace.wait()
-
-
-def _traced(pid: int) -> bool:
-    """Whether all threads of the process are under a tracer."""
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        texts = [(task / "status").read_text() for task in tasks]
-    except OSError:
-        return True  # It ended, and has no threads left to wait for.
-    return all("TracerPid:\t0\n" not in text for text in texts)

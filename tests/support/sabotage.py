@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 
 from raftq.cli import main
+from raftq.disk import OsFile
 from raftq.service import NodeService
 from statemachine import claims, keys
 from statemachine.commands import Barrier, Enqueue, Entry, Once, QueueCommand, Release
@@ -49,6 +50,11 @@ def acknowledge_before_commit() -> None:
     setattr(NodeService, "propose", propose)  # noqa: B010  # mypy refuses the plain assignment
 
 
+def sync_nothing() -> None:
+    """Nothing is asked of the disk: what was written is on it whenever the system likes."""
+    OsFile.sync = lambda _self: None  # type: ignore[method-assign]
+
+
 def forget_leases() -> None:
     """Every claim of the workload's queue ends with a new leader, on all replicas alike."""
     honest = Machine.apply
@@ -76,6 +82,7 @@ def _release_all(state: State) -> None:
 SABOTAGES: dict[str, Callable[[], None]] = {
     "acknowledge_before_commit": acknowledge_before_commit,
     "forget_leases": forget_leases,
+    "sync_nothing": sync_nothing,
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,94 @@
+"""What a running process asks of the system, and when, as ``strace`` tells."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from cluster import STOP_TIMEOUT_S, until
+
+STRING_BYTES = 1 << 16
+"""As much of what is written is told."""
+
+_CALL = re.compile(
+    r"(?P<at>\d+\.\d+) (?P<name>\w+)\(\d+<(?P<path>[^>]*)>(?P<rest>.*) = (?P<result>-?\d+).*"
+    r" <(?P<took>\d+\.\d+)>\n?"
+).fullmatch
+
+
+class Call(NamedTuple):
+    """A system call on a file that has returned. Times are in seconds since the epoch."""
+
+    name: str
+    path: str
+    arguments: str
+    result: int
+    began_at: float
+    ended_at: float
+
+
+def unavailable() -> str | None:
+    """Why nothing can be traced here, or nothing."""
+    if os.geteuid() != 0:
+        return "strace needs root, to attach to what runs"
+    return None if shutil.which("strace") else "missing: apt-get install strace"
+
+
+@contextlib.contextmanager
+def traced(pid: int, *options: str) -> Iterator[None]:
+    """While it lasts, strace with these options is attached to the process."""
+    trace = subprocess.Popen(
+        ["strace", *options, "-p", str(pid)],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # A Ctrl-C is not for it: it must let go of the node in order.
+    )
+    try:
+        until(lambda: trace.poll() is not None or _is_traced(pid), "strace has attached")
+        yield
+    finally:
+        trace.send_signal(signal.SIGINT)
+        try:
+            trace.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            trace.kill()
+            trace.wait()
+
+
+@contextlib.contextmanager
+def writes_and_syncs(pid: int, output: Path) -> Iterator[None]:
+    """Have what the process writes to files and syncs in ``output``, for ``calls`` to read."""
+    # A file for each thread: in one for all, calls of one are cut by those of another.
+    told = ("-ff", "-ttt", "-T", "-y", "-s", str(STRING_BYTES), "-o", str(output))
+    with traced(pid, *told, "-e", "trace=pwrite64,pwritev,fdatasync,fsync"):
+        yield
+
+
+def calls(output: Path) -> list[Call]:
+    """All that was told, by the time at which it was over."""
+    found: list[Call] = []
+    for file in output.parent.glob(f"{output.name}.*"):
+        with file.open(errors="replace") as lines:
+            for call in filter(None, map(_CALL, lines)):
+                at = float(call["at"])
+                ended_at = at + float(call["took"])
+                result = int(call["result"])
+                found.append(Call(call["name"], call["path"], call["rest"], result, at, ended_at))
+    return sorted(found, key=lambda call: call.ended_at)
+
+
+def _is_traced(pid: int) -> bool:
+    """Whether all threads of the process are under a tracer."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        texts = [(task / "status").read_text() for task in tasks]
+    except OSError:
+        return True  # It ended, and has no threads left to wait for.
+    return all("TracerPid:\t0\n" not in text for text in texts)
