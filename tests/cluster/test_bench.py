@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from cluster import ROOT
+from loadtests.bench import versus
 
 
-def run(out: Path, *arguments: str) -> list[dict[str, Any]]:
+def run(out: Path, *arguments: str, module: str = "loadtests.bench") -> list[dict[str, Any]]:
     """The records of a benchmark that has done all it should."""
     done = subprocess.run(
-        [sys.executable, "-m", "loadtests.bench", *arguments, "--out", str(out)],
+        [sys.executable, "-m", module, *arguments, "--out", str(out)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -59,3 +60,43 @@ def test_each_protection_has_its_price_told(tmp_path: Path) -> None:
     assert [record["of"] for record in told[::3]] == ["keys", "TLS", "encryption at rest"]
     assert all(record["ratio"] > 0 and record["server_cpu_ratio"] >= 0 for record in told)
     assert not any(record.get("errors") for record in records)
+
+
+def test_a_version_is_compared_with_another_one_turn_by_turn(tmp_path: Path) -> None:
+    turns = ("--turns", "2", "--seconds", "0.1", "--cell", "put:2:1")
+    records = run(tmp_path / "v.jsonl", str(ROOT), *turns, module="loadtests.bench.versus")
+    measured = [record for record in records if record["kind"] == "turn"]
+    assert sorted((one["turn"], one["version"]) for one in measured) == [
+        (0, "other"),
+        (0, "this"),
+        (1, "other"),
+        (1, "this"),
+    ]
+    assert all(one["messages_per_s"] > 0 and one["errors"] == 0 for one in measured)
+    told = {one["figure"]: one for one in records if one["kind"] == "versus"}
+    assert told.keys() == {"messages_per_s", "server_cpu_s_per_10k", "p50_ms"}
+    assert all(0 <= one["low"] <= one["ratio"] <= one["high"] for one in told.values())
+
+
+def turns(version: str, *rates: float) -> list[dict[str, Any]]:
+    """The same cell, again and again."""
+    figures = {"server_cpu_s_per_10k": 1.0, "p50_ms": 1.0}
+    cell = {"scenario": "put", "target": "all", "connections": 1, "batch": 1}
+    common = {"kind": "turn", "version": version, **cell, **figures}
+    return [common | {"turn": turn, "messages_per_s": rate} for turn, rate in enumerate(rates)]
+
+
+def test_a_machine_that_is_slow_for_a_while_decides_nothing() -> None:
+    other, this = turns("other", 100, 50, 200, 80), turns("this", 120, 60, 240, 96)
+    by_figure = {one["figure"]: one for one in versus.compared([*other, *this])}
+    rates = by_figure["messages_per_s"]
+    assert (rates["other"], rates["this"]) == (90, 108)
+    assert rates["low"] == rates["ratio"] == rates["high"] == 1.2
+    assert by_figure["p50_ms"]["ratio"] == 1
+
+
+def test_what_differs_from_turn_to_turn_has_a_wide_interval() -> None:
+    low, high = versus.interval([0.8, 0.9, 1.0, 1.1, 1.2])
+    assert low <= 0.9
+    assert high >= 1.1
+    assert versus.interval([1.0] * 5) == (1.0, 1.0)

@@ -1,0 +1,216 @@
+"""Two versions beside each other: is this checkout faster than that one, and how sure is that?
+
+Both clusters are up all the time; short turns of load go to one and to the other, which first
+is drawn, so that a machine that is slower for a while decides nothing. What counts is the
+median of the ratios of such pairs, with its 95 % bootstrap interval (percentiles; Efron,
+"Bootstrap Methods", Annals of Statistics 7(1), 1979).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtests import REPORTS, ROOT, leave_in_order
+from loadtests.bench import machine
+from loadtests.bench.plan import ALL, LIFECYCLE, PUT, Cell
+from loadtests.bench.records import Record, Records
+
+CELLS = (
+    Cell(PUT, ALL, 1, 1),
+    Cell(PUT, ALL, 16, 1),
+    Cell(PUT, ALL, 64, 1),
+    Cell(LIFECYCLE, ALL, 16, 1),
+    Cell(PUT, ALL, 16, 64),
+)
+RESAMPLES = 2_000
+REST_S = 0.5  # After a turn: what was put is being deleted.
+FIGURES = {"messages_per_s": "messages/s", "server_cpu_s_per_10k": "CPU", "p50_ms": "p50"}
+
+
+class Side:
+    """A process with a cluster of one version; a context manager."""
+
+    def __init__(self, root: Path, directory: Path, seconds: float) -> None:
+        path = os.pathsep.join(str(root / part) for part in ("", "tests/support"))
+        self._process = subprocess.Popen(
+            # Without this file's directory in front of that version's own modules.
+            [
+                sys.executable,
+                "-P",
+                str(Path(__file__).with_name("side.py")),
+                directory,
+                str(seconds),
+            ],
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        self._answer()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._process.terminate()
+        self._process.communicate()
+
+    def measure(self, cell: Cell) -> Record:
+        """One turn."""
+        assert self._process.stdin is not None
+        print(json.dumps(cell), file=self._process.stdin, flush=True)
+        record: Record = json.loads(self._answer())
+        time.sleep(REST_S)
+        return record
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a cluster has ended with {self._process.wait()}")
+        return line
+
+
+def main() -> int:
+    """The exit code."""
+    asked = _arguments()
+    leave_in_order()
+    name = f"versus-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
+    records = Records(asked.out or REPORTS / name, sys.stdout)
+    with tempfile.TemporaryDirectory(prefix="raftq-versus-") as directory:
+        other = _checkout(asked.other, Path(directory))
+        records.add({"kind": "run", "other": asked.other, **machine.describe(ROOT)})
+        for record in _turns(asked, other, Path(directory)):
+            records.add(record)
+    for record in compared(records.kept):
+        records.add(record)
+    _show(records.kept, Console(stderr=True, width=None if sys.stderr.isatty() else 120))
+    return 1 if records.errors() else 0
+
+
+def _checkout(other: str, directory: Path) -> Path:
+    """A directory as it is, or what was committed."""
+    if Path(other).is_dir():
+        return Path(other).resolve()
+    target = directory / "other"
+    target.mkdir()
+    archive = subprocess.run(
+        ["git", "archive", other], cwd=ROOT, check=True, stdout=subprocess.PIPE
+    )
+    subprocess.run(["tar", "-x", "-C", str(target)], input=archive.stdout, check=True)
+    return target
+
+
+def _turns(asked: argparse.Namespace, other: Path, directory: Path) -> Iterator[Record]:
+    chance = random.Random(time.time_ns())  # an order, not a secret
+    with (
+        Side(other, directory, asked.seconds) as before,
+        Side(ROOT, directory, asked.seconds) as now,
+    ):
+        sides = [("other", before), ("this", now)]
+        for turn in range(-1, asked.turns):  # The first is to warm up.
+            for cell in asked.cells or CELLS:
+                chance.shuffle(sides)
+                for version, side in sides:
+                    record = side.measure(cell)
+                    if turn >= 0:
+                        yield record | {"kind": "turn", "turn": turn, "version": version}
+
+
+def compared(records: Sequence[Record]) -> list[Record]:
+    """One record for each cell and figure: medians, the ratio of this to other, its interval."""
+    found: dict[Cell, dict[str, list[Record]]] = {}
+    for record in records:
+        if record["kind"] == "turn":
+            cell = Cell(*(record[name] for name in Cell._fields))
+            versions = found.setdefault(cell, {"other": [], "this": []})
+            versions[record["version"]].append(record)
+    return [
+        {"kind": "versus", **cell._asdict(), "figure": figure, **_ratio(figure, versions)}
+        for cell, versions in found.items()
+        for figure in FIGURES
+    ]
+
+
+def _ratio(figure: str, versions: dict[str, list[Record]]) -> Record:
+    other, this = ([record[figure] for record in versions[name]] for name in ("other", "this"))
+    # Too few messages for a tick of the processors' clock: nothing to divide by.
+    ratios = [now / before for before, now in zip(other, this, strict=True) if before] or [1.0]
+    low, high = interval(ratios)
+    figures = {"other": median(other), "this": median(this), "ratio": median(ratios)}
+    return {name: round(value, 3) for name, value in (figures | {"low": low, "high": high}).items()}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the median; the same values always have the same."""
+    chance = random.Random(0)  # resampling
+    medians = sorted(median(chance.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    return medians[RESAMPLES // 40], medians[-RESAMPLES // 40 - 1]
+
+
+def _show(kept: Sequence[Record], console: Console) -> None:
+    table = Table(title="this checkout against the other", title_justify="left")
+    for column in ("scenario", "clients", "batch", "figure", "other", "this", "ratio", "95 %"):
+        table.add_column(column, justify="right")
+    for one in kept:
+        if one["kind"] == "versus":
+            table.add_row(
+                one["scenario"],
+                f"{one['connections']}",
+                f"{one['batch']}",
+                FIGURES[one["figure"]],
+                f"{one['other']:,.2f}",
+                f"{one['this']:,.2f}",
+                f"{one['ratio']:.3f}",
+                f"{one['low']:.3f} to {one['high']:.3f}",
+            )
+    console.print(table)
+
+
+def _cell(text: str) -> Cell:
+    scenario, connections, batch = text.split(":")
+    if scenario not in (PUT, LIFECYCLE):
+        raise ValueError(text)
+    return Cell(scenario, ALL, int(connections), int(batch))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m loadtests.bench.versus", description=__doc__)
+    parser.add_argument("other", help="a commit, or the directory of a checkout")
+    parser.add_argument("--turns", type=int, default=16, help="of each cell (default: 16)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of a turn (default: 1.5)")
+    parser.add_argument(
+        "--cell",
+        dest="cells",
+        type=_cell,
+        action="append",
+        help=f"{PUT} or {LIFECYCLE}:connections:batch; again for more (default: five of them)",
+    )
+    parser.add_argument("--out", type=Path, help="the JSON lines; default: a file in reports/")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
