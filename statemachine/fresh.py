@@ -20,12 +20,11 @@ _SEQ_END = b"\xff" * 8
 
 
 def append(state: State, lane: Lane, message: Fresh) -> None:
-    """A message was enqueued and stored: keep it at hand if the window reaches to the end."""
-    if lane.window_is_all:
-        lane.window.append(message)
-        state.window_bytes += len(message[4])
-        if len(lane.window) >= WINDOW_MESSAGES_MAX:
-            lane.window_is_all = False
+    """A message was enqueued and stored, and the window reaches to the end: keep it at hand."""
+    lane.window.append(message)
+    state.window_bytes += len(message[4])
+    if len(lane.window) >= WINDOW_MESSAGES_MAX:
+        lane.window_is_all = False
 
 
 def first(state: State, lane: Lane) -> Fresh | None:

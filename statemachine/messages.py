@@ -38,11 +38,15 @@ from statemachine.keys import LANE_MASK
 from statemachine.outcomes import Deleted, Enqueued, Outcome
 from statemachine.queues import no_queue, open_queue
 from statemachine.records import FOR_EVER, TIMED, Held
+from statemachine.settings import Effective
 from statemachine.state import Fresh, Lane, Queue, State
 
 _GROUPED = keys.GROUPED >> 8
 _FLAGS = (keys.GROUPED | keys.PARKED) >> 8
 """Flags in the first byte of an id."""
+
+Arrived = tuple[NewMessage, int]
+"""A message without a delay or group, and when it expires."""
 
 
 def enqueue(state: State, command: Enqueue) -> Outcome:
@@ -66,37 +70,49 @@ def enqueue_into(state: State, queue: Queue, messages: Sequence[NewMessage]) -> 
     in_force, lanes_by_kind, now_ms = queue.in_force(), queue.lanes_by_kind, state.now_ms
     ids: list[MessageId] = []
     duplicates: list[int] = []
+    arrived: list[Arrived] = []  # At the end of the lane ``end``, and not stored yet.
+    end: Lane | None = None
     for message in messages:
+        if arrived and (message.dedup_id or message.group):
+            ids += _append(state, queue, end, arrived)
         if message.dedup_id and (earlier := dedup.find(state, queue, message.dedup_id)):
             duplicates.append(len(ids))
             ids.append(earlier)
             continue
-        delay_ms = message.delay_ms
-        if delay_ms is None:
-            at_ms = message.not_before_ms
-            delay_ms = in_force.delay_ms if at_ms is None else at_ms - now_ms
+        delay_ms = (
+            _delay_ms(in_force, message, now_ms) if message.delay_ms is None else (message.delay_ms)
+        )
         ttl_ms = in_force.ttl_ms if message.ttl_ms is None else message.ttl_ms
         expires_ms = later(now_ms, ttl_ms) if ttl_ms else FOR_EVER
         lane = lanes_by_kind.get((message.priority, message.zone))
-        if lane is None:
-            lane = lanes.open_lane(state, queue, message.priority, message.zone)
-        lane.record.stored += 1
-        if not lane.dirty:
-            state.touch_lane(lane)
+        if arrived and (lane is not end or delay_ms > 0):
+            ids += _append(state, queue, end, arrived)
+        end = lane = lane or lanes.open_lane(state, queue, message.priority, message.zone)
         if message.group:
-            message_id = _join(state, queue, lane, message, expires_ms, delay_ms)
-        elif delay_ms <= 0:
-            message_id = _append(state, queue, lane, message, expires_ms)
+            ids.append(_join(state, queue, lane, message, expires_ms, delay_ms))
+        elif delay_ms > 0:
+            ids.append(_park(state, queue, lane, message, expires_ms, delay_ms))
         else:
-            message_id = _park(state, queue, lane, message, expires_ms, delay_ms)
-        ids.append(message_id)
+            arrived.append((message, expires_ms))
         if message.dedup_id:
-            dedup.remember(state, queue, message.dedup_id, message_id)
+            ids += _append(state, queue, end, arrived)
+            dedup.remember(state, queue, message.dedup_id, ids[-1])
+    ids += _append(state, queue, end, arrived)
+    _tell_of(state, queue, ids, duplicates)
+    return Enqueued(tuple(ids), tuple(duplicates))
+
+
+def _delay_ms(in_force: Effective, message: NewMessage, now_ms: int) -> int:
+    """Of a message that does not say for how long it is delayed."""
+    at_ms = message.not_before_ms
+    return in_force.delay_ms if at_ms is None else at_ms - now_ms
+
+
+def _tell_of(state: State, queue: Queue, ids: list[MessageId], duplicates: list[int]) -> None:
     again = dict.fromkeys(duplicates)
     new = [one for at, one in enumerate(ids) if at not in again] if again else ids
     rates.count(state, queue, rates.ENQUEUED, len(new))
     events.gather(state, queue, events.ENQUEUED, [(one, 0) for one in new])
-    return Enqueued(tuple(ids), tuple(duplicates))
 
 
 def leave(state: State, queue: Queue, gone: Iterable[Held]) -> bool:
@@ -215,28 +231,47 @@ def take_returned(state: State, queue: Queue, message_id: MessageId, expires_ms:
 
 
 def _append(
-    state: State, queue: Queue, lane: Lane, message: NewMessage, expires_ms: int
-) -> MessageId:
-    record, of_queue = lane.record, queue.record
-    # With nothing ahead of it, it may end before what was ahead.
-    timed = expires_ms < record.expiry_high_ms and record.ready != record.returned
-    message_id = keys.message_id(state.take_id(), lane.number)
-    if timed:
-        deadlines.put(state, queue, expires_ms, EXPIRY, message_id)
-    else:
-        record.expiry_high_ms = expires_ms
-        if expires_ms < of_queue.due_ms:
-            deadlines.set_timer(state, queue, expires_ms)
-    data = records.encode_message(message, TIMED if timed else 0, expires_ms, state.now_ms)
-    state.kv.put(queue.messages + message_id, data)
-    size = len(message.body)
+    state: State, queue: Queue, lane: Lane | None, arrived: list[Arrived]
+) -> list[MessageId]:
+    """Store what has arrived at the end of a lane, if anything has; nothing is left to do."""
+    if not arrived:
+        return []
+    assert lane is not None, "what has arrived has a lane"
+    record, of_queue, put = lane.record, queue.record, state.kv.put
+    prefix, lane_number, number, now_ms = queue.messages, lane.number, state.next_id, state.now_ms
+    high_ms, is_first, size = record.expiry_high_ms, record.ready == record.returned, 0
+    ids: list[MessageId] = []
+    for message, expires_ms in arrived:
+        message_id = keys.message_id(number, lane_number)
+        number += 1
+        # With nothing ahead of it, it may end before what was ahead.
+        timed = expires_ms < high_ms and not is_first
+        is_first = False
+        if timed:
+            deadlines.put(state, queue, expires_ms, EXPIRY, message_id)
+        else:
+            high_ms = expires_ms
+            if expires_ms < of_queue.due_ms:
+                deadlines.set_timer(state, queue, expires_ms)
+        data = records.encode_message(message, TIMED if timed else 0, expires_ms, now_ms)
+        put(prefix + message_id, data)
+        body_bytes = len(message.body)
+        size += body_bytes
+        if lane.window_is_all:
+            fresh.append(state, lane, (message_id, expires_ms, body_bytes, timed, data))
+        ids.append(message_id)
+    count = len(ids)
+    arrived.clear()
+    state.next_id = number
     of_queue.bytes += size
-    record.ready += 1
-    of_queue.ready += 1
-    fresh.append(state, lane, (message_id, expires_ms, size, timed, data))
-    woken = state.woken
-    woken[lane] = woken.get(lane, 0) + 1
-    return message_id
+    of_queue.ready += count
+    record.expiry_high_ms = high_ms
+    record.ready += count
+    record.stored += count
+    if not lane.dirty:
+        state.touch_lane(lane)
+    state.wake(lane, count)
+    return ids
 
 
 def _park(
@@ -248,7 +283,7 @@ def _park(
     delay_ms: int,
 ) -> MessageId:
     message_id = keys.message_id(state.take_id(), lane.number | keys.PARKED)
-    _store(state, queue, message_id, message, expires_ms)
+    _store(state, queue, lane, message_id, message, expires_ms)
     _delay(state, queue, message_id, delay_ms, expires_ms, deliveries=0)
     return message_id
 
@@ -262,7 +297,7 @@ def _join(
     delay_ms: int,
 ) -> MessageId:
     message_id = keys.message_id(state.take_id(), lane.number | keys.GROUPED)
-    _store(state, queue, message_id, message, expires_ms)
+    _store(state, queue, lane, message_id, message, expires_ms)
     is_first = groups.join(state, queue, message.group, message_id)
     if delay_ms > 0:
         _delay(state, queue, message_id, delay_ms, expires_ms, deliveries=0)
@@ -275,8 +310,16 @@ def _join(
 
 
 def _store(
-    state: State, queue: Queue, message_id: MessageId, message: NewMessage, expires_ms: int
+    state: State,
+    queue: Queue,
+    lane: Lane,
+    message_id: MessageId,
+    message: NewMessage,
+    expires_ms: int,
 ) -> None:
+    lane.record.stored += 1
+    if not lane.dirty:
+        state.touch_lane(lane)
     data = records.encode_message(message, 0, expires_ms, state.now_ms)
     state.kv.put(queue.messages + message_id, data)
     queue.record.bytes += len(message.body)

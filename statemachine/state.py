@@ -366,9 +366,9 @@ class State:
             lane.dirty = True
             self._dirty_lanes.append(lane)
 
-    def wake(self, lane: Lane) -> None:
-        """A message of the lane has become ready."""
-        self.woken[lane] = self.woken.get(lane, 0) + 1
+    def wake(self, lane: Lane, count: int = 1) -> None:
+        """Messages of the lane have become ready."""
+        self.woken[lane] = self.woken.get(lane, 0) + count
 
     def drop_queue(self, queue: Queue) -> None:
         """The queue is no more: take its record and its share of the sums away."""

@@ -208,7 +208,6 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "readiness-not-told",
         "Nobody is told that messages have become ready.",
-        Edit(State, "wake", "self.woken.get(lane, 0) + 1", "0"),
-        Edit(messages, "_append", "woken.get(lane, 0) + 1", "0"),
+        Edit(State, "wake", "self.woken.get(lane, 0) + count", "0"),
     ),
 )
