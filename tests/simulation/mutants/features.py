@@ -12,7 +12,7 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             messages,
             "enqueue_into",
-            "dedup.remember(state, queue, message.dedup_id, message_id)",
+            "dedup.remember(state, queue, message.dedup_id, ids[-1])",
             "pass",
         ),
     ),
