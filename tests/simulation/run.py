@@ -177,20 +177,21 @@ class Story:
         self._until(self._has_leader, LEADER_WITHIN_S, "a leader after healing")
         self._until(self._answered, ANSWERED_WITHIN_S, "an answer to every request")
         self._until(self._recovered, CONVERGED_WITHIN_S, "all nodes to be members and equal")
-        self._lift_limits()
+        # What a node sent before the peace may still be in the way of what it is asked now.
+        self._lift_limits(ANSWERED_WITHIN_S)
         self._post_in_peace()
         self._wait_for_stragglers()
         for node in world.alive:
             self.checks.digest(node)
         self._judge()
-        self._lift_limits()  # A limit may have been a straggler.
+        self._lift_limits(SERVED_WITHIN_S)  # A limit may have been a straggler.
         self._tick_no_more()
         for node in world.alive:
             self._wakes(node)
         self._give_way()
         self._drain()
 
-    def _lift_limits(self) -> None:
+    def _lift_limits(self, within_s: float) -> None:
         """What comes in peace has all the room there is. It is judged as what clients asked."""
         if "limit" not in self.plan.workload.standing:
             return
@@ -198,7 +199,7 @@ class Story:
         while True:
             request = Request(self.history.number(), node.name, command, self.world.now)
             self.history.requests.append(request)
-            (request.answer,) = self._answers(node, (command,))
+            (request.answer,) = self._answers(node, (command,), within_s)
             request.answered_at = self.world.now
             if not isinstance(request.answer, Unknown):
                 return
@@ -417,7 +418,9 @@ class Story:
             answers[at] = one
         return answers
 
-    def _answers(self, node: Node, commands: Sequence[c.Command]) -> list[Answer]:
+    def _answers(
+        self, node: Node, commands: Sequence[c.Command], within_s: float = SERVED_WITHIN_S
+    ) -> list[Answer]:
         answers = [node.submit(command) for command in commands]
-        self._until(lambda: all(answers), SERVED_WITHIN_S, f"an answer to {commands}")
+        self._until(lambda: all(answers), within_s, f"an answer to {commands}")
         return [one[0] for one in answers]
