@@ -79,9 +79,9 @@ def enqueue_into(state: State, queue: Queue, messages: Sequence[NewMessage]) -> 
             duplicates.append(len(ids))
             ids.append(earlier)
             continue
-        delay_ms = (
-            _delay_ms(in_force, message, now_ms) if message.delay_ms is None else (message.delay_ms)
-        )
+        delay_ms = message.delay_ms
+        if delay_ms is None:
+            delay_ms = _delay_ms(in_force, message, now_ms)
         ttl_ms = in_force.ttl_ms if message.ttl_ms is None else message.ttl_ms
         expires_ms = later(now_ms, ttl_ms) if ttl_ms else FOR_EVER
         lane = lanes_by_kind.get((message.priority, message.zone))

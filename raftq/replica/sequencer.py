@@ -1,9 +1,9 @@
 """The leader's side of group commit: one entry for all batches that came meanwhile.
 
-While this node's disk has something to write, what arrives is gathered for the next
-entry: so entries grow with the load, and the network need not be waited for as well. At
-most ``entries_in_flight_max`` are appended and not yet committed. An entry is stamped when
-it is appended, and its batches are copied into it as the bytes they came in.
+While this node's disk has something to write, what arrives is gathered for the next entry:
+so entries grow with the load. They do not wait for the network: ``entries_in_flight_max``
+may be appended and not yet committed. An entry is stamped when it is appended, and its
+batches are copied into it as the bytes they came in.
 """
 
 from __future__ import annotations
