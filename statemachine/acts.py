@@ -136,7 +136,7 @@ class Step:
         moved = _anew(stored, self._delay_ms(message_id))
         messages.remove(state, queue, message_id, records.times(data))
         kind = KINDS[self.job.act]
-        events.gather(state, queue, kind, [(message_id, 0)], target=target)
+        events.gather(state, queue, kind, [(message_id, 1, 0)], target=target)
         messages.enqueue_into(state, open_queue(state, queue.names[0], target), (moved,))
         self.job.group = stored.group
 
@@ -150,7 +150,7 @@ class Step:
 
     def _delete(self, message_id: MessageId, data: bytes) -> None:
         messages.remove(self.state, self.queue, message_id, records.times(data))
-        events.gather(self.state, self.queue, events.DELETED, [(message_id, 0)])
+        events.gather(self.state, self.queue, events.DELETED, [(message_id, 1, 0)])
 
     def _count(self) -> None:
         self.job.done += 1

@@ -45,7 +45,7 @@ def bury_if_due(state: State, queue: Queue, held: Held, error: str, *, rejected:
     queue.record.tally.dead += 1
     rates.count(state, queue, rates.DEAD, 1)
     messages.leave(state, queue, (held,))
-    buried = [(held.id, held.deliveries)]
+    buried = [(held.id, 1, held.deliveries)]
     events.gather(state, queue, events.DEAD_LETTERED, buried, reason=reason, target=target)
     letter = NewMessage(
         stored.body,

@@ -76,6 +76,9 @@ ROW_BYTES = 17  # Of the key.
 Message = tuple[MessageId, int]
 """A message and how often it was delivered; 0 if it was not, or that is not known here."""
 
+Run = tuple[MessageId, int, int]
+"""The first of adjacent messages, how many they are, and how often each was delivered."""
+
 _NOTHING_SET = QueueSettings()
 _RUN = Struct(">10sII")  # The first id, how many, deliveries.
 
@@ -118,7 +121,7 @@ def note_claim(
     if len(messages) == 1:  # Most claims are of one.
         found = _RUN.pack(messages[0].id, 1, messages[0].deliveries)
     else:
-        found = runs([(one.id, one.deliveries) for one in messages])
+        found = runs([(one.id, 1, one.deliveries) for one in messages])
     consumer = claim_record.consumer
     note(
         state, queue, kind, found, claim=claim, consumer=consumer, until_ms=until_ms, reason=reason
@@ -129,7 +132,7 @@ def gather(
     state: State,
     queue: Queue,
     kind: int,
-    messages: Sequence[Message],
+    messages: Sequence[Run],
     *,
     reason: str = "",
     target: str = "",
@@ -150,7 +153,7 @@ def gather(
 
 def expired(state: State, queue: Queue, message_id: MessageId, deliveries: int = 0) -> None:
     """The message has expired."""
-    gather(state, queue, EXPIRED, ((message_id, deliveries),))
+    gather(state, queue, EXPIRED, ((message_id, 1, deliveries),))
 
 
 def tell(state: State) -> None:
@@ -207,19 +210,19 @@ def forget_aged(state: State, queue: Queue) -> int:
     return _due_ms(history, kept)
 
 
-def runs(messages: Iterable[Message]) -> bytes:
+def runs(messages: Iterable[Run]) -> bytes:
     """Messages, adjacent ones together."""
     parts: list[bytes] = []
-    first, count, expected, delivered = b"", 0, 0, 0
-    for message_id, deliveries in messages:
+    first, count, end, delivered = b"", 0, 0, 0
+    for message_id, more, deliveries in messages:
         number = int.from_bytes(message_id, "big")
-        if number == expected and deliveries == delivered and count:
-            count += 1
+        if number == end and deliveries == delivered and count:
+            count += more
         else:
             if count:
                 parts.append(_RUN.pack(first, count, delivered))
-            first, count, delivered = message_id, 1, deliveries
-        expected = number + 1
+            first, count, delivered = message_id, more, deliveries
+        end = number + more
     if count:
         parts.append(_RUN.pack(first, count, delivered))
     return b"".join(parts)

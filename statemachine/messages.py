@@ -38,7 +38,6 @@ from statemachine.keys import LANE_MASK
 from statemachine.outcomes import Deleted, Enqueued, Outcome
 from statemachine.queues import no_queue, open_queue
 from statemachine.records import FOR_EVER, TIMED, Held
-from statemachine.settings import Effective
 from statemachine.state import Fresh, Lane, Queue, State
 
 _GROUPED = keys.GROUPED >> 8
@@ -68,51 +67,44 @@ def enqueue_into(state: State, queue: Queue, messages: Sequence[NewMessage]) -> 
     """Put messages into this very queue, whatever it is bound to."""
     state.touch_queue(queue)
     in_force, lanes_by_kind, now_ms = queue.in_force(), queue.lanes_by_kind, state.now_ms
+    usual_delay_ms, usual_expires_ms = in_force.delay_ms, _expires_ms(now_ms, in_force.ttl_ms)
     ids: list[MessageId] = []
+    new: list[events.Run] = []
     duplicates: list[int] = []
     arrived: list[Arrived] = []  # At the end of the lane ``end``, and not stored yet.
     end: Lane | None = None
     for message in messages:
         if arrived and (message.dedup_id or message.group):
-            ids += _append(state, queue, end, arrived)
+            _append(state, queue, end, arrived, ids, new)
         if message.dedup_id and (earlier := dedup.find(state, queue, message.dedup_id)):
             duplicates.append(len(ids))
             ids.append(earlier)
             continue
-        delay_ms = message.delay_ms
+        delay_ms, at_ms, ttl_ms = message.delay_ms, message.not_before_ms, message.ttl_ms
         if delay_ms is None:
-            delay_ms = _delay_ms(in_force, message, now_ms)
-        ttl_ms = in_force.ttl_ms if message.ttl_ms is None else message.ttl_ms
-        expires_ms = later(now_ms, ttl_ms) if ttl_ms else FOR_EVER
+            delay_ms = usual_delay_ms if at_ms is None else at_ms - now_ms
+        expires_ms = usual_expires_ms if ttl_ms is None else _expires_ms(now_ms, ttl_ms)
         lane = lanes_by_kind.get((message.priority, message.zone))
         if arrived and (lane is not end or delay_ms > 0):
-            ids += _append(state, queue, end, arrived)
+            _append(state, queue, end, arrived, ids, new)
         end = lane = lane or lanes.open_lane(state, queue, message.priority, message.zone)
-        if message.group:
-            ids.append(_join(state, queue, lane, message, expires_ms, delay_ms))
-        elif delay_ms > 0:
-            ids.append(_park(state, queue, lane, message, expires_ms, delay_ms))
+        if message.group or delay_ms > 0:
+            enter = _join if message.group else _park
+            ids.append(enter(state, queue, lane, message, expires_ms, delay_ms))
+            new.append((ids[-1], 1, 0))
         else:
             arrived.append((message, expires_ms))
         if message.dedup_id:
-            ids += _append(state, queue, end, arrived)
+            _append(state, queue, end, arrived, ids, new)
             dedup.remember(state, queue, message.dedup_id, ids[-1])
-    ids += _append(state, queue, end, arrived)
-    _tell_of(state, queue, ids, duplicates)
+    _append(state, queue, end, arrived, ids, new)
+    rates.count(state, queue, rates.ENQUEUED, len(ids) - len(duplicates))
+    events.gather(state, queue, events.ENQUEUED, new)
     return Enqueued(tuple(ids), tuple(duplicates))
 
 
-def _delay_ms(in_force: Effective, message: NewMessage, now_ms: int) -> int:
-    """Of a message that does not say for how long it is delayed."""
-    at_ms = message.not_before_ms
-    return in_force.delay_ms if at_ms is None else at_ms - now_ms
-
-
-def _tell_of(state: State, queue: Queue, ids: list[MessageId], duplicates: list[int]) -> None:
-    again = dict.fromkeys(duplicates)
-    new = [one for at, one in enumerate(ids) if at not in again] if again else ids
-    rates.count(state, queue, rates.ENQUEUED, len(new))
-    events.gather(state, queue, events.ENQUEUED, [(one, 0) for one in new])
+def _expires_ms(now_ms: int, ttl_ms: int | None) -> int:
+    return later(now_ms, ttl_ms) if ttl_ms else FOR_EVER
 
 
 def leave(state: State, queue: Queue, gone: Iterable[Held]) -> bool:
@@ -154,12 +146,12 @@ def delete_messages(state: State, command: DeleteMessages) -> Outcome:
     queue = state.find_queue(command.account, command.queue)
     if queue is None:
         return no_queue(command.account, command.queue)
-    deleted: list[events.Message] = []
+    deleted: list[events.Run] = []
     for message_id in command.ids:
         data = state.kv.get(queue.messages + message_id)
         if data is not None:
             remove(state, queue, message_id, records.times(data))
-            deleted.append((message_id, 0))
+            deleted.append((message_id, 1, 0))
     if deleted:
         fresh.settle_gaps(state, queue)
         state.touch_queue(queue)
@@ -231,16 +223,20 @@ def take_returned(state: State, queue: Queue, message_id: MessageId, expires_ms:
 
 
 def _append(
-    state: State, queue: Queue, lane: Lane | None, arrived: list[Arrived]
-) -> list[MessageId]:
+    state: State,
+    queue: Queue,
+    lane: Lane | None,
+    arrived: list[Arrived],
+    ids: list[MessageId],
+    new: list[events.Run],
+) -> None:
     """Store what has arrived at the end of a lane, if anything has; nothing is left to do."""
     if not arrived:
-        return []
+        return
     assert lane is not None, "what has arrived has a lane"
     record, of_queue, put = lane.record, queue.record, state.kv.put
     prefix, lane_number, number, now_ms = queue.messages, lane.number, state.next_id, state.now_ms
     high_ms, is_first, size = record.expiry_high_ms, record.ready == record.returned, 0
-    ids: list[MessageId] = []
     for message, expires_ms in arrived:
         message_id = keys.message_id(number, lane_number)
         number += 1
@@ -260,8 +256,9 @@ def _append(
         if lane.window_is_all:
             fresh.append(state, lane, (message_id, expires_ms, body_bytes, timed, data))
         ids.append(message_id)
-    count = len(ids)
+    count = len(arrived)
     arrived.clear()
+    new.append((ids[-count], count, 0))
     state.next_id = number
     of_queue.bytes += size
     of_queue.ready += count
@@ -271,7 +268,6 @@ def _append(
     if not lane.dirty:
         state.touch_lane(lane)
     state.wake(lane, count)
-    return ids
 
 
 def _park(

@@ -257,7 +257,7 @@ class State:
         """Whose batch is being done; empty: the leader's own."""
         self.next_event = 0
         """The ordinal of the entry's next event."""
-        self.gathered: dict[Gathered, list[tuple[bytes, int]]] = {}
+        self.gathered: dict[Gathered, list[tuple[bytes, int, int]]] = {}
         """Messages with events that are yet to be made, see ``events``."""
         self.untold: list[Queue | Account] = []
         """Who has events of this entry that are not in the history yet."""

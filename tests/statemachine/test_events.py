@@ -220,7 +220,8 @@ RUNS = [
 
 @pytest.mark.parametrize("messages", RUNS)
 def test_runs_give_back_what_went_in(messages: list[events.Message]) -> None:
-    event = EventRecord(1, 0, messages=events.runs(messages))
+    singly = [(message_id, 1, deliveries) for message_id, deliveries in messages]
+    event = EventRecord(1, 0, messages=events.runs(singly))
     assert list(events.messages_of(event)) == messages
     for message_id, deliveries in messages:
         assert events.deliveries_of(event, message_id) == deliveries

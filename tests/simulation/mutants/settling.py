@@ -43,7 +43,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "not-before-ignored",
         "What is to wait until a time is ready as if no time were said.",
-        Edit(messages, "_delay_ms", "if at_ms is None", "if True"),
+        Edit(messages, "enqueue_into", "if at_ms is None", "if True"),
     ),
     # Duplicates.
     mutant(
