@@ -219,8 +219,10 @@ def test_an_older_leader_keeps_an_unknown_command_out_of_the_log(cluster: Cluste
     for node in cluster.world.alive:
         if node is not newer:
             cluster.put(node, 2)
-    for node in list(cluster.world.nodes.values()):
+    # The leader last: one that understands would let it into the log of those that do not.
+    for node in sorted(cluster.world.nodes.values(), key=lambda node: node is other):
         if node is not newer:
+            assert cluster.world.leader() is other
             cluster.upgrade(node)
             cluster.put(node, 2)
     cluster.put(newer, 2)  # What it could not get rid of has found its way.
