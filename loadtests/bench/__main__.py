@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from rich.console import Console
-
-from loadtests import REPORTS, ROOT, leave_in_order
+from loadtests import ROOT, leave_in_order
 from loadtests.bench import backlog, costs, course, machine, neighbours, overload, parked
 from loadtests.bench.plan import PLANS, Plan
-from loadtests.bench.records import Records, medians, show
+from loadtests.bench.records import Records, console, medians, show
 from loadtests.bench.service import CROWDED, Guard, Service
 
 SYNC_SHARE = 0.5
@@ -25,18 +22,17 @@ def main() -> int:
     asked = _arguments()
     leave_in_order()
     plan = PLANS[asked.plan]
-    name = f"bench-{plan.name}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
-    records = Records(asked.out or REPORTS / name, sys.stdout)
+    records = Records(asked.out, f"bench-{plan.name}")
     run, table = (_costs, costs.show) if asked.costs else (_run, show)
     with tempfile.TemporaryDirectory(prefix="raftq-bench-", dir=asked.dir) as directory:
         run(plan, Path(directory), records)
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
-    table(records.kept, console)
-    console.print(f"{records.path}")
+    people = console()
+    table(records.kept, people)
+    people.print(f"{records.path}")
     if (page := course.write(records.kept, records.path.with_suffix(".html"))) is not None:
-        console.print(f"{page}")
+        people.print(f"{page}")
     if errors := records.errors():
-        console.print(f"[red]{errors} requests failed[/red]")
+        people.print(f"[red]{errors} requests failed[/red]")
     return 1 if errors else 0
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from loadtests import REPORTS
 from loadtests.bench.plan import NULL, Cell
 
 Record = dict[str, Any]
@@ -29,23 +32,28 @@ FIGURES = (
 class Records:
     """Keeps what was measured, and writes each record down at once."""
 
-    def __init__(self, path: Path, also: TextIO) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
+    def __init__(self, path: Path | None, name: str) -> None:
+        """``path`` None: a file in ``reports/`` that says ``name`` and what time it is."""
+        self.path = path or REPORTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.kept: list[Record] = []
-        self._also = also
 
     def add(self, record: Record) -> None:
-        """Keep and write."""
+        """Keep and write, to stdout as well."""
         self.kept.append(record)
         line = json.dumps(record)
-        print(line, file=self._also, flush=True)
+        print(line, flush=True)
         with self.path.open("a") as file:
             file.write(line + "\n")
 
     def errors(self) -> int:
         """Requests that were not answered as they should."""
         return sum(int(record.get("errors", 0)) for record in self.kept)
+
+
+def console() -> Console:
+    """For people, beside the records on stdout."""
+    return Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 
 
 def medians(records: Iterable[Record]) -> Iterator[Record]:
@@ -57,7 +65,7 @@ def medians(records: Iterable[Record]) -> Iterator[Record]:
     found: dict[Cell, list[Record]] = defaultdict(list)
     for record in records:
         if record["kind"] == "cell":
-            found[_cell(record)].append(record)
+            found[cell_of(record)].append(record)
     for cell, repetitions in found.items():
         summary: Record = {"kind": "median", **cell._asdict(), "repetitions": len(repetitions)}
         for figure in FIGURES:
@@ -70,7 +78,8 @@ def medians(records: Iterable[Record]) -> Iterator[Record]:
         yield summary
 
 
-def _cell(record: Record) -> Cell:
+def cell_of(record: Record) -> Cell:
+    """What was measured."""
     return Cell(*(record[name] for name in Cell._fields))
 
 

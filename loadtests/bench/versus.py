@@ -17,18 +17,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.table import Table
 
-from loadtests import REPORTS, ROOT, leave_in_order
+from loadtests import ROOT, leave_in_order
 from loadtests.bench import machine
 from loadtests.bench.plan import ALL, LIFECYCLE, PUT, Cell
-from loadtests.bench.records import Record, Records
+from loadtests.bench.records import Record, Records, cell_of, console
 
 CELLS = (
     Cell(PUT, ALL, 1, 1),
@@ -43,49 +42,21 @@ FIGURES = {"messages_per_s": "messages/s", "server_cpu_s_per_10k": "CPU", "p50_m
 
 
 class Side:
-    """A process with a cluster of one version; a context manager."""
+    """A process with a cluster of one version; see ``_side``."""
 
-    def __init__(self, root: Path, directory: Path, seconds: float) -> None:
-        path = os.pathsep.join(str(root / part) for part in ("", "tests/support"))
-        self._process = subprocess.Popen(
-            # Without this file's directory in front of that version's own modules.
-            [
-                sys.executable,
-                "-P",
-                str(Path(__file__).with_name("side.py")),
-                directory,
-                str(seconds),
-            ],
-            cwd=root,
-            env={**os.environ, "PYTHONPATH": path},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self) -> Self:
-        self._answer()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._process.terminate()
-        self._process.communicate()
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
 
     def measure(self, cell: Cell) -> Record:
         """One turn."""
         assert self._process.stdin is not None
         print(json.dumps(cell), file=self._process.stdin, flush=True)
-        record: Record = json.loads(self._answer())
+        record: Record = json.loads(self.answer())
         time.sleep(REST_S)
         return record
 
-    def _answer(self) -> str:
+    def answer(self) -> str:
+        """The next line; the first one says that it is ready."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -97,8 +68,7 @@ def main() -> int:
     """The exit code."""
     asked = _arguments()
     leave_in_order()
-    name = f"versus-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
-    records = Records(asked.out or REPORTS / name, sys.stdout)
+    records = Records(asked.out, "versus")
     with tempfile.TemporaryDirectory(prefix="raftq-versus-") as directory:
         other = _checkout(asked.other, Path(directory))
         records.add({"kind": "run", "other": asked.other, **machine.describe(ROOT)})
@@ -106,7 +76,7 @@ def main() -> int:
             records.add(record)
     for record in compared(records.kept):
         records.add(record)
-    _show(records.kept, Console(stderr=True, width=None if sys.stderr.isatty() else 120))
+    _show(records.kept, console())
     return 1 if records.errors() else 0
 
 
@@ -123,16 +93,37 @@ def _checkout(other: str, directory: Path) -> Path:
     return target
 
 
+@contextmanager
+def _side(root: Path, directory: Path, seconds: float) -> Iterator[Side]:
+    path = os.pathsep.join(str(root / part) for part in ("", "tests/support"))
+    file = str(Path(__file__).with_name("side.py"))
+    with subprocess.Popen(
+        # -P: without this file's directory in front of that version's own modules.
+        [sys.executable, "-P", file, str(directory), str(seconds)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        side = Side(process)
+        try:
+            side.answer()
+            yield side
+        except BaseException:
+            process.terminate()
+            raise
+
+
 def _turns(asked: argparse.Namespace, other: Path, directory: Path) -> Iterator[Record]:
-    chance = random.Random(time.time_ns())  # an order, not a secret
     with (
-        Side(other, directory, asked.seconds) as before,
-        Side(ROOT, directory, asked.seconds) as now,
+        _side(other, directory, asked.seconds) as before,
+        _side(ROOT, directory, asked.seconds) as now,
     ):
         sides = [("other", before), ("this", now)]
         for turn in range(-1, asked.turns):  # The first is to warm up.
             for cell in asked.cells or CELLS:
-                chance.shuffle(sides)
+                random.shuffle(sides)
                 for version, side in sides:
                     record = side.measure(cell)
                     if turn >= 0:
@@ -144,8 +135,7 @@ def compared(records: Sequence[Record]) -> list[Record]:
     found: dict[Cell, dict[str, list[Record]]] = {}
     for record in records:
         if record["kind"] == "turn":
-            cell = Cell(*(record[name] for name in Cell._fields))
-            versions = found.setdefault(cell, {"other": [], "this": []})
+            versions = found.setdefault(cell_of(record), {"other": [], "this": []})
             versions[record["version"]].append(record)
     return [
         {"kind": "versus", **cell._asdict(), "figure": figure, **_ratio(figure, versions)}
@@ -170,7 +160,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return medians[RESAMPLES // 40], medians[-RESAMPLES // 40 - 1]
 
 
-def _show(kept: Sequence[Record], console: Console) -> None:
+def _show(kept: Sequence[Record], people: Console) -> None:
     table = Table(title="this checkout against the other", title_justify="left")
     for column in ("scenario", "clients", "batch", "figure", "other", "this", "ratio", "95 %"):
         table.add_column(column, justify="right")
@@ -186,7 +176,7 @@ def _show(kept: Sequence[Record], console: Console) -> None:
                 f"{one['ratio']:.3f}",
                 f"{one['low']:.3f} to {one['high']:.3f}",
             )
-    console.print(table)
+    people.print(table)
 
 
 def _cell(text: str) -> Cell:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from loadtests import REPORTS, ROOT, leave_in_order
+from loadtests import ROOT, leave_in_order
 from loadtests.bench import machine
 from loadtests.bench.exchanges import queue_path
 from loadtests.bench.records import Records
@@ -56,8 +56,7 @@ def main() -> int:
     leave_in_order()
     plan = PLANS[asked.plan]
     modes = [ANY, Mode("prefer", {"zone_mode": "prefer", "locality_wait": asked.locality_wait})]
-    name = f"locality-{plan.name}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
-    records = Records(asked.out or REPORTS / name, sys.stdout)
+    records = Records(asked.out, f"locality-{plan.name}")
     records.add({"kind": "run", "plan": plan.name, "load": LOAD, **machine.describe(ROOT)})
     with (
         tempfile.TemporaryDirectory(prefix="raftq-locality-", dir=asked.dir) as directory,
