@@ -146,22 +146,14 @@ class NodeService:
         bare = command.command if isinstance(command, Once) else command
         assert type(bare) not in ACTS, "an administrative act goes into the log with its record"
         for _ in range(SEALED_AGAIN_MAX):
-            outcome = await self._submit(self._bodies.sealed(command), account, early=early)
+            outcome = self._outcome(
+                await self._submit(self._bodies.sealed(command), account, early=early)
+            )
             if not isinstance(outcome, Refused) or outcome.reason is not Reason.STALE_SEAL:
                 break
         return outcome
 
-    async def _submit(
-        self, command: QueueCommand | Once | Barrier, account: str | None, *, early: bool
-    ) -> Outcome | None:
-        future: asyncio.Future[Answer] = self._loop.create_future()
-
-        def done(answer: Answer) -> None:
-            if not future.done():
-                future.set_result(answer)
-
-        self._replica.submit(command, _weight(command), done, account=account, early=early)
-        answer = await future
+    def _outcome(self, answer: Answer) -> Outcome | None:
         match answer:
             case NotSubmitted(reason):
                 self._metrics.requests_refused += 1
@@ -172,6 +164,18 @@ class NodeService:
                 return None
             case outcome:
                 return outcome
+
+    def _submit(
+        self, command: QueueCommand | Once | Barrier, account: str | None, *, early: bool
+    ) -> asyncio.Future[Answer]:
+        future: asyncio.Future[Answer] = self._loop.create_future()
+
+        def done(answer: Answer) -> None:
+            if not future.done():
+                future.set_result(answer)
+
+        self._replica.submit(command, _weight(command), done, account=account, early=early)
+        return future
 
     def opened(self, account: str, message: M) -> M:
         """See ``api.ports.Service``."""

@@ -88,8 +88,11 @@ class Admission:
         self._shed_at_s = 0.0
         self._is_shedding = False
 
-    def ask(self, path: str, size: int) -> Place | None:
-        """A place for a request with so many bytes; None if it must come back later."""
+    def ask(self, path: str, size: int, *, is_read: bool = False) -> Place | None:
+        """A place for a request with so many bytes; None if it must come back later.
+
+        ``is_read``: all of them are there already.
+        """
         now_s = self._clock()
         if now_s - self._window_s >= WINDOW_S:
             self._look(now_s)
@@ -101,7 +104,7 @@ class Admission:
             self._observe(kind)
             return None
         place = Place(self, account, held, size)
-        if size:
+        if size and not is_read:
             self._reading.append((now_s, place))
         return place
 

@@ -128,7 +128,10 @@ class Endpoint:
         method = scope["method"]
         call: Call | None = None
         try:
-            operation = self._operation(method)
+            operation = self._methods.get(method)
+            if operation is None:
+                detail = f"{method} does nothing here"
+                raise Problem("method_not_allowed", detail, headers=self._allow)
             # Asked for once, and not before the node runs: a node's zone does not change.
             home = self._home = self._home or self._service.status().zone
             call = Call(scope, receive, self._service, home)
@@ -155,10 +158,3 @@ class Endpoint:
         finally:
             if call is not None:
                 call.leave()
-
-    def _operation(self, method: str) -> Operation[Any]:
-        operation = self._methods.get(method)
-        if operation is None:
-            detail = f"{method} does nothing here"
-            raise Problem("method_not_allowed", detail, headers=self._allow)
-        return operation

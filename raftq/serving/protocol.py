@@ -14,19 +14,21 @@ from __future__ import annotations
 import asyncio
 import enum
 import re
-from typing import Any
+from typing import Any, cast
+from urllib.parse import unquote
 
 import httptools
 from uvicorn import Config as UvicornConfig
-from uvicorn._types import ASGI3Application
+from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from api.fairness.admission import Admission
 from api.rest.requests import ABORT
 from raftq.config import ApiConfig
 from raftq.serving import shedding
+from raftq.serving.exchange import Exchange
 from raftq.serving.gate import End, Gate
 from raftq.serving.refusals import Refusal, Refusals
 
@@ -114,6 +116,8 @@ class Intake(asyncio.BufferedProtocol):
 class GuardedHttp(HttpToolsProtocol):
     """One connection."""
 
+    cycle: Exchange
+
     def __init__(
         self,
         shared: Shared,
@@ -135,8 +139,9 @@ class GuardedHttp(HttpToolsProtocol):
         self._received_bytes = 0  # Of the head, or since it.
         self._body_bytes = 0
         self._deaf = self._is_under_tls = False
-        self._extensions: dict[str, Any] = {}  # Of all requests.
-        self._serving: RequestResponseCycle | None = None  # Others may be queued behind it.
+        self._abort: dict[str, object] = {}  # See ``ABORT``.
+        self._fresh: Exchange | None = None  # Its head is there; nothing was done for it yet.
+        self._serving: Exchange | None = None  # Others may be queued behind it.
         self._unsent_bytes = 0
         self._unsent_since = self._since
 
@@ -145,7 +150,7 @@ class GuardedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         """See asyncio."""
         super().connection_made(transport)
-        self._extensions = {ABORT: {"abort": transport.abort}}
+        self._abort = {"abort": transport.abort}
         self._is_under_tls = self.scheme == "https"
         why = self._gate.admit(self, self.client[0] if self.client else "")
         if why is not None:
@@ -166,6 +171,7 @@ class GuardedHttp(HttpToolsProtocol):
             return
         self._idle.pop(self, None)
         self._received_bytes += len(data)
+        refusal = None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -174,8 +180,14 @@ class GuardedHttp(HttpToolsProtocol):
             self._deaf = True
         except httptools.HttpParserError as error:
             cause = error.__context__
-            self._refuse(cause.refusal if isinstance(cause, Refuse) else self._refusals.malformed)
-        else:
+            refusal = cause.refusal if isinstance(cause, Refuse) else self._refusals.malformed
+        if self._fresh is not None:
+            # Not before the piece is read: the body is in it more often than not.
+            fresh, self._fresh = self._fresh, None
+            self._serve(fresh)
+        if refusal is not None:
+            self._refuse(refusal)
+        elif self._phase is not Phase.ANSWER:
             self._judge()
 
     def resume_writing(self) -> None:
@@ -188,12 +200,13 @@ class GuardedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self._phase, self._since, self._received_bytes = Phase.HEAD, 0.0, 0
-        super().on_message_begin()
-        self.scope["extensions"] = self._extensions
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
         """Its head is there; its body may be under way."""
-        refusals = self._refusals
+        refusals, parser = self._refusals, self.parser
         if len(self.headers) > self._limits.header_fields_max:
             raise Refuse(refusals.head)
         if len(self.url) > self._limits.target_bytes_max:
@@ -202,16 +215,32 @@ class GuardedHttp(HttpToolsProtocol):
             raise Refuse(refusals.malformed)
         if len(self.pipeline) >= PIPELINED_MAX:
             raise Refuse(refusals.pipelined)
-        version = self.parser.get_http_version()
+        version = parser.get_http_version()
         if version != "1.1" and not self._is_old(version):
             raise Refuse(refusals.malformed)
-        super().on_headers_complete()
-        if not self.pipeline:
-            self._serving = self.cycle
+        former = self.cycle
+        self.cycle = Exchange(
+            scope=self._scope(version),
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
         # Trailers must not get among the headers, which the request has by now.
         self.headers = []
         self._phase, self._since = Phase.BODY, 0.0
         self._received_bytes = self._body_bytes = 0
+        if former is None or former.response_complete:
+            self._fresh = self._serving = self.cycle
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         """A piece of it."""
@@ -230,9 +259,7 @@ class GuardedHttp(HttpToolsProtocol):
         if cycle.response_complete:
             self._rest()
         else:
-            cycle.more_body = False
-            cycle.message_event.set()
-            shedding.go_on(cycle)
+            cycle.read()
 
     # What the application's side calls.
 
@@ -243,20 +270,22 @@ class GuardedHttp(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._serving, app = self.pipeline.pop()
-            self._start_asgi_task(self._serving, app)
+            self._serve(cast(Exchange, self.pipeline.pop()[0]))
         elif self._phase is Phase.ANSWER:
             self._rest()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def _serve(self, exchange: Exchange) -> None:
         """Serve a request whose head is there, if the node has room and time for it."""
-        size = shedding.announced(cycle, self._body_bytes_max)
-        place = self._admission.ask(cycle.scope["path"], size)
+        self._serving = exchange
+        size = shedding.announced(exchange, self._body_bytes_max)
+        is_read = not exchange.more_body
+        place = self._admission.ask(exchange.scope["path"], size, is_read=is_read)
         if place is not None:
-            super()._start_asgi_task(cycle, shedding.placed(app, cycle, place))
+            exchange.let_in(place)
+            self._start_asgi_task(exchange, self.app)
             return
-        is_last = not cycle.keep_alive or size > LEFT_UNREAD_BYTES_MAX
-        shedding.answer(cycle, is_last=is_last)
+        is_last = not exchange.keep_alive or size > LEFT_UNREAD_BYTES_MAX
+        shedding.answer(exchange, is_last=is_last)
         self.on_response_complete()
         # Who was told to come back later is not heard at once: not even to say no again.
         self.flow.pause_reading()
@@ -308,8 +337,6 @@ class GuardedHttp(HttpToolsProtocol):
     def _judge(self) -> None:
         """After each piece: is the request under way within its limits?"""
         phase = self._phase
-        if phase is Phase.ANSWER:
-            return
         if not self._since:
             self._since = self.loop.time()
             if phase is Phase.BODY:
@@ -334,6 +361,28 @@ class GuardedHttp(HttpToolsProtocol):
             self._refuse(self._refusals.framing)
         elif self.cycle.response_complete and self._body_bytes > LEFT_UNREAD_BYTES_MAX:
             self.hang_up(End.TOO_LARGE)
+
+    def _scope(self, version: str) -> HTTPScope:
+        url = httptools.parse_url(self.url)
+        if url.path is None:
+            raise Refuse(self._refusals.malformed)
+        path = url.path.decode("ascii")
+        scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "method": self.parser.get_method().decode("ascii"),
+            "scheme": self.scheme,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "root_path": "",
+            "headers": self.headers,
+            "client": self.client,
+            "server": self.server,
+            "extensions": {ABORT: self._abort},
+        }
+        return cast(HTTPScope, scope)
 
     def _rest(self) -> None:
         self._phase = Phase.IDLE
@@ -367,7 +416,7 @@ class GuardedHttp(HttpToolsProtocol):
         if self._is_under_tls:
             self.loop.call_later(TLS_GOODBYE_S, self.transport.abort)
 
-    def _drop(self, cycle: RequestResponseCycle) -> None:
+    def _drop(self, cycle: Exchange) -> None:
         """Let its application know that nobody is there."""
         if not cycle.response_complete:
             cycle.disconnected = True

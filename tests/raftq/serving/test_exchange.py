@@ -1,0 +1,197 @@
+"""How answers leave: on a transport that shows each write."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from raftq.config import ApiConfig
+from raftq.metrics import Metrics
+from raftq.serving.exchange import JOINED_BYTES_MAX
+from raftq.serving.protocol import Intake
+from raftq.serving.server import HttpServer
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+HEAD = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
+TURNS = 10
+LENGTH = b"content-length"
+
+
+class Wire(asyncio.Transport):
+    """Takes everything, and keeps it as it was written."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 6)})
+        self.written: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        raise AssertionError
+
+
+def start(*headers: tuple[bytes, bytes], status: int = 200) -> Message:
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def body(data: bytes, *, more: bool = False) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def saying(*messages: Message) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+
+    return app
+
+
+def served(app: ASGIApp, request: bytes) -> Wire:
+    """What one request comes to."""
+
+    async def serve() -> Wire:
+        server = HttpServer(app, ApiConfig(), Metrics(), request_bytes_max=1 << 20)
+        server.config.load()
+        server.server_state.default_headers = [(b"date", b"today")]
+        make = cast(Callable[..., Intake], server.config.http_protocol_class)
+        protocol = make(config=server.config, server_state=server.server_state, app_state={})
+        wire = Wire()
+        protocol.connection_made(wire)
+        protocol.get_buffer(-1)[: len(request)] = request
+        protocol.buffer_updated(len(request))
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        return wire
+
+    return asyncio.run(serve())
+
+
+def test_an_answer_leaves_in_one_write() -> None:
+    wire = served(saying(start((LENGTH, b"2")), body(b"ok")), GET)
+    assert wire.written == [b"HTTP/1.1 200 OK\r\ndate: today\r\ncontent-length: 2\r\n\r\nok"]
+    assert not wire.closed
+
+
+def test_a_body_that_comes_in_pieces_is_not_kept_back() -> None:
+    app = saying(start((LENGTH, b"4")), body(b"ab", more=True), body(b"cd"))
+    head, rest = served(app, GET).written
+    assert head.endswith(b"\r\n\r\nab")
+    assert rest == b"cd"
+
+
+def test_a_large_body_is_not_copied() -> None:
+    large = bytes(JOINED_BYTES_MAX + 1)
+    size = str(len(large)).encode()
+    head, rest = served(saying(start((LENGTH, size)), body(large)), GET).written
+    assert head.endswith(b"\r\n\r\n")
+    assert rest == large
+
+
+def test_the_head_of_a_stream_leaves_before_there_is_anything_in_it() -> None:
+    (head,) = served(saying(start()), GET).written[:1]
+    assert head.endswith(b"transfer-encoding: chunked\r\n\r\n")
+    written = served(saying(start(), body(b"one", more=True), body(b"")), GET).written
+    assert written[1:] == [b"3\r\none\r\n", b"0\r\n\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "headers"),
+    [(HEAD, 200, ((LENGTH, b"2"),)), (HEAD, 200, ()), (GET, 204, ()), (GET, 304, ())],
+)
+def test_what_has_no_body_is_a_head(
+    request_: bytes, status: int, headers: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    data = b"ok" if request_ == HEAD else b""
+    (head,) = served(saying(start(*headers, status=status), body(data)), request_).written
+    assert head.endswith(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+
+
+@pytest.mark.parametrize("asked", [GET, GET.replace(b"x\r\n", b"x\r\nConnection: close\r\n", 1)])
+def test_a_connection_that_is_to_close_says_so_once(asked: bytes) -> None:
+    close = () if b"close" in asked else ((b"connection", b"close"),)
+    wire = served(saying(start((LENGTH, b"0"), *close), body(b"")), asked)
+    assert wire.written[0].count(b"connection: close") == 1
+    assert wire.closed
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (start((b"location", b"/a\r\nset-cookie: b")), body(b"")),
+        (start((b"location", b"/a\nset-cookie: b")), body(b"")),
+        (start((b"location", b"/a\r")), body(b"")),
+        (start((b"location", b"/\0a")), body(b"")),
+        (start((b"a\nb", b"c")), body(b"")),
+        (body(b""),),
+    ],
+)
+def test_a_header_never_becomes_two(
+    messages: tuple[Message, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.CRITICAL):
+        (answer,) = served(saying(*messages), GET).written
+    assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert b"set-cookie" not in answer
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (start((LENGTH, b"1")), body(b"longer")),
+        (start((LENGTH, b"9")), body(b"shorter")),
+        (start((LENGTH, b"2")), start((LENGTH, b"2"))),
+        (start((LENGTH, b"2")),),
+    ],
+)
+def test_an_answer_that_is_none_ends_the_connection(
+    messages: tuple[Message, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.CRITICAL):
+        assert served(saying(*messages), GET).closed
+
+
+def test_nothing_is_said_after_the_end_of_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+    messages = (start((LENGTH, b"2")), body(b"ok"), body(b"more"))
+    with caplog.at_level(logging.CRITICAL):
+        (answer,) = served(saying(*messages), GET).written
+    assert answer.endswith(b"\r\n\r\nok")
+
+
+def test_a_body_that_is_there_is_given_whole_and_once() -> None:
+    heard: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        heard.append(await receive())
+        await send(start((LENGTH, b"0")))
+        await send(body(b""))
+        heard.append(await receive())
+
+    served(app, POST)
+    assert heard == [
+        {"type": "http.request", "body": b"body", "more_body": False},
+        {"type": "http.disconnect"},
+    ]
