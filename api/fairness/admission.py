@@ -20,10 +20,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-INTERVAL_S = 1.0
+INTERVAL_S = 0.75
 CALM_S = 5.0  # Long against what a busy machine may keep a process waiting.
 WINDOW_S = 0.25
-HALF_LIFE_S = 0.5
+HALF_LIFE_S = 0.25
 """Of what is known of the rate: short against the interval, so that it is known after a pause,
 and long against a log entry, which answers many at once."""
 ACTIVE_MIN = 16

@@ -96,7 +96,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     pending_max: Count = 20_000
     pending_bytes_max: Bytes = 128 * MIB
     bodies_bytes_max: Bytes = 128 * MIB
-    wait_target_ms: Milliseconds = 1_000
+    wait_target_ms: Milliseconds = 700
     keep_alive_s: Count = 75
     head_timeout_s: Count = 10
     body_timeout_s: Count = 20

@@ -289,7 +289,7 @@ class GuardedHttp(HttpToolsProtocol):
         self.on_response_complete()
         # Who was told to come back later is not heard at once: not even to say no again.
         self.flow.pause_reading()
-        self.loop.call_later(shedding.PAUSE_S, self._listen)
+        self.loop.call_later(shedding.RETRY_AFTER_S, self._listen)
 
     def _listen(self) -> None:
         if not self.transport.is_closing():

@@ -11,8 +11,8 @@ from api.problems import MEDIA_TYPE, Problem
 from raftq.serving.exchange import Exchange
 
 RETRY_AFTER_S = 1
-PAUSE_S = 0.2
-"""How long a connection on which a request was shed is not read."""
+"""What clients are told. For as long, the connection is not read either: who waits as he was told
+does not notice, and who does not cannot ask for a no that costs as much as some answers."""
 
 _BODY = Problem("overloaded", "the node has more to do than time for it; nothing was done").body()
 _HEAD = (

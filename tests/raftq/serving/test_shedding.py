@@ -123,7 +123,7 @@ def behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few requests are a queue, and one that stands at once."""
     monkeypatch.setattr(admission, "ACTIVE_MIN", ACTIVE_MIN)
     monkeypatch.setattr(admission, "INTERVAL_S", 0.0)
-    monkeypatch.setattr(shedding, "PAUSE_S", 0.05)
+    monkeypatch.setattr(shedding, "RETRY_AFTER_S", 0.05)
 
 
 def run(scenario: Callable[[Served], Any], limits: ApiConfig | None = None) -> None:
@@ -232,7 +232,7 @@ def test_each_of_the_requests_that_came_ahead_is_answered_in_its_turn() -> None:
 
 @pytest.mark.usefixtures("behind")
 def test_who_was_told_to_come_back_is_not_heard_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shedding, "PAUSE_S", 0.5)
+    monkeypatch.setattr(shedding, "RETRY_AFTER_S", 0.5)
 
     async def scenario(node: Served) -> None:
         await node.fill(ACTIVE_MIN)
