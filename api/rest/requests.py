@@ -46,6 +46,8 @@ OWN = b"raftq-"
 ZONE = b"raftq-zone"
 ABORT = "raftq.abort"
 """An extension of ASGI: its ``abort`` drops the connection and what is not yet sent."""
+KNOWN = "raftq.known"
+"""Another one, of a connection that is kept little for: to be called when it is known who asks."""
 
 T = TypeVar("T")
 B = TypeVar("B", bound=msgspec.Struct)
@@ -116,6 +118,9 @@ class Call:
         self.scope[PRINCIPAL] = who
         if who is not ANYONE:
             access.check(who, self.path)
+        known = self.scope.get("extensions", {}).get(KNOWN)
+        if known is not None:
+            known()
 
     async def readmit(self) -> None:
         """The same once more, for a request that has waited: its key may have ended meanwhile."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import re
+import socket
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -25,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from api.fairness.admission import Admission
-from api.rest.requests import ABORT
+from api.rest.requests import ABORT, KNOWN
 from raftq.config import ApiConfig
 from raftq.serving import shedding
 from raftq.serving.exchange import Exchange
@@ -39,6 +40,8 @@ LEFT_UNREAD_BYTES_MAX = 65_536
 BODY_BYTES_PER_S_MIN = 1_024
 TLS_GOODBYE_S = 1.0
 """Until who was refused is gone, whether he says that he has heard it or not."""
+TLS_KNOWN_RECEIVE_BYTES = 32 * 1024
+"""The kernel's buffer, and so what comes in a round trip, of who has shown who it is."""
 ENCODED_SEPARATOR = re.compile(rb"[^?]*%(?:2f|5c)", re.IGNORECASE)
 """In a path, what a proxy takes for a part of a name and we would take for a separator."""
 FRAMING_BYTES_MAX = 16_384
@@ -139,6 +142,7 @@ class GuardedHttp(HttpToolsProtocol):
         self._received_bytes = 0  # Of the head, or since it.
         self._body_bytes = 0
         self._deaf = self._is_under_tls = False
+        self._is_known = True  # Or it is to be kept little for.
         self._abort: dict[str, object] = {}  # See ``ABORT``.
         self._fresh: Exchange | None = None  # Its head is there; nothing was done for it yet.
         self._serving: Exchange | None = None  # Others may be queued behind it.
@@ -152,6 +156,7 @@ class GuardedHttp(HttpToolsProtocol):
         super().connection_made(transport)
         self._abort = {"abort": transport.abort}
         self._is_under_tls = self.scheme == "https"
+        self._is_known = not self._is_under_tls
         why = self._gate.admit(self, self.client[0] if self.client else "")
         if why is not None:
             self._deaf = True
@@ -367,6 +372,9 @@ class GuardedHttp(HttpToolsProtocol):
         if url.path is None:
             raise Refuse(self._refusals.malformed)
         path = url.path.decode("ascii")
+        extensions: dict[str, object] = {ABORT: self._abort}
+        if not self._is_known:
+            extensions[KNOWN] = self._know
         scope = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
@@ -380,9 +388,15 @@ class GuardedHttp(HttpToolsProtocol):
             "headers": self.headers,
             "client": self.client,
             "server": self.server,
-            "extensions": {ABORT: self._abort},
+            "extensions": extensions,
         }
         return cast(HTTPScope, scope)
+
+    def _know(self) -> None:
+        """Whoever it is has shown that they may ask for what they ask for."""
+        self._is_known = True
+        plug: socket.socket = self.transport.get_extra_info("socket")
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, TLS_KNOWN_RECEIVE_BYTES)
 
     def _rest(self) -> None:
         self._phase = Phase.IDLE

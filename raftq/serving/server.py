@@ -20,8 +20,9 @@ from raftq.serving.protocol import GuardedHttp, Intake, Shared
 from raftq.transport.listening import Listening, Patience, Tls
 
 GRACE_S = 5
-TLS_RECEIVE_BYTES = 32 * 1024
-"""The kernel takes it twice. The loop keeps, for each connection, as much as ever came at once."""
+TLS_RECEIVE_BYTES = 4 * 1024
+"""Of who is not known yet. The kernel takes it twice, and the loop keeps, for each connection, as
+much as ever came at once."""
 HANDSHAKE_TIMEOUT_S = 10.0
 HANDSHAKES_MAX = 256
 """Under TLS, at once: more than a node can finish in the time that the way to a client takes."""

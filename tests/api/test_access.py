@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from access import bearing, make_key
 from api.app import Application, create
 from api.ports import AccessPolicy
+from api.rest.requests import KNOWN
 from api.rest.table import TABLE
 from local_service import LocalService
 
@@ -326,3 +328,28 @@ async def test_nothing_of_the_body_is_read_before_the_key_is_good(
     service.access = AccessPolicy(required=True)
     await app(scope, receive, send)
     assert sent[0]["status"] == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "roles", "status"),
+    [
+        (MESSAGES, (CONSUME,), 404),
+        (MESSAGES, (PRODUCE,), 403),
+        (MESSAGES, (), 401),
+        ("/livez", (), 200),
+    ],
+)
+def test_the_server_is_told_when_it_is_known_who_asks(
+    service: LocalService, path: str, roles: tuple[str, ...], status: int
+) -> None:
+    app, told = create(service), []
+    token = make_key(service, "shop", roles) if roles else "rq_none"
+
+    async def knowing(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["extensions"] = {KNOWN: lambda: told.append(scope["path"])}
+        await app(scope, receive, send)
+
+    with TestClient(knowing, base_url="http://test") as client:
+        assert client.get(path, headers=bearing(token)).status_code == status
+    assert told == ([MESSAGES] if roles == (CONSUME,) else [])

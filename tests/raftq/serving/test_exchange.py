@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from typing import cast
 
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.rest.requests import KNOWN
 from raftq.config import ApiConfig
 from raftq.metrics import Metrics
 from raftq.serving.exchange import JOINED_BYTES_MAX
-from raftq.serving.protocol import Intake
-from raftq.serving.server import HttpServer
+from raftq.serving.protocol import TLS_KNOWN_RECEIVE_BYTES, Intake
+from raftq.serving.server import TLS_RECEIVE_BYTES, HttpServer
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -26,8 +28,9 @@ LENGTH = b"content-length"
 class Wire(asyncio.Transport):
     """Takes everything, and keeps it as it was written."""
 
-    def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 6)})
+    def __init__(self, more: dict[str, object]) -> None:
+        names = {"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 6)}
+        super().__init__(names | more)
         self.written: list[bytes] = []
         self.closed = False
 
@@ -69,8 +72,8 @@ def saying(*messages: Message) -> ASGIApp:
     return app
 
 
-def served(app: ASGIApp, request: bytes) -> Wire:
-    """What one request comes to."""
+def served(app: ASGIApp, *requests: bytes, **more: object) -> Wire:
+    """What requests come to, one after the other, on a wire that knows ``more``."""
 
     async def serve() -> Wire:
         server = HttpServer(app, ApiConfig(), Metrics(), request_bytes_max=1 << 20)
@@ -78,12 +81,13 @@ def served(app: ASGIApp, request: bytes) -> Wire:
         server.server_state.default_headers = [(b"date", b"today")]
         make = cast(Callable[..., Intake], server.config.http_protocol_class)
         protocol = make(config=server.config, server_state=server.server_state, app_state={})
-        wire = Wire()
+        wire = Wire(more)
         protocol.connection_made(wire)
-        protocol.get_buffer(-1)[: len(request)] = request
-        protocol.buffer_updated(len(request))
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+        for request in requests:
+            protocol.get_buffer(-1)[: len(request)] = request
+            protocol.buffer_updated(len(request))
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
         return wire
 
     return asyncio.run(serve())
@@ -195,3 +199,26 @@ def test_a_body_that_is_there_is_given_whole_and_once() -> None:
         {"type": "http.request", "body": b"body", "more_body": False},
         {"type": "http.disconnect"},
     ]
+
+
+def test_under_tls_more_is_received_at_once_when_it_is_known_who_asks() -> None:
+    asked: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        known = scope["extensions"].get(KNOWN)
+        asked.append(known is not None)
+        if known is not None and scope["method"] == "POST":
+            known()
+        await send(start((LENGTH, b"0")))
+        await send(body(b""))
+
+    with socket.socket() as plug:
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, TLS_RECEIVE_BYTES)
+        served(app, GET, POST, GET, sslcontext=object(), socket=plug)
+        # The kernel takes it twice.
+        known = plug.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    assert asked == [True, True, False]
+    assert known >= TLS_KNOWN_RECEIVE_BYTES > 2 * TLS_RECEIVE_BYTES
+    asked.clear()
+    served(app, GET)
+    assert asked == [False]
