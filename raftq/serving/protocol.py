@@ -395,6 +395,8 @@ class GuardedHttp(HttpToolsProtocol):
     def _know(self) -> None:
         """Whoever it is has shown that they may ask for what they ask for."""
         self._is_known = True
+        if self.transport.is_closing():
+            return
         plug: socket.socket = self.transport.get_extra_info("socket")
         plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, TLS_KNOWN_RECEIVE_BYTES)
 

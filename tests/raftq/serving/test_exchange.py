@@ -222,3 +222,19 @@ def test_under_tls_more_is_received_at_once_when_it_is_known_who_asks() -> None:
     asked.clear()
     served(app, GET)
     assert asked == [False]
+
+
+def test_it_may_become_known_who_asked_when_he_is_gone() -> None:
+    asked: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start((LENGTH, b"0"), (b"connection", b"close")))
+        await send(body(b""))
+        scope["extensions"][KNOWN]()
+        asked.append(scope["path"])
+
+    with socket.socket() as plug:
+        before = plug.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        assert served(app, GET, sslcontext=object(), socket=plug).closed
+        assert plug.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == before
+    assert asked == ["/"]
