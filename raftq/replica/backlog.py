@@ -26,6 +26,7 @@ from statemachine.commands import Command
 COMMAND_COST = 512  # Of a command beside its bytes, in bytes: to be parsed, applied and answered.
 QUANTUM = 32 << 10
 SHARE = 8
+NOBODY = frozenset[str]()
 
 A = TypeVar("A")
 
@@ -132,13 +133,24 @@ class Backlog(Generic[A]):
         """Whether commands of more than one account have come since then."""
         return self._mixed_at >= since
 
-    def take(self, *, commands_max: int, bytes_max: int) -> list[Waiting[A]]:
-        """The next that fit together, at least one if any waits; each account's in order."""
+    def take(
+        self, *, commands_max: int, bytes_max: int, held_up: frozenset[str] = NOBODY
+    ) -> list[Waiting[A]]:
+        """The next that fit together, each account's in order; nothing of who is held up.
+
+        It is at least one if any waits of anybody else.
+        """
         taken: list[Waiting[A]] = []
         left = bytes_max
         turns = self._turns
-        while turns:
+        passed_over = 0
+        while passed_over < len(turns):
             flow = turns[0]
+            if flow.account in held_up:
+                self._pass_over(flow)
+                passed_over += 1
+                continue
+            passed_over = 0
             if len(turns) == 1:
                 flow.deficit, self._has_begun = 0, False
                 left = flow.give(taken, commands_max, left)
@@ -171,6 +183,12 @@ class Backlog(Generic[A]):
         self._count -= len(found)
         self._size -= sum([one.size for one in found])
         return found
+
+    def _pass_over(self, flow: _Flow[A]) -> None:
+        """Its turn comes again, and is worth no more for that."""
+        if self._has_begun:
+            flow.deficit, self._has_begun = flow.deficit - QUANTUM, False
+        self._turns.rotate(-1)
 
     def _leave(self, flow: _Flow[A]) -> None:
         """An account of which nothing waits saves up nothing for later."""

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from raftq.replica.backlog import Backlog, Waiting
+from raftq.replica.backlog import NOBODY, Backlog, Waiting
 from raftq.replica.meter import Meter
 from raftq.runtime import Runtime
 from statemachine import commands
@@ -221,12 +221,15 @@ class Submitter:
         if not self._session:
             self._open_session()
             return
-        while self._backlog and self._may_send():
-            self._seq += 1
+        while self._backlog and (held_up := self._held_up()) is not None:
             waiting = self._backlog.take(
                 commands_max=BATCH_COMMANDS_MAX,
                 bytes_max=SHARED_BATCH_BYTES_MAX if self._is_shared() else BATCH_BYTES_MAX,
+                held_up=held_up,
             )
+            if not waiting:
+                break
+            self._seq += 1
             batch = Batch(
                 session=self._session,
                 seq=self._seq,
@@ -239,15 +242,21 @@ class Submitter:
             self._in_flight_commands += len(waiting)
             self._send(flight)
 
-    def _may_send(self) -> bool:
+    def _held_up(self) -> frozenset[str] | None:
+        """Accounts whose next commands wait for a batch to be done; None: all do.
+
+        Who has filled the batch under way does not keep the next one from others.
+        """
         if not self._in_flight:
-            return True
+            return NOBODY
         if len(self._in_flight) >= BATCHES_IN_FLIGHT_MAX:
-            return False
+            return None
         if not self._is_shared():
-            return True
-        under_way = sum([len(flight.encoded) for flight in self._in_flight.values()])
-        return under_way < SHARED_BATCH_BYTES_MAX
+            return NOBODY
+        flights = self._in_flight.values()
+        if sum([len(flight.encoded) for flight in flights]) < SHARED_BATCH_BYTES_MAX:
+            return NOBODY
+        return frozenset([one.account for flight in flights for one in flight.waiting])
 
     def _is_shared(self) -> bool:
         return self._backlog.is_shared(self._runtime.monotonic() - SHARED_S)

@@ -38,6 +38,29 @@ def take(
 
 
 @given(
+    sizes=st.lists(st.lists(SIZES, min_size=1, max_size=20), min_size=3, max_size=3),
+    held_up=st.lists(st.sets(st.sampled_from(ACCOUNTS)).map(frozenset), max_size=30),
+)
+def test_who_is_held_up_is_given_nothing_and_owed_nothing(
+    sizes: list[list[int]], held_up: list[frozenset[str]]
+) -> None:
+    queue = backlog()
+    left = {account: deque(range(len(own))) for account, own in zip(ACCOUNTS, sizes, strict=True)}
+    for account, own in zip(ACCOUNTS, sizes, strict=True):
+        for number, size in enumerate(own):
+            queue.add(waiting(account, number, size), 0)
+    for others in held_up:
+        taken = queue.take(commands_max=BATCH, bytes_max=BATCH_BYTES, held_up=others)
+        assert bool(taken) == any(own for account, own in left.items() if account not in others)
+        for one in taken:
+            assert one.account not in others
+            assert one.command == Purge(one.account, str(left[one.account].popleft()))
+        assert all(0 <= flow.deficit <= 4 * QUANTUM for flow in queue._turns)
+    while queue:
+        assert take(queue)
+
+
+@given(
     sizes=st.lists(st.lists(SIZES, min_size=1, max_size=60), min_size=2, max_size=3),
     commands=st.integers(1, BATCH),
     batch_bytes=st.integers(1, BATCH_BYTES),
