@@ -86,9 +86,10 @@ def _checkout(other: str, directory: Path) -> Path:
         return Path(other).resolve()
     target = directory / "other"
     target.mkdir()
-    archive = subprocess.run(
-        ["git", "archive", other], cwd=ROOT, check=True, stdout=subprocess.PIPE
-    )
+    archive = subprocess.run(["git", "archive", other], cwd=ROOT, check=False, capture_output=True)
+    if archive.returncode:
+        why = archive.stderr.decode(errors="replace").strip()
+        raise SystemExit(f"{other!r} is neither a directory nor a commit: {why}")
     subprocess.run(["tar", "-x", "-C", str(target)], input=archive.stdout, check=True)
     return target
 
