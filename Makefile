@@ -17,7 +17,7 @@ SIMULATION := PYTHONPATH=tests/support:tests $(PYTHON) -m simulation
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up install test hostile fuzz simulate cluster-full chaos mutants trace check audit format bench versus locality example load lock clean
+.PHONY: help up install test hostile fuzz simulate cluster-full chaos mutants trace check audit format bench versus inside locality example load lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +70,9 @@ bench: $(INSTALLED) ## Throughput, latency, CPU and memory against a baseline; A
 
 versus: $(INSTALLED) ## This checkout against another version: AGAINST=a commit, or the directory of a checkout
 	$(PYTHON) -m loadtests.bench.versus $(AGAINST) $(ARGS)
+
+inside: $(INSTALLED) ## What a message costs inside a node, part by part, without network and log
+	$(PYTHON) -m loadtests.bench.inside $(ARGS)
 
 locality: $(INSTALLED) ## Work that stays in its zone, with delays between the zones; ARGS=--quick for a glance
 	$(PYTHON) -m loadtests.locality $(ARGS)

@@ -1,0 +1,276 @@
+"""What a message costs inside a node: one part of its way at a time, without the others.
+
+No network, no client and no other node: what is left is our own code, the store and the
+disk, in microseconds of CPU a message. Medians of rounds that take turns, so that a machine
+that is slower for a while slows all of them. Entries are decoded before, as the leader has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple, cast
+
+import uvloop
+from rich.table import Table
+
+from api.app import create
+from loadtests import ROOT
+from loadtests.bench import exchanges, machine
+from loadtests.bench.records import Record, Records, console
+from local_service import LocalService
+from raftq.config import ApiConfig
+from raftq.disk import OsDisk
+from raftq.metrics import Metrics
+from raftq.serving.protocol import Intake
+from raftq.serving.server import HttpServer
+from raftq.stores.rocks import Rocks
+from raftq.workers import Workers
+from statemachine import commands
+from statemachine.commands import Ack, Batch, Claim, Command, Enqueue, Entry, NewMessage
+from statemachine.machine import Machine
+from statemachine.outcomes import Claimed, Enqueued, Outcome, SessionOpened
+from statemachine.settings import BUILT_IN, Effective
+
+ACCOUNT, QUEUE = "bench", "inside"
+BODY_BYTES = 1024
+ROUNDS = 30
+REQUESTS = 200  # Of a round, one after the other on a connection.
+SYNCS = 100
+ENTRIES = 20
+US = 1e6
+
+
+class Shape(NamedTuple):
+    """Of an entry: how many commands, of how many messages each."""
+
+    commands: int
+    messages: int
+
+
+SHAPES = (Shape(1, 1), Shape(16, 1), Shape(1, 64))
+
+
+class Instant(LocalService):
+    """Answers without a log."""
+
+    async def propose(self, command: object, *, account: str | None = None) -> Outcome:
+        """See ``Service``."""
+        return Enqueued((bytes(10),))
+
+    def in_force(self, account: str, queue: str) -> Effective:
+        """See ``Service``; of a queue that is there it is at hand."""
+        return BUILT_IN
+
+
+class Wire(asyncio.Transport):
+    """Takes everything."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """See asyncio."""
+
+    def is_closing(self) -> bool:
+        """See asyncio."""
+        return False
+
+    def resume_reading(self) -> None:
+        """See asyncio."""
+
+    def get_write_buffer_size(self) -> int:
+        """See asyncio."""
+        return 0
+
+
+class Requests:
+    """Puts from the bytes of a request to those of its answer."""
+
+    def __init__(self) -> None:
+        server = HttpServer(
+            create(Instant()), ApiConfig(), Metrics(), request_bytes_max=BODY_BYTES * 2
+        )
+        server.config.load()
+        make = cast(Callable[..., Intake], server.config.http_protocol_class)
+        self._intake = make(config=server.config, server_state=server.server_state, app_state={})
+        self._intake.connection_made(Wire())
+        self._put = exchanges.put_request(QUEUE, 1, BODY_BYTES)
+
+    async def round(self) -> Record:
+        """One row."""
+        size = len(self._put)
+        began_s = time.thread_time()
+        for _ in range(REQUESTS):
+            self._intake.get_buffer(-1)[:size] = self._put
+            self._intake.buffer_updated(size)
+            await asyncio.sleep(0)  # The task begins, and as it waits for nothing, ends.
+            await asyncio.sleep(0)
+        return {"part": "HTTP and API", "us": (time.thread_time() - began_s) / REQUESTS * US}
+
+
+class Applying:
+    """Entries of one shape against a store in a directory: puts, then claims, then acks."""
+
+    def __init__(self, directory: Path, shape: Shape) -> None:
+        self._shape = shape
+        self._store = Rocks(OsDisk(), str(directory))
+        self._machine = Machine(self._store.kv)
+        self._index = self._seq = 0
+        (opened,) = self._apply(Batch(0, 0, 0, (commands.OpenSession("n1/0"),)))
+        assert isinstance(opened, SessionOpened)
+        self._session = opened.session
+        message = NewMessage(b"x" * BODY_BYTES, "application/json")
+        self._enqueue = Enqueue(ACCOUNT, QUEUE, (message,) * shape.messages)
+
+    def round(self) -> Iterator[Record]:
+        """A row for each of put, claim and ack."""
+        count, claim = self._shape.commands, Claim(ACCOUNT, QUEUE, self._shape.messages)
+        puts: list[Command] = [self._enqueue] * count
+        claims: list[Command] = [claim] * count
+        yield self._row("put", [puts] * ENTRIES)
+        held: list[list[Command]] = []
+        yield self._row("claim", [claims] * ENTRIES, held)
+        yield self._row("ack", held)
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._store.close()
+
+    def _row(
+        self, kind: str, entries: list[list[Command]], held: list[list[Command]] | None = None
+    ) -> Record:
+        spent_s = 0.0
+        for each in entries:
+            self._seq += 1
+            batch = Batch(self._session, self._seq, self._seq, tuple(each))
+            began_s = time.thread_time()
+            outcomes = self._apply(batch)
+            spent_s += time.thread_time() - began_s
+            if held is not None:
+                taken = [one.claim for one in outcomes if isinstance(one, Claimed)]
+                held.append([Ack(ACCOUNT, QUEUE, claim) for claim in taken])
+        messages = len(entries) * self._shape.commands * self._shape.messages
+        part = f"apply {kind}, {self._shape.commands} x {self._shape.messages} an entry"
+        return {"part": part, "us": spent_s / messages * US}
+
+    def _apply(self, batch: Batch) -> tuple[Outcome, ...]:
+        self._index += 1
+        entry = Entry(commands.ENTRY_VERSION, self._index, (batch,))
+        (result,) = self._machine.apply(self._index, 1, entry)
+        self._machine.end_round()
+        self._store.commit()
+        self._machine.take_woken()
+        self._machine.take_noted()
+        return result.outcomes
+
+
+class Syncing:
+    """An fdatasync of a kilobyte: in place, and as a node does it, by a thread."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = OsDisk().open(str(directory / "synced"), create=True)
+        self._file.truncate(SYNCS * BODY_BYTES)
+        self._workers = Workers("sync")
+
+    async def round(self) -> list[Record]:
+        """Two rows."""
+        return [
+            await self._row("sync in place", self._in_place),
+            await self._row("sync by a thread", self._by_a_thread),
+        ]
+
+    def close(self) -> None:
+        """End the thread."""
+        self._workers.shutdown()
+        self._file.close()
+
+    async def _row(self, part: str, sync: Callable[[], asyncio.Future[None]]) -> Record:
+        began_s, cpu_s = time.perf_counter(), time.process_time()
+        for number in range(SYNCS):
+            self._file.pwrite(bytes(BODY_BYTES), number * BODY_BYTES)
+            await sync()
+        return {
+            "part": part,
+            "us": (time.process_time() - cpu_s) / SYNCS * US,
+            "wall_us": (time.perf_counter() - began_s) / SYNCS * US,
+        }
+
+    def _in_place(self) -> asyncio.Future[None]:
+        self._file.sync()
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def _by_a_thread(self) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def work() -> None:
+            self._file.sync()
+            loop.call_soon_threadsafe(done.set_result, None)
+
+        self._workers.submit(work)
+        return done
+
+
+def main() -> int:
+    """The exit code."""
+    asked = _arguments()
+    records = Records(asked.out, "inside")
+    records.add({"kind": "run", "body_bytes": BODY_BYTES, **machine.describe(ROOT)})
+    with tempfile.TemporaryDirectory(prefix="raftq-inside-", dir=asked.dir) as directory:
+        rows = uvloop.run(_rounds(Path(directory), asked.rounds))
+    for part in dict.fromkeys(row["part"] for row in rows):
+        of_part = [row for row in rows if row["part"] == part]
+        record: Record = {"kind": "inside", "part": part}
+        for name in ("us", "wall_us"):
+            if name in of_part[0]:
+                record[name] = round(median(row[name] for row in of_part), 2)
+        records.add(record)
+    _show(records.kept)
+    return 0
+
+
+async def _rounds(directory: Path, rounds: int) -> list[Record]:
+    requests, syncing = Requests(), Syncing(directory)
+    applying = [Applying(directory / str(number), shape) for number, shape in enumerate(SHAPES)]
+    rows: list[Record] = []
+    gc.collect()
+    gc.freeze()
+    for number in range(rounds + 1):
+        found = [await requests.round(), *await syncing.round()]
+        for each in applying:
+            found.extend(each.round())
+        if number:  # The first is to warm up.
+            rows.extend(found)
+    syncing.close()
+    for each in applying:
+        each.close()
+    return rows
+
+
+def _show(kept: list[Record]) -> None:
+    table = Table(title="inside a node, a message of 1 KiB", title_justify="left")
+    for column in ("part", "CPU, us", "time, us"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for one in kept:
+        if one["kind"] == "inside":
+            wall = f"{one['wall_us']:,.1f}" if "wall_us" in one else ""
+            table.add_row(one["part"], f"{one['us']:,.1f}", wall)
+    console().print(table)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m loadtests.bench.inside", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each part (%(default)s)")
+    parser.add_argument("--out", type=Path, help="the JSON lines; default: a file in reports/")
+    parser.add_argument("--dir", type=Path, help="a directory on the disk to measure")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
