@@ -148,7 +148,7 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
         return EXIT_START
     serving = loop.create_task(server.serve(sockets=[listener]))
     beside = Beside(service)
-    _settle_garbage_collector()
+    settle_garbage_collector()
     _allow_files(config.api.connections_max + OTHER_FILES)
     _say_that_it_serves(service, config.node)
     await _told_to_stop(loop, reload=tls.reload)
@@ -208,7 +208,7 @@ def _allow_files(wanted: int) -> None:
         logs.logger("node").warning(warning, most=most, wanted=wanted)
 
 
-def _settle_garbage_collector() -> None:
+def settle_garbage_collector() -> None:
     """Do not walk what lives as long as the process; collect young garbage in larger lots.
 
     Requests in flight survive many small collections, and each of these costs as much as

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from local_service import LocalService
 from raftq.config import ApiConfig
 from raftq.disk import OsDisk
 from raftq.metrics import Metrics
+from raftq.node import settle_garbage_collector
 from raftq.serving.protocol import Intake
 from raftq.serving.server import HttpServer
 from raftq.stores.rocks import Rocks
@@ -239,8 +239,7 @@ async def _rounds(directory: Path, rounds: int) -> list[Record]:
     requests, syncing = Requests(), Syncing(directory)
     applying = [Applying(directory / str(number), shape) for number, shape in enumerate(SHAPES)]
     rows: list[Record] = []
-    gc.collect()
-    gc.freeze()
+    settle_garbage_collector()
     for number in range(rounds + 1):
         found = [await requests.round(), *await syncing.round()]
         for each in applying:
