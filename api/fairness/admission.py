@@ -23,9 +23,13 @@ from typing import Protocol
 INTERVAL_S = 0.75
 CALM_S = 5.0  # Long against what a busy machine may keep a process waiting.
 WINDOW_S = 0.25
-HALF_LIFE_S = 0.25
+RISE_HALF_LIFE_S = 0.25
 """Of what is known of the rate: short against the interval, so that it is known after a pause,
 and long against a log entry, which answers many at once."""
+FALL_HALF_LIFE_S = 4.0
+"""A rate that falls is believed slowly: fewer let in is fewer answered, and the two would pull
+each other down. BBR keeps the greatest rate of late for that (Cardwell et al., "BBR:
+Congestion-Based Congestion Control", ACM Queue 14(5), 2016)."""
 ACTIVE_MIN = 16
 """So many are never too many: what has stood still does not know its rate."""
 SHARE = 8
@@ -130,8 +134,10 @@ class Admission:
     def _look(self, now_s: float) -> None:
         """Now and then: how much is answered, and who is still being read?"""
         passed_s = now_s - self._window_s
-        remembered = 0.5 ** (passed_s / HALF_LIFE_S)
-        self._rate = remembered * self._rate + (1 - remembered) * self._served / passed_s
+        served_per_s = self._served / passed_s
+        half_life_s = RISE_HALF_LIFE_S if served_per_s > self._rate else FALL_HALF_LIFE_S
+        remembered = 0.5 ** (passed_s / half_life_s)
+        self._rate = remembered * self._rate + (1 - remembered) * served_per_s
         self._served = 0
         self._window_s = now_s
         # As many as are answered in the time that one may wait.

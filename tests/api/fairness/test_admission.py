@@ -147,6 +147,25 @@ def test_what_a_node_can_do_is_known_again_soon_after_a_pause() -> None:
             assert node.ask(account="a0")
 
 
+def test_a_second_without_answers_does_not_make_a_node_take_less() -> None:
+    node = Node()
+    rate_per_s = 40 * ACTIVE_MIN
+    for _ in range(500):
+        node.now_s += 0.01
+        node.fill(rate_per_s // 100, accounts=100)
+        node.serve(rate_per_s // 100)
+    for _ in range(10):
+        node.now_s += 0.1
+        node.ask()  # Somebody has to come for the node to look at itself.
+    node.fill(int(rate_per_s * WAIT_TARGET_S), accounts=100)
+    node.stand()
+    assert not node.ask()
+    node.serve(rate_per_s)
+    while node.ask(account=f"a{node.admission.active % 100}"):
+        pass
+    assert node.admission.active > 0.7 * rate_per_s * WAIT_TARGET_S
+
+
 def test_what_finishes_work_is_let_in_twice_as_long() -> None:
     node = Node()
     node.fill(ACTIVE_MIN, accounts=100)
