@@ -185,7 +185,7 @@ class Backlog(Generic[A]):
         return found
 
     def _pass_over(self, flow: _Flow[A]) -> None:
-        """Its turn comes again, and is worth no more for that."""
+        """Its turn goes on when it comes again, and is worth no more for that."""
         if self._has_begun:
             flow.deficit, self._has_begun = flow.deficit - QUANTUM, False
         self._turns.rotate(-1)
