@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import uvloop
 from rich.table import Table
@@ -23,20 +23,17 @@ from api.app import create
 from loadtests import ROOT
 from loadtests.bench import exchanges, machine
 from loadtests.bench.records import Record, Records, console
-from local_service import LocalService
-from raftq.config import ApiConfig
+from local_service import Instant
+from raftq.clock import AsyncioRuntime
 from raftq.disk import OsDisk
-from raftq.metrics import Metrics
 from raftq.node import settle_garbage_collector
-from raftq.serving.protocol import Intake
-from raftq.serving.server import HttpServer
 from raftq.stores.rocks import Rocks
 from raftq.workers import Workers
 from statemachine import commands
 from statemachine.commands import Ack, Batch, Claim, Command, Enqueue, Entry, NewMessage
 from statemachine.machine import Machine
-from statemachine.outcomes import Claimed, Enqueued, Outcome, SessionOpened
-from statemachine.settings import BUILT_IN, Effective
+from statemachine.outcomes import Claimed, Outcome, SessionOpened
+from wires import Wire, ask, connected
 
 ACCOUNT, QUEUE = "bench", "inside"
 BODY_BYTES = 1024
@@ -57,58 +54,18 @@ class Shape(NamedTuple):
 SHAPES = (Shape(1, 1), Shape(16, 1), Shape(1, 64))
 
 
-class Instant(LocalService):
-    """Answers without a log."""
-
-    async def propose(self, command: object, *, account: str | None = None) -> Outcome:
-        """See ``Service``."""
-        return Enqueued((bytes(10),))
-
-    def in_force(self, account: str, queue: str) -> Effective:
-        """See ``Service``; of a queue that is there it is at hand."""
-        return BUILT_IN
-
-
-class Wire(asyncio.Transport):
-    """Takes everything."""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """See asyncio."""
-
-    def is_closing(self) -> bool:
-        """See asyncio."""
-        return False
-
-    def resume_reading(self) -> None:
-        """See asyncio."""
-
-    def get_write_buffer_size(self) -> int:
-        """See asyncio."""
-        return 0
-
-
 class Requests:
     """Puts from the bytes of a request to those of its answer."""
 
     def __init__(self) -> None:
-        server = HttpServer(
-            create(Instant()), ApiConfig(), Metrics(), request_bytes_max=BODY_BYTES * 2
-        )
-        server.config.load()
-        make = cast(Callable[..., Intake], server.config.http_protocol_class)
-        self._intake = make(config=server.config, server_state=server.server_state, app_state={})
-        self._intake.connection_made(Wire())
+        self._intake = connected(create(Instant()), Wire())
         self._put = exchanges.put_request(QUEUE, 1, BODY_BYTES)
 
     async def round(self) -> Record:
         """One row."""
-        size = len(self._put)
         began_s = time.thread_time()
         for _ in range(REQUESTS):
-            self._intake.get_buffer(-1)[:size] = self._put
-            self._intake.buffer_updated(size)
-            await asyncio.sleep(0)  # The task begins, and as it waits for nothing, ends.
-            await asyncio.sleep(0)
+            await ask(self._intake, self._put)
         return {"part": "HTTP and API", "us": (time.thread_time() - began_s) / REQUESTS * US}
 
 
@@ -175,6 +132,7 @@ class Syncing:
         self._file = OsDisk().open(str(directory / "synced"), create=True)
         self._file.truncate(SYNCS * BODY_BYTES)
         self._workers = Workers("sync")
+        self._runtime = AsyncioRuntime(asyncio.get_running_loop(), self._workers, _give_up)
 
     async def round(self) -> list[Record]:
         """Two rows."""
@@ -206,15 +164,20 @@ class Syncing:
         return done
 
     def _by_a_thread(self) -> asyncio.Future[None]:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def work() -> None:
-            self._file.sync()
-            loop.call_soon_threadsafe(done.set_result, None)
+        def told(_result: None, error: BaseException | None) -> None:
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
 
-        self._workers.submit(work)
+        self._runtime.offload(self._file.sync, told)
         return done
+
+
+def _give_up(error: BaseException) -> None:
+    raise error
 
 
 def main() -> int:

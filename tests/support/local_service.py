@@ -56,9 +56,9 @@ from statemachine.commands import (
 )
 from statemachine.kv import Reader
 from statemachine.machine import Machine
-from statemachine.outcomes import Outcome, Refused, Swept
+from statemachine.outcomes import Enqueued, Outcome, Refused, Swept
 from statemachine.sealed import SealingKey
-from statemachine.settings import Effective
+from statemachine.settings import BUILT_IN, Effective
 
 START_MS = 1_767_225_600_000  # The first of January 2026.
 SWEEP_LIMIT = 1_000
@@ -375,3 +375,20 @@ class LocalService:
         self._waiters.wake(self._machine.take_woken(), index)
         self._waiters.noted(self._machine.take_noted())
         return result.outcomes[0]
+
+
+class Instant(LocalService):
+    """Answers a put without a log, and keeps nothing of what is asked."""
+
+    async def propose(
+        self, command: QueueCommand | Once | Barrier, *, account: str | None = None
+    ) -> Outcome:
+        """See ``Service``."""
+        return Enqueued((b"0123456789",))
+
+    def in_force(self, account: str, queue: str) -> Effective:
+        """See ``Service``; of a queue that is there it is at hand."""
+        return BUILT_IN
+
+    def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """See ``Service``."""

@@ -5,55 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
-from typing import cast
 
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.rest.requests import KNOWN
-from raftq.config import ApiConfig
-from raftq.metrics import Metrics
 from raftq.serving.exchange import JOINED_BYTES_MAX
-from raftq.serving.protocol import TLS_KNOWN_RECEIVE_BYTES, Intake
-from raftq.serving.server import TLS_RECEIVE_BYTES, HttpServer
+from raftq.serving.protocol import TLS_KNOWN_RECEIVE_BYTES
+from raftq.serving.server import TLS_RECEIVE_BYTES
+from wires import Wire, ask, connected
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
 TURNS = 10
 LENGTH = b"content-length"
-
-
-class Wire(asyncio.Transport):
-    """Takes everything, and keeps it as it was written."""
-
-    def __init__(self, more: dict[str, object]) -> None:
-        names = {"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 6)}
-        super().__init__(names | more)
-        self.written: list[bytes] = []
-        self.closed = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written.append(bytes(data))
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-    def abort(self) -> None:
-        raise AssertionError
 
 
 def start(*headers: tuple[bytes, bytes], status: int = 200) -> Message:
@@ -76,18 +42,10 @@ def served(app: ASGIApp, *requests: bytes, **more: object) -> Wire:
     """What requests come to, one after the other, on a wire that knows ``more``."""
 
     async def serve() -> Wire:
-        server = HttpServer(app, ApiConfig(), Metrics(), request_bytes_max=1 << 20)
-        server.config.load()
-        server.server_state.default_headers = [(b"date", b"today")]
-        make = cast(Callable[..., Intake], server.config.http_protocol_class)
-        protocol = make(config=server.config, server_state=server.server_state, app_state={})
         wire = Wire(more)
-        protocol.connection_made(wire)
+        intake = connected(app, wire)
         for request in requests:
-            protocol.get_buffer(-1)[: len(request)] = request
-            protocol.buffer_updated(len(request))
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
+            await ask(intake, request, TURNS)
         return wire
 
     return asyncio.run(serve())
