@@ -176,9 +176,11 @@ class Journal:
         """Delete segments that hold nothing above ``index``; the base follows.
 
         Only what is durable goes, oldest first, and each deletion is made durable before
-        the next: a gap then always means that somebody else deleted a segment.
+        the next: a gap then always means that somebody else deleted a segment. The files
+        of a busy log are kept to be used again; those kept before go when it no longer is.
         """
         self._refuse_after_failure()
+        self._spares.begin_round()
         if self._truncated > self._durable:
             return  # Until it is durable, a crash can bring the voided entries back.
         deleted = False
@@ -189,7 +191,7 @@ class Journal:
                 break
             assert through <= self.durable_index, (through, self.durable_index)
             with self._failure_is_final():
-                self._disk.unlink(self._segments[0].path)
+                self._spares.give_up(self._segments[0])
                 self._disk.sync_directory(self._directory)
             deleted = True
             del self._segments[0]

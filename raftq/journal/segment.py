@@ -75,7 +75,7 @@ def read(disk: Disk, path: str) -> bytes:
 
 
 def allocate(disk: Disk, path: str, size: int) -> Spare:
-    """A new spare; nothing is left behind when there is no room."""
+    """A spare, new or of a file that was in use; nothing is left behind when there is no room."""
     file = disk.open(path, create=True)
     try:
         fill_with_zeros(file, 0, size)

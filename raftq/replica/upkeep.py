@@ -58,11 +58,12 @@ class Upkeep:
         point = compaction_point(self._journal, applied_durable, self._config.journal_keep_bytes)
         held_from = self._held_from()
         point = point if held_from is None else min(point, held_from)
-        if point <= self._journal.base_index:
-            return
-        self._membership.advance(applied_durable)
-        self._journal.compact_to(point)
-        self._log.debug("journal truncated", base=self._journal.base_index)
+        before = self._journal.base_index
+        if point > before:
+            self._membership.advance(applied_durable)
+        self._journal.compact_to(point)  # Or only away with files kept for a busier log.
+        if self._journal.base_index > before:
+            self._log.debug("journal truncated", base=self._journal.base_index)
 
     def _digest_later(self) -> None:
         self._runtime.call_later(self._config.digest_interval_ms / 1000, self._ask_for_digest)

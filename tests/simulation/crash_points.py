@@ -68,7 +68,7 @@ PLACES = (
     *(f"snapshot: {step}" for step in (*_WHOLE, "remove")),
     *(f"snapshot directory: {step}" for step in ("rename", "sync names")),
     *(f"segment: {step}" for step in ("write", "sync", "rename", "sync names", "remove")),
-    *(f"spare segment: {step}" for step in ("create", "write", "sync", "remove")),
+    *(f"spare segment: {step}" for step in (*_WHOLE, "remove")),
 )
 """Every kind of step that the story must have, or it shows too little."""
 ROLES = ("starting", "leader", "follower", "joining", "receiving")

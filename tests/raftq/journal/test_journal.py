@@ -9,7 +9,7 @@ import pytest
 
 from raftq.disk import Disk, OsDisk
 from raftq.journal import Journal, JournalFailure, LogEntry
-from simulation.disk import FaultyDisk
+from simulation.disk import FaultyDisk, PowerLoss
 
 
 @pytest.fixture(params=["memory", "os"])
@@ -47,6 +47,10 @@ def contents(journal: Journal) -> list[LogEntry]:
     if journal.base_index == journal.last_index:
         return []
     return journal.slice(journal.base_index + 1, journal.last_index)
+
+
+def files(disk: Disk, directory: str, suffix: str) -> list[str]:
+    return [f"{directory}/{name}" for name in disk.list(directory) if name.endswith(suffix)]
 
 
 def test_a_new_journal_is_empty_and_durable(place: tuple[Disk, str]) -> None:
@@ -217,7 +221,7 @@ def test_compaction_deletes_whole_segments_and_moves_the_base(place: tuple[Disk,
     assert journal.base_index == before[2].first_index - 1
     assert journal.segments() == before[2:]
     assert journal.size_bytes == sum(info.bytes for info in before[2:])
-    assert [f"{directory}/{name}" for name in disk.list(directory)] == [p for p, _, _ in before[2:]]
+    assert files(disk, directory, ".segment") == [p for p, _, _ in before[2:]]
     base = journal.base_index
     assert journal.term_at(base) == journal.base_term == 1
     assert journal.term_at(base - 1) is None
@@ -287,6 +291,81 @@ def test_no_append_pays_for_a_segment_that_was_prepared() -> None:
     journal.close()
     assert contents(opened(disk, "/log")) == [entry(i) for i in range(1, journal.last_index + 1)]
     assert all(name.endswith(".segment") for name in disk.list("/log"))
+
+
+def fill(journal: Journal, segments: int) -> None:
+    """Until there are so many."""
+    while len(journal.segments()) < segments:
+        extend(journal, journal.last_index + 1)
+
+
+def test_a_busy_log_goes_on_in_the_files_that_it_no_longer_needs() -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log")
+    fill(journal, 4)
+    sync(journal)
+    journal.compact_to(journal.segments()[-1].first_index - 1)
+    assert len(journal.segments()) == 1
+    assert len(files(disk, "/log", ".tmp")) == 3
+    disk.full = True  # Nothing may grow, and nothing has to.
+    while (work := journal.prepare()) is None:
+        extend(journal, journal.last_index + 1)
+    work()
+    fill(journal, 4)
+    disk.full = False
+    assert files(disk, "/log", ".tmp") == []
+    sync(journal)
+    expected = contents(journal)
+    disk.crash()
+    again = opened(disk, "/log")
+    assert again.recovery is None
+    assert contents(again) == expected
+
+
+def test_what_is_behind_the_end_of_a_used_file_is_zeros() -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log")
+    fill(journal, 3)
+    sync(journal)
+    journal.compact_to(journal.segments()[-1].first_index - 1)
+    fill(journal, 2)
+    newest = bytes(disk.bytes_of(journal.segments()[-1].path))
+    assert newest.count(b"entry") == 1
+    assert not any(newest[newest.index(b"entry") + 64 :])
+
+
+def test_files_are_kept_for_as_long_as_the_log_is_busy() -> None:
+    disk = FaultyDisk()
+    journal = opened(disk, "/log")
+    fill(journal, 4)
+    sync(journal)
+    journal.compact_to(journal.segments()[-1].first_index - 1)
+    fill(journal, 2)
+    sync(journal)
+    journal.compact_to(journal.segments()[-1].first_index - 1)
+    assert len(files(disk, "/log", ".tmp")) == 1, "one segment was begun"
+    journal.compact_to(journal.base_index)
+    assert files(disk, "/log", ".tmp") == []
+
+
+def test_a_segment_that_is_given_up_is_whole_until_its_name_is_gone() -> None:
+    for seed in range(40):
+        disk = FaultyDisk(seed)
+        journal = opened(disk, "/log")
+        fill(journal, 3)
+        sync(journal)
+        through = journal.segments()[-1].first_index - 1
+        disk.power_fails_after = seed % 6
+        with pytest.raises(PowerLoss):  # noqa: PT012  # Where, is the seed's.
+            journal.compact_to(through)
+            fill(journal, 3)
+        disk.crash()
+        again = opened(disk, "/log")
+        assert again.base_index in (0, *(info.first_index - 1 for info in again.segments()))
+        assert again.last_index >= through
+        assert contents(again) == [
+            entry(i) for i in range(again.base_index + 1, again.last_index + 1)
+        ]
 
 
 def test_a_full_disk_refuses_the_append_that_needs_a_segment_and_nothing_else() -> None:

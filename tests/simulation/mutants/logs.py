@@ -98,6 +98,11 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(Survey, "corrupt", "fault.impossible or self.sealed > fault.position", "False"),
     ),
     mutant(
+        "segment-filled-again-too-early",
+        "The file of a cut segment is used again before its name is surely gone.",
+        Edit(Journal, "compact_to", "self._disk.sync_directory(self._directory)", "pass"),
+    ),
+    mutant(
         "recovery-not-synced",
         "What a start finds in the page cache is taken to be on disk.",
         Edit(recovery, "_make_durable", "file.sync()", "pass"),
