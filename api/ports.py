@@ -328,6 +328,14 @@ class Service(Protocol):
         """
         ...
 
+    async def propose_all(self, commands: Sequence[QueueCommand]) -> list[Outcome]:
+        """Commit commands of one account next to each other: all in one entry, or none.
+
+        They may bring no bodies. The answer is their outcomes, in their order, of which each
+        may be a refusal without changing the others. Raises Unavailable or OutcomeUnknown.
+        """
+        ...
+
     async def accept(self, command: QueueCommand | Once) -> Outcome | None:
         """Like ``propose``, but return as soon as the leader has taken the command.
 

@@ -171,24 +171,41 @@ class Problem(Exception):
     def _kind(self) -> Kind:
         return KINDS.get(self.reason) or KINDS["unavailable"]
 
-    def body(self) -> bytes:
-        """The problem document."""
-        return msgspec.json.encode(
-            Document(
-                type=TYPE_PREFIX + self.reason,
-                title=self._kind.title,
-                status=self.status,
-                reason=self.reason,
-                detail=self.detail,
-                field=msgspec.UNSET if self.field is None else self.field,
-                limit=msgspec.UNSET if self.limit is None else self.limit,
-                quota=self.over.quota if self.over else msgspec.UNSET,
-                usage=self.over.usage if self.over else msgspec.UNSET,
-                why=self.why or msgspec.UNSET,
-                stale=self.stale or msgspec.UNSET,
-                oldest_index=msgspec.UNSET if self.oldest_index is None else self.oldest_index,
-            )
+    def document(self) -> Document:
+        """What is told of it."""
+        return Document(
+            type=TYPE_PREFIX + self.reason,
+            title=self._kind.title,
+            status=self.status,
+            reason=self.reason,
+            detail=self.detail,
+            field=msgspec.UNSET if self.field is None else self.field,
+            limit=msgspec.UNSET if self.limit is None else self.limit,
+            quota=self.over.quota if self.over else msgspec.UNSET,
+            usage=self.over.usage if self.over else msgspec.UNSET,
+            why=self.why or msgspec.UNSET,
+            stale=self.stale or msgspec.UNSET,
+            oldest_index=msgspec.UNSET if self.oldest_index is None else self.oldest_index,
         )
+
+    def body(self) -> bytes:
+        """The same as the body of an answer."""
+        return msgspec.json.encode(self.document())
+
+
+ANY = (Problem, Unavailable, OutcomeUnknown)
+"""All that ends a request which somebody is there to be told of."""
+
+
+def of(error: Problem | Unavailable | OutcomeUnknown) -> Problem:
+    """What the client is told."""
+    match error:
+        case Problem():
+            return error
+        case Unavailable():
+            return unavailable(error)
+        case OutcomeUnknown():
+            return outcome_unknown(error)
 
 
 def refused(outcome: Refused) -> Problem:

@@ -41,17 +41,15 @@ from raftq.fetching import Fetcher
 from raftq.metrics import Metrics
 from raftq.replica import ticks
 from raftq.replica.replica import Replica
-from raftq.replica.submitter import Accepted, Answer, NotSubmitted, Unknown
+from raftq.replica.submitter import Accepted, Answer, Done, NotSubmitted, Unknown
+from raftq.replica.weights import weight
 from raftq.runtime import Runtime
 from raftq.sealing.bodies import Bodies, State
 from raftq.sealing.masters import Masters
 from statemachine import queries
 from statemachine.commands import (
-    Audited,
     Barrier,
-    Enqueue,
     Once,
-    PutSchedule,
     QueueCommand,
     SubscriptionName,
     Timing,
@@ -62,7 +60,6 @@ from statemachine.outcomes import Outcome, Reason, Refused
 from statemachine.sealed import SealingKey
 from statemachine.settings import Effective
 
-COMMAND_BYTES = 64  # What a command weighs besides its bodies, roughly.
 ACCESS_LOG_FROM = {"off": 1_000, "errors": 400, "all": 0}
 REACH_TIMEOUT_S = 5.0
 SEALED_AGAIN_MAX = 5
@@ -131,9 +128,18 @@ class NodeService:
         self, command: QueueCommand | Once | Barrier, *, account: str | None = None
     ) -> Outcome:
         """See ``api.ports.Service``."""
-        outcome = await self._commit(command, account, early=False)
-        assert outcome is not None, "only who asks for it hears that a command was taken"
-        return outcome
+        return _known(await self._commit(command, account, early=False))
+
+    async def propose_all(self, commands: Sequence[QueueCommand]) -> list[Outcome]:
+        """See ``api.ports.Service``."""
+        answered = [self._answer() for _ in commands]
+        self._replica.submit_all(
+            [
+                (self._bodies.sealed(command), weight(command), done)
+                for command, (_, done) in zip(commands, answered, strict=True)
+            ]
+        )
+        return [_known(self._outcome(await future)) for future, _ in answered]
 
     async def accept(self, command: QueueCommand | Once) -> Outcome | None:
         """See ``api.ports.Service``."""
@@ -168,14 +174,19 @@ class NodeService:
     def _submit(
         self, command: QueueCommand | Once | Barrier, account: str | None, *, early: bool
     ) -> asyncio.Future[Answer]:
+        future, done = self._answer()
+        self._replica.submit(command, weight(command), done, account=account, early=early)
+        return future
+
+    def _answer(self) -> tuple[asyncio.Future[Answer], Done]:
+        """An answer that is to come, and who is to be told it."""
         future: asyncio.Future[Answer] = self._loop.create_future()
 
         def done(answer: Answer) -> None:
             if not future.done():
                 future.set_result(answer)
 
-        self._replica.submit(command, _weight(command), done, account=account, early=early)
-        return future
+        return future, done
 
     def opened(self, account: str, message: M) -> M:
         """See ``api.ports.Service``."""
@@ -467,14 +478,9 @@ def _issuer(service: NodeService, config: Config) -> list[Way]:
     return [Oidc(service, policy, Fetcher(policy.ca_file).fetch)]
 
 
-def _weight(command: QueueCommand | Once | Barrier) -> int:
-    inner = command.command if isinstance(command, Once) else command
-    inner = inner.command if isinstance(inner, Audited) else inner
-    if isinstance(inner, Enqueue):
-        return sum(len(message.body) + COMMAND_BYTES for message in inner.messages)
-    if isinstance(inner, PutSchedule):
-        return len(inner.message.body) + COMMAND_BYTES
-    return COMMAND_BYTES
+def _known(outcome: Outcome | None) -> Outcome:
+    assert outcome is not None, "only who asks for it hears that a command was taken"
+    return outcome
 
 
 def _set(future: asyncio.Future[T], value: T) -> bool:

@@ -21,6 +21,7 @@ from api.access.gate import Headers
 from api.access.principals import Principal, Role
 from api.access.rules import unauthorized
 from api.ports import Service
+from api.problems import Problem
 
 PREFIX = "raftq-"
 KEY, METHODS, PATHS, EXPIRES, SIGNATURE = (
@@ -100,6 +101,13 @@ class SignedUrls:
         if key is None or key.account not in ("", grant.account):
             raise unauthorized()
         return _narrowed(key, grant)
+
+
+def demand(scope: Scope, method: str, path: str) -> None:
+    """Refuse what comes along in a request by a URL that was not signed for it."""
+    fields: dict[str, str] | None = scope.get(SIGNED)
+    if fields is not None and not _grant(fields, "", "").covers(method, path):
+        raise Problem("forbidden", f"the URL is not signed for {method} on {path}")
 
 
 def _signature(pepper: bytes, grant: Grant) -> str:

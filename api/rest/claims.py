@@ -7,21 +7,23 @@ from typing import Literal
 
 import msgspec
 
-from api import bodies, problems
+from api import problems
+from api.access import signed_urls
 from api.access.principals import Role
 from api.access.rules import Access
-from api.problems import Problem
-from api.rest import answers, parameters, polling
+from api.problems import Document, Problem
+from api.rest import answers, claiming, parameters
 from api.rest.answers import Answer
-from api.rest.envelopes import Message, checked_text, envelope, timestamp
+from api.rest.claiming import ClaimToMake, ClaimView
+from api.rest.envelopes import checked_text, timestamp
 from api.rest.operations import Operation, Says
-from api.rest.parameters import NoQuery, ZoneMode
+from api.rest.parameters import NoQuery
 from api.rest.reads import ReadQuery
 from api.rest.requests import Call, JsonBody
 from statemachine import queries
-from statemachine.commands import Ack, Claim, Extend, ExtendMany, Release
+from statemachine.commands import Ack, Extend, ExtendMany, Release
 from statemachine.ids import claim_from_text, claim_text
-from statemachine.outcomes import Claimed, Extended, ManyExtended, Reason, Settled
+from statemachine.outcomes import Extended, ManyExtended, Reason, Refused, Settled
 
 CLAIMS = "/v1/{account}/queues/{queue}/claims"
 CLAIM = CLAIMS + "/{claim}"
@@ -29,30 +31,6 @@ ACK = CLAIM + "/ack"
 EXTEND = "/v1/{account}/queues/{queue}/extend"
 NACK = CLAIM + "/nack"
 REASON_LENGTH_MAX = 1_000
-
-
-class ClaimToMake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many messages, for how long, how long to wait for one, for which zone and how strictly.
-
-    ``locality_wait``: how old messages of other zones must be, where the own zone is preferred.
-    ``consumer``: who claims, for the history.
-    """
-
-    limit: parameters.Count = 1
-    lease: float | None = None
-    wait: float = 0
-    zone: parameters.Name | None = None
-    zone_mode: ZoneMode | None = None
-    locality_wait: float | None = None
-    consumer: str | None = None
-
-
-class ClaimView(msgspec.Struct, frozen=True):
-    """A claim and what it holds."""
-
-    claim: str
-    lease_until: datetime
-    messages: list[Message]
 
 
 class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,10 +74,14 @@ class ManyLeasesView(msgspec.Struct, frozen=True):
     claims: list[ClaimLease]
 
 
-class Ids(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Some of the claim's messages; without ``ids`` all that it still holds."""
+class Done(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Some of the claim's messages; without ``ids`` all that it still holds.
+
+    ``next``: what to claim then.
+    """
 
     ids: list[str] | None = None
+    next: ClaimToMake | None = None
 
 
 class ReleaseQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,12 +105,21 @@ class Nack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Acked(msgspec.Struct, frozen=True):
-    """How many messages are gone for good; ``stale`` names those the claim did not hold."""
+    """How many messages are gone for good; ``stale`` names those the claim did not hold.
+
+    The rest is there if something was to be claimed next.
+    """
 
     acked: int
     stale: list[str]
     why: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     """By message, what became of those that are stale; absent if there are none."""
+    claim_ended: bool | msgspec.UnsetType = msgspec.UNSET
+    """Whether the claim to acknowledge had run out, was settled, or never was."""
+    next: ClaimView | msgspec.UnsetType | None = msgspec.UNSET
+    """What was claimed; null if nothing was ready, in time."""
+    next_refused: Document | msgspec.UnsetType = msgspec.UNSET
+    """Why nothing was claimed, if that was refused or failed: what a claim would be answered."""
 
 
 class Released(msgspec.Struct, frozen=True):
@@ -143,39 +134,19 @@ class Released(msgspec.Struct, frozen=True):
 CLAIM_BODY = JsonBody(ClaimToMake, optional=True)
 MANY_BODY = JsonBody(ManyLeases)
 LEASE_BODY = JsonBody(Lease, optional=True)
-ACK_BODY = JsonBody(Ids, optional=True)
+ACK_BODY = JsonBody(Done, optional=True)
 NACK_BODY = JsonBody(Nack, optional=True)
 
 
 async def claim_messages(call: Call, query: NoQuery) -> Answer:
     """POST claims."""
-    asked = await CLAIM_BODY.read(call)
-    limits = call.service.limits
-    command = Claim(
-        call.account,
-        call.queue,
-        parameters.in_range(asked.limit, 1, limits.claim_messages_max, "limit"),
-        _lease_ms(call, asked.lease),
-        parameters.zone(asked.zone, call.home),
-        asked.zone_mode,
-        parameters.optional_milliseconds(
-            asked.locality_wait, limits.duration_ms_max, "locality_wait"
-        ),
-        parameters.line(asked.consumer, "consumer"),
-    )
-    wait_ms = parameters.milliseconds(asked.wait, limits.wait_ms_max, "wait")
-    if not wait_ms:
-        claimed = await call.propose(command, Claimed)
-    elif b"idempotency-key" in call.headers:
-        raise Problem(
-            "invalid_request",
-            "wait and Idempotency-Key exclude each other: the key would remember that "
-            "the queue was empty at first",
-            field="wait",
-        )
-    else:
-        claimed = await polling.claim_within(call, command, wait_ms / 1000)
-    return _claimed(call, command, claimed) if claimed.messages else answers.empty()
+    wanted = claiming.wanted(call, call.queue, await CLAIM_BODY.read(call))
+    claimed = await claiming.claimed(call, wanted)
+    if not claimed.messages:
+        return answers.empty()
+    view = claiming.shown(call, wanted.command, claimed)
+    location = f"/v1/{call.account}/queues/{call.queue}/claims/{view.claim}"
+    return answers.json(201, view, (b"location", location.encode()))
 
 
 async def inspect_claim(call: Call, query: ReadQuery) -> Answer:
@@ -183,13 +154,13 @@ async def inspect_claim(call: Call, query: ReadQuery) -> Answer:
     found = queries.claim(call.service.reader(), call.account, call.queue, _claim(call))
     if found is None:
         raise _no_claim(call.path["claim"])
-    return answers.json(200, _view(call, found))
+    return answers.json(200, claiming.view(call, found))
 
 
 async def extend_claim(call: Call, query: NoQuery) -> Answer:
     """PATCH a claim."""
     asked = await LEASE_BODY.read(call)
-    lease_ms, ids = _lease_ms(call, asked.lease), named_ids(call, asked.ids)
+    lease_ms, ids = claiming.lease_ms(call, asked.lease), named_ids(call, asked.ids)
     command = Extend(call.account, call.queue, _claim(call), lease_ms, ids)
     extended = await call.propose(command, Extended)
     why = problems.why(extended.stale, extended.why)
@@ -209,7 +180,7 @@ async def extend_claims(call: Call, query: NoQuery) -> Answer:
     asked = await MANY_BODY.read(call)
     parameters.in_range(len(asked.claims), 1, call.service.limits.claim_messages_max, "claims")
     claims = tuple([claim_id(text) for text in asked.claims])
-    command = ExtendMany(call.account, call.queue, claims, _lease_ms(call, asked.lease))
+    command = ExtendMany(call.account, call.queue, claims, claiming.lease_ms(call, asked.lease))
     extended = await call.propose(command, ManyExtended)
     ended, until = dict(extended.ended), timestamp(extended.until_ms)
     views = [
@@ -244,10 +215,25 @@ async def nack_messages(call: Call, query: NoQuery) -> Answer:
 
 async def ack_messages(call: Call, query: NoQuery) -> Answer:
     """POST ack: the work is done."""
-    named = (await ACK_BODY.read(call)).ids
-    command = Ack(call.account, call.queue, _claim(call), named_ids(call, named))
+    asked = await ACK_BODY.read(call)
+    command = Ack(call.account, call.queue, _claim(call), named_ids(call, asked.ids))
+    if asked.next is not None:
+        return await _ack_and_claim(call, command, asked.next)
     settled = _some_held(await call.propose(command, Settled))
     return answers.json(200, Acked(settled.settled, *_stale(settled)))
+
+
+async def _ack_and_claim(call: Call, ack: Ack, asked: ClaimToMake) -> Answer:
+    """Both in one entry of the log; what could not be done of either is told, with no error."""
+    signed_urls.demand(call.scope, "POST", "claims")
+    wanted = claiming.wanted(call, call.queue, asked)
+    claiming.without_key(call, "next", "what is held by then could not be told again")
+    acked, first = await call.service.propose_all((ack, wanted.command))
+    settled = Settled(0, acked.stale, acked.why) if isinstance(acked, Refused) else acked
+    assert isinstance(settled, Settled), acked
+    after = await claiming.next_claimed(call, wanted, first)
+    is_over = isinstance(acked, Refused)
+    return answers.json(200, Acked(settled.settled, *_stale(settled), is_over, *after))
 
 
 async def _give_back(call: Call, asked: Nack) -> Answer:
@@ -286,34 +272,6 @@ def named_ids(call: Call, ids: list[str] | None) -> tuple[bytes, ...] | None:
     """Messages of a claim; None for all that it holds."""
     limit = call.service.limits.claim_messages_max
     return None if ids is None else parameters.message_ids(ids, limit)
-
-
-def _lease_ms(call: Call, lease: float | None) -> int | None:
-    """A lease of nothing would be no lease."""
-    most_ms = call.service.limits.duration_ms_max
-    return parameters.optional_milliseconds(lease, most_ms, "lease", least_ms=1)
-
-
-def _claimed(call: Call, command: Claim, claimed: Claimed) -> Answer:
-    view = _view(call, claimed)
-    call.service.observe_claimed([message.zone for message in view.messages], command.zone)
-    location = f"/v1/{command.account}/queues/{command.queue}/claims/{view.claim}"
-    return answers.json(201, view, (b"location", location.encode()))
-
-
-def _view(call: Call, claimed: Claimed) -> ClaimView:
-    service, account = call.service, call.account
-    messages = [
-        envelope(
-            given.id,
-            bodies.opened(service, account, given.record),
-            "claimed",
-            given.deliveries,
-            given.error,
-        )
-        for given in claimed.messages
-    ]
-    return ClaimView(claim_text(claimed.claim), timestamp(claimed.until_ms), messages)
 
 
 def _no_claim(text: str) -> Problem:
@@ -355,7 +313,7 @@ OPERATIONS = (
         "POST",
         ACK,
         ack_messages,
-        "Acknowledge: delete messages that the claim holds",
+        "Acknowledge: delete messages that the claim holds; and claim what is next",
         access=Access(Role.CONSUME, "queue"),
         query=NoQuery,
         body=ACK_BODY,

@@ -17,7 +17,7 @@ from api import problems
 from api.access.rules import Access
 from api.edge import send_problem
 from api.fairness.allowances import Allowances
-from api.ports import OutcomeUnknown, Service, Unavailable
+from api.ports import Service
 from api.problems import Problem
 from api.rest import parameters, reads
 from api.rest.answers import BODILESS, Answer, Stream
@@ -141,12 +141,8 @@ class Endpoint:
             if operation.reads:
                 await reads.settle(call, query)
             answer = await operation.handler(call, query)
-        except Problem as problem:
-            await send_problem(problem, send)
-        except Unavailable as error:
-            await send_problem(problems.unavailable(error), send)
-        except OutcomeUnknown as error:
-            await send_problem(problems.outcome_unknown(error), send)
+        except problems.ANY as error:
+            await send_problem(problems.of(error), send)
         except Disconnected:
             pass  # Nobody is left to answer.
         else:

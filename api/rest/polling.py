@@ -62,22 +62,29 @@ class Presence:
             self._scope.cancel()
 
 
-async def claim_within(call: Call, command: Claim, wait_s: float) -> Claimed:
-    """The first claim that is not empty, or the empty one at the end of the wait."""
+async def claim_within(
+    call: Call, command: Claim, wait_s: float, empty: Claimed | None = None
+) -> Claimed:
+    """The first claim that is not empty, or the empty one at the end of the wait.
+
+    ``empty``: the claim was made once, and found nothing; so this parks first.
+    """
     presence = Presence(call.receive)
     try:
-        return await _claim_while_present(call, command, wait_s, presence)
+        return await _claim_while_present(call, command, wait_s, presence, empty)
     finally:
         await presence.close()
 
 
 async def _claim_while_present(
-    call: Call, command: Claim, wait_s: float, presence: Presence
+    call: Call, command: Claim, wait_s: float, presence: Presence, empty: Claimed | None
 ) -> Claimed:
     clock = asyncio.get_running_loop().time
     deadline_s = clock() + wait_s
     backoff_s = 0.0
-    has_waited = False
+    has_waited = empty is not None
+    if empty is not None:
+        backoff_s = await _park(call, command, empty.until_ms, wait_s, backoff_s, presence)
     while True:
         if presence.gone:
             raise Disconnected

@@ -16,7 +16,7 @@ An account that is alone pays for none of this: it is taken from first in, first
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -40,6 +40,8 @@ class Waiting(msgspec.Struct, Generic[A], frozen=True):
     since: float
     early: bool
     account: str
+    is_joined: bool = False
+    """Whether the next one of its account goes along with it, in the same batch."""
 
 
 class _Flow(Generic[A]):
@@ -61,8 +63,7 @@ class _Flow(Generic[A]):
             if size > left and taken:
                 self.size -= before - left
                 return -1
-            taken.append(waiting.popleft())
-            left -= size
+            left -= self._move(taken)
         self.size -= before - left
         return left
 
@@ -75,11 +76,24 @@ class _Flow(Generic[A]):
                 return left
             if size > left and taken:
                 return -1
-            taken.append(waiting.popleft())
+            count = len(taken)
+            size = self._move(taken)
             left -= size
             self.size -= size
-            self.deficit -= size + COMMAND_COST
+            # What goes along was not asked for its price: the next turn is worth less.
+            self.deficit -= size + COMMAND_COST * (len(taken) - count)
         return left
+
+    def _move(self, taken: list[Waiting[A]]) -> int:
+        """Move the first to ``taken``, and what goes along with it; their bytes."""
+        one = self.waiting.popleft()
+        taken.append(one)
+        size = one.size
+        while one.is_joined:
+            one = self.waiting.popleft()
+            taken.append(one)
+            size += one.size
+        return size
 
 
 class Backlog(Generic[A]):
@@ -103,13 +117,13 @@ class Backlog(Generic[A]):
         """Bytes of all commands that wait."""
         return self._size
 
-    def add(self, one: Waiting[A], taken: int) -> bool:
-        """Queue it behind its account's; False if there is no room for it.
+    def add(self, ones: Sequence[Waiting[A]], taken: int) -> bool:
+        """Queue commands of one account behind its others; False if there is no room for all.
 
         ``taken`` is how many commands take up room elsewhere.
         """
-        size = one.size
-        room = self._commands_max - self._count - taken
+        one, size = ones[0], sum([one.size for one in ones])
+        room = self._commands_max - self._count - taken - len(ones) + 1
         room_bytes = self._bytes_max - self._size - size
         flow = self._flows.get(one.account)
         if flow is None:
@@ -123,9 +137,9 @@ class Backlog(Generic[A]):
             if self._latest:
                 self._mixed_at = one.since
             self._latest = one.account
-        flow.waiting.append(one)
+        flow.waiting.extend(ones)
         flow.size += size
-        self._count += 1
+        self._count += len(ones)
         self._size += size
         return True
 

@@ -90,7 +90,7 @@ class Replica:
         self.sequencer = self._make_sequencer()
         self.links = self._make_links(network, bootstrap=bootstrap)
         self.submitter = self._make_submitter()
-        self.submit = self.submitter.submit
+        self.submit, self.submit_all = self.submitter.submit, self.submitter.submit_all
         self._keeper = StoreKeeper(runtime)
         self._digests = Digests(runtime, self._digest_done)
         self._serving = Serving(self, disk, runtime, self.links.send)

@@ -10,7 +10,7 @@ Who asked for less (``early``) is answered when the leader has taken the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -53,6 +53,8 @@ class Accepted(NamedTuple):
 
 Answer = Outcome | Accepted | NotSubmitted | Unknown
 Done = Callable[[Answer], None]
+Asked = tuple[Command, int, Done]
+"""A command, about how many bytes it has, and who is to be answered: once, from the loop."""
 
 
 class Leader(Protocol):
@@ -136,16 +138,32 @@ class Submitter:
         ``account``: among whose commands it waits, if it does not say so itself.
         ``early``: with ``Accepted`` if that is known before the outcome.
         """
-        if self._stopping:
-            done(NotSubmitted("stopping"))
-            return
         if account is None:
             account = getattr(command, "account", "")
         one = Waiting(command, size, done, self._runtime.monotonic(), early, account)
-        if self._backlog.add(one, self._in_flight_commands):
+        self._add((one,))
+
+    def submit_all(self, asked: Sequence[Asked]) -> None:
+        """Commit commands of one account next to each other, in one batch, or none of them."""
+        account, since = getattr(asked[0][0], "account", ""), self._runtime.monotonic()
+        last = len(asked) - 1
+        self._add(
+            [
+                Waiting(*one, since, False, account, is_joined=place < last)
+                for place, one in enumerate(asked)
+            ]
+        )
+
+    def _add(self, ones: Sequence[Waiting[Answer]]) -> None:
+        if self._stopping:
+            refusal = NotSubmitted("stopping")
+        elif self._backlog.add(ones, self._in_flight_commands):
             self._kick()
+            return
         else:
-            done(NotSubmitted("overloaded"))
+            refusal = NotSubmitted("overloaded")
+        for one in ones:
+            one.done(refusal)
 
     def stop(self) -> None:
         """Take nothing more; what is under way goes on."""

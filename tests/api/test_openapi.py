@@ -65,6 +65,17 @@ def a_claim(client: TestClient, service: LocalService) -> dict[str, str]:
     return found | {"claim": client.post(f"{QUEUE}/claims").json()["claim"]}
 
 
+def a_claim_and_a_message(client: TestClient, service: LocalService) -> dict[str, str]:
+    return a_claim(client, service) | a_message(client, service)
+
+
+def too_much_in_flight(client: TestClient, service: LocalService) -> dict[str, str]:
+    a_claim(client, service)
+    found = a_claim(client, service) | a_message(client, service)
+    client.put(f"{ACCOUNT}/quotas", json={"in_flight": 1})
+    return found
+
+
 def a_dead_letter(client: TestClient, service: LocalService) -> dict[str, str]:
     claim = a_claim(client, service)["claim"]
     client.post(f"{QUEUE}/claims/{claim}/nack", json={"reason": "broken", "dead": True})
@@ -333,6 +344,11 @@ CASES = [
     Case("nack_messages", 409, a_claim, json={"ids": [ABSENT_ID]}),
     Case("browse_messages", 200, a_dead_letter),
     Case("ack_messages", 200, a_claim),
+    Case("ack_messages", 200, a_claim, json={"next": {"wait": 0.01}}),
+    Case("ack_messages", 200, a_claim_and_a_message, json={"next": {"limit": 5, "zone": "z"}}),
+    Case("ack_messages", 200, a_claim, json={"ids": [ABSENT_ID], "next": {}}),
+    Case("ack_messages", 200, too_much_in_flight, json={"next": {}}),
+    Case("ack_messages", 400, a_claim, json={"next": {"limit": 0}}),
     Case("ack_messages", 404, a_message),
     Case("ack_messages", 409, a_claim, json={"ids": [ABSENT_ID]}),
     Case("list_queues", 200, a_message, query="?limit=1&prefix=o"),
@@ -623,7 +639,7 @@ def test_answers_have_no_fields_that_the_document_does_not_know(
 
 
 def test_wrong_fields_are_wrong_in_the_document_too(document: dict[str, Any]) -> None:
-    for name in ("MessageToPut", "BatchToPut", "ClaimToMake", "Ids", "Lease", "Nack", "Settings"):
+    for name in ("MessageToPut", "BatchToPut", "ClaimToMake", "Done", "Lease", "Nack", "Settings"):
         assert document["components"]["schemas"][name]["additionalProperties"] is False, name
 
 

@@ -11,7 +11,7 @@ from api.app import Application
 from api.ports import OutcomeUnknown, Unavailable
 from asgi_client import Exchange, Reply, request
 from local_service import LocalService
-from statemachine.commands import Claim, Release
+from statemachine.commands import Ack, Claim, Release
 from statemachine.outcomes import Claimed
 
 pytestmark = pytest.mark.anyio
@@ -244,3 +244,84 @@ async def test_who_prefers_its_zone_takes_what_comes_there_meanwhile(
     assert len(service.proposed) == proposed + 1, "it knows its time, and need not be told"
     await put_in(app, "south")
     assert (await done(task)).json()["messages"][0]["zone"] == "south"
+
+
+async def held(app: Application) -> str:
+    """A claim of the one message of the queue."""
+    await put(app)
+    reply = await request(app, "POST", f"{QUEUE}/claims")
+    claim: str = reply.json()["claim"]
+    return claim
+
+
+def ack_and_poll(
+    app: Application, claim: str, **more: object
+) -> tuple[Exchange, asyncio.Task[Reply]]:
+    body = {"next": PATIENT | more}
+    exchange = Exchange(app, "POST", f"{QUEUE}/claims/{claim}/ack", body=body)
+    return exchange, asyncio.create_task(exchange.run())
+
+
+async def test_an_ack_is_done_at_once_though_what_is_next_has_to_be_waited_for(
+    app: Application, service: LocalService
+) -> None:
+    _, task = ack_and_poll(app, await held(app))
+    await until(lambda: service.parked("shop", "orders") == 1)
+    stats = await request(app, "GET", f"{QUEUE}/stats")
+    assert stats.json()["messages"] == {"ready": 0, "delayed": 0, "claimed": 0, "blocked": 0}
+    assert [type(one) for one in service.proposed[-2:]] == [Ack, Claim]
+    await put(app)
+    told = (await done(task)).json()
+    assert told["acked"] == 1
+    assert len(told["next"]["messages"]) == 1
+
+
+async def test_an_ack_is_told_when_nothing_came_in_time(app: Application) -> None:
+    _, task = ack_and_poll(app, await held(app), wait=0.02)
+    reply = await done(task)
+    told = {"acked": 1, "stale": [], "claim_ended": False, "next": None}
+    assert (reply.status, reply.json()) == (200, told)
+
+
+async def test_who_left_after_the_ack_claims_nothing(
+    app: Application, service: LocalService
+) -> None:
+    exchange, task = ack_and_poll(app, await held(app))
+    await until(lambda: service.parked("shop", "orders") == 1)
+    exchange.left.set()
+    assert (await done(task)).status == 0
+    await put(app)
+    stats = await request(app, "GET", f"{QUEUE}/stats")
+    assert stats.json()["messages"]["ready"] == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (Unavailable("overloaded", "too many"), "overloaded"),
+        (OutcomeUnknown("the leader is gone."), "outcome_unknown"),
+    ],
+)
+async def test_an_ack_is_told_though_the_claim_fails_that_was_waited_for(
+    app: Application, service: LocalService, failure: Exception, reason: str
+) -> None:
+    _, task = ack_and_poll(app, await held(app))
+    await until(lambda: service.parked("shop", "orders") == 1)
+    service.failures.extend([None, failure])
+    await put(app)
+    reply = await done(task)
+    assert (reply.status, reply.json()["acked"], reply.json()["next"]) == (200, 1, None)
+    assert reply.json()["next_refused"]["reason"] == reason
+
+
+async def test_an_ack_that_is_not_taken_claims_nothing(
+    app: Application, service: LocalService
+) -> None:
+    claim = await held(app)
+    await put(app)
+    for failure, status in ((Unavailable("no_leader", ""), 503), (OutcomeUnknown(""), 504)):
+        service.failures.append(failure)
+        _, task = ack_and_poll(app, claim)
+        assert (await done(task)).status == status
+    stats = await request(app, "GET", f"{QUEUE}/stats")
+    assert stats.json()["messages"]["claimed"] == stats.json()["messages"]["ready"] == 1

@@ -233,6 +233,21 @@ def test_who_has_a_key_can_hand_on_a_part_of_it_and_no_key_is_needed_then() -> N
     assert served.client.post(url, json={"body": 1}).status_code == 401
 
 
+def test_what_comes_along_with_a_request_must_be_meant_too() -> None:
+    served = Served()
+    queue, own = "/v1/shop/queues/orders", bearing(served.key)
+    for _ in range(2):
+        served.client.post(f"{queue}/messages", json={"body": 1}, headers=own)
+    claim = served.client.post(f"{queue}/claims", headers=own).json()["claim"]
+    one = served.share(methods=["POST"], paths=[f"claims/{claim}/ack"]).json()["urls"][0]
+    answer = served.client.post(one, json={"next": {}})
+    assert (answer.status_code, answer.json()["reason"]) == (403, "forbidden")
+    every = served.share(methods=["POST"], paths=["claims"]).json()["query"]
+    told = served.client.post(f"{queue}/claims/{claim}/ack?{every}", json={"next": {}}).json()
+    assert told["acked"] == len(told["next"]["messages"]) == 1
+    assert served.client.post(one).json()["reason"] == "no_claim"
+
+
 def test_a_signed_url_cannot_be_handed_on_again() -> None:
     served = Served()
     shared = served.share(methods=["POST"], paths=["share"]).json()

@@ -52,7 +52,7 @@ BODIES: dict[str, list[Any]] = {
         {"body": 3, "dedup_id": "once", "ttl": 2},
     ],
     "claim_messages": [{}, {"limit": 2, "lease": 1}],
-    "ack_messages": [None, {"ids": ["{message}"]}],
+    "ack_messages": [None, {"ids": ["{message}"]}, {"next": {"limit": 2}}],
     "nack_messages": [None, {"ids": ["{message}"], "reason": "no"}],
     "extend_claim": [None, {"lease": 5}],
     "extend_claims": [{"claims": ["{claim}"], "lease": 3}],

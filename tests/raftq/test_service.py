@@ -20,11 +20,21 @@ from raftq.metrics import Metrics
 from raftq.replica.peers import Peers
 from raftq.replica.submitter import Accepted, Answer, NotSubmitted, Unknown
 from raftq.replica.waiters import Waiters
+from raftq.replica.weights import COMMAND_BYTES
 from raftq.replica.wire import GROUP, Hello, State
-from raftq.service import COMMAND_BYTES, REASONS, NodeService
-from statemachine.commands import Barrier, Claim, Command, DeleteQueue, Enqueue, NewMessage, Once
+from raftq.service import REASONS, NodeService
+from statemachine.commands import (
+    Ack,
+    Barrier,
+    Claim,
+    Command,
+    DeleteQueue,
+    Enqueue,
+    NewMessage,
+    Once,
+)
 from statemachine.keys import u64
-from statemachine.outcomes import Done, Enqueued, Reason, Refused
+from statemachine.outcomes import Claimed, Done, Enqueued, Reason, Refused
 from statemachine.sealed import CODING, SealingKey, SealingRecord, key_of
 
 PUT = Enqueue("a", "q", (NewMessage(b"x" * 10, "t"), NewMessage(b"y" * 20, "t")))
@@ -85,6 +95,11 @@ class FakeReplica:
         self.early = early
         self.last_done = done
         for answer in self.answers:
+            done(answer)
+
+    def submit_all(self, asked: list[tuple[Command, int, Callable[[Answer], None]]]) -> None:
+        self.submitted += [(command, size) for command, size, _ in asked]
+        for (_, _, done), answer in zip(asked, self.answers, strict=True):
             done(answer)
 
     def when_applied(self, index: int, callback: Callable[[], None]) -> None:
@@ -221,6 +236,30 @@ def test_an_outcome_is_answered_as_it_is(outcome: Answer) -> None:
         bench.replica.answers = [outcome, Unknown("too late to matter")]
         assert await bench.service.propose(PUT) == outcome
         assert bench.metrics.requests_refused == 0
+
+    run(test)
+
+
+def test_commands_that_are_proposed_together_are_answered_in_their_order() -> None:
+    async def test(bench: Bench) -> None:
+        both = (Ack("a", "q", 5), Claim("a", "q", 1))
+        bench.replica.answers = [Refused(Reason.NO_CLAIM, ""), Claimed(0, 0, ())]
+        assert await bench.service.propose_all(both) == bench.replica.answers
+        assert bench.replica.submitted == [(one, COMMAND_BYTES) for one in both]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("answer", "raised"), [(NotSubmitted("no_leader"), Unavailable), (Unknown(""), OutcomeUnknown)]
+)
+def test_commands_that_are_proposed_together_fail_together(
+    answer: Answer, raised: type[Exception]
+) -> None:
+    async def test(bench: Bench) -> None:
+        bench.replica.answers = [answer, answer]
+        with pytest.raises(raised):
+            await bench.service.propose_all((Ack("a", "q", 5), Claim("a", "q", 1)))
 
     run(test)
 

@@ -154,6 +154,16 @@ class LocalService:
         self, command: QueueCommand | Once | Barrier, *, account: str | None = None
     ) -> Outcome:
         """See ``Service``."""
+        [outcome] = await self._propose((command,))
+        return outcome
+
+    async def propose_all(self, commands: Sequence[QueueCommand]) -> list[Outcome]:
+        """See ``Service``."""
+        return list(await self._propose(commands))
+
+    async def _propose(
+        self, commands: Sequence[QueueCommand | Once | Barrier]
+    ) -> tuple[Outcome, ...]:
         await asyncio.sleep(0)  # Nothing that goes through a log answers at once.
         if self.failures:
             failure = self.failures.popleft()
@@ -161,12 +171,12 @@ class LocalService:
                 raise failure
         self._sweep()
         try:
-            sealed = self.bodies.sealed(command)
+            sealed = [self.bodies.sealed(command) for command in commands]
         except Unavailable as error:
             self.refused.append(error)
             raise
-        self.proposed.append(sealed)
-        return self._apply(sealed)
+        self.proposed.extend(sealed)
+        return self._apply(*sealed)
 
     async def accept(self, command: QueueCommand | Once) -> Outcome | None:
         """See ``Service``: taken here, and applied at once."""
@@ -358,15 +368,15 @@ class LocalService:
     def _sweep(self) -> None:
         due_ms = self._machine.next_due_ms()
         while due_ms is not None and due_ms <= self.clock_ms:
-            swept = self._apply(Sweep(SWEEP_LIMIT))
+            [swept] = self._apply(Sweep(SWEEP_LIMIT))
             assert isinstance(swept, Swept)
             due_ms = self._machine.next_due_ms()
         while due := self._machine.due_schedules(self.clock_ms, 1):
             self._apply(tick_of(due[0], self.clock_ms))
 
-    def _apply(self, command: Command) -> Outcome:
+    def _apply(self, *commands: Command) -> tuple[Outcome, ...]:
         index = self._machine.applied_index + 1
-        entry = Entry(1, self.clock_ms, (Batch(0, 0, 0, (command,)),))
+        entry = Entry(1, self.clock_ms, (Batch(0, 0, 0, commands),))
         [result] = self._machine.apply(index, 1, entry)
         self._machine.end_round()
         if self._machine.take_subscriptions_moved():
@@ -374,7 +384,7 @@ class LocalService:
         self._waiters.key_changes += self._machine.take_keys_moved()
         self._waiters.wake(self._machine.take_woken(), index)
         self._waiters.noted(self._machine.take_noted())
-        return result.outcomes[0]
+        return result.outcomes
 
 
 class Instant(LocalService):

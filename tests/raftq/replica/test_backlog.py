@@ -7,6 +7,7 @@ from collections import Counter, defaultdict, deque
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from raftq.replica.backlog import COMMAND_COST, QUANTUM, SHARE, Backlog, Waiting
 from statemachine.commands import Purge
@@ -49,7 +50,7 @@ def test_who_is_held_up_is_given_nothing_and_owed_nothing(
     left = {account: deque(range(len(own))) for account, own in zip(ACCOUNTS, sizes, strict=True)}
     for account, own in zip(ACCOUNTS, sizes, strict=True):
         for number, size in enumerate(own):
-            queue.add(waiting(account, number, size), 0)
+            queue.add([waiting(account, number, size)], 0)
     for others in held_up:
         taken = queue.take(commands_max=BATCH, bytes_max=BATCH_BYTES, held_up=others)
         assert bool(taken) == any(own for account, own in left.items() if account not in others)
@@ -64,6 +65,44 @@ def test_who_is_held_up_is_given_nothing_and_owed_nothing(
 
 
 @given(
+    joined=st.lists(st.tuples(st.sampled_from(ACCOUNTS), st.integers(1, 3)), max_size=60),
+    commands=st.integers(1, 8),
+    batch_bytes=st.integers(1, 1_000),
+)
+def test_what_goes_along_is_in_the_same_batch_and_all_is_given_in_order(
+    joined: list[tuple[str, int]], commands: int, batch_bytes: int
+) -> None:
+    queue = backlog()
+    left: defaultdict[str, deque[Waiting[object]]] = defaultdict(deque)
+    for number, (account, count) in enumerate(joined):
+        ones = [waiting(account, number) for _ in range(count)]
+        ones[:-1] = [replace(one, is_joined=True) for one in ones[:-1]]
+        assert queue.add(ones, 0)
+        left[account].extend(ones)
+    while queue:
+        taken = take(queue, commands, batch_bytes)
+        # No more than the rest of the last ones goes beyond what fits.
+        assert len(taken) <= commands + 2
+        for one in taken:
+            assert left[one.account].popleft() is one
+        for account in ACCOUNTS:
+            own = [one for one in taken if one.account == account]
+            assert not own or not own[-1].is_joined
+        assert len(queue) == sum(map(len, left.values()))
+        assert queue.size == sum(one.size for own in left.values() for one in own)
+    assert not any(left.values())
+
+
+def test_what_goes_along_needs_room_for_all_of_it() -> None:
+    queue = backlog(commands_max=3, bytes_max=1_000)
+    assert queue.add([waiting("a")], 0)
+    assert not queue.add([waiting("b") for _ in range(3)], 0)
+    assert not queue.add([waiting("b", size=400), waiting("b", size=501)], 0)
+    assert len(queue) == 1
+    assert queue.add([waiting("b"), waiting("b")], 0)
+
+
+@given(
     sizes=st.lists(st.lists(SIZES, min_size=1, max_size=60), min_size=2, max_size=3),
     commands=st.integers(1, BATCH),
     batch_bytes=st.integers(1, BATCH_BYTES),
@@ -75,7 +114,7 @@ def test_while_two_accounts_wait_neither_is_given_a_quantum_and_a_command_more(
     left = Counter({account: len(own) for account, own in zip(ACCOUNTS, sizes, strict=False)})
     for account, own in zip(ACCOUNTS, sizes, strict=False):
         for number, size in enumerate(own):
-            assert queue.add(waiting(account, number, size), 0)
+            assert queue.add([waiting(account, number, size)], 0)
     dearest = max(size for own in sizes for size in own) + COMMAND_COST
     given_to: Counter[str] = Counter()
     busy = set(left)  # Those that have had something to send all the time.
@@ -106,7 +145,7 @@ def test_each_account_is_served_in_its_order_and_nothing_is_lost(
     for number, (what, size) in enumerate([*steps, *[(BATCH, BATCH_BYTES)] * len(steps)]):
         if isinstance(what, str):
             one = waiting(what, number, size)
-            assert queue.add(one, 0)
+            assert queue.add([one], 0)
             model[what].append(one)
             continue
         taken = take(queue, what, size)
@@ -123,21 +162,21 @@ def test_each_account_is_served_in_its_order_and_nothing_is_lost(
 def test_who_comes_to_a_crowd_of_one_has_his_turn_in_the_next_batch() -> None:
     queue = backlog()
     for number in range(1_000):
-        queue.add(waiting("noisy", number, 10 * QUANTUM), 0)
+        queue.add([waiting("noisy", number, 10 * QUANTUM)], 0)
     assert len(take(queue)) == 1
-    queue.add(waiting("quiet"), 0)
+    queue.add([waiting("quiet")], 0)
     assert "quiet" in [one.account for _ in range(2) for one in take(queue)]
 
 
 def test_who_was_away_has_saved_up_nothing() -> None:
     queue = backlog()
-    queue.add(waiting("a", size=3 * QUANTUM), 0)  # Needs several turns, so that it saves.
-    queue.add(waiting("b"), 0)
+    queue.add([waiting("a", size=3 * QUANTUM)], 0)  # Needs several turns, so that it saves.
+    queue.add([waiting("b")], 0)
     while queue:
         take(queue)
     for number in range(1_000):
-        queue.add(waiting("a", number), 0)
-        queue.add(waiting("b", number), 0)
+        queue.add([waiting("a", number)], 0)
+        queue.add([waiting("b", number)], 0)
     given_to: Counter[str] = Counter()
     for one in take(queue, 3 * QUANTUM // (100 + COMMAND_COST), BYTES_MAX):
         given_to[one.account] += cost(one)
@@ -155,15 +194,15 @@ def test_an_account_alone_cannot_take_up_all_the_room(account: str, alone_fits: 
         backlog(bytes_max=900 * SHARE),
     ):
         added = 0
-        while queue.add(waiting("first", added), 0):
+        while queue.add([waiting("first", added)], 0):
             added += 1
         assert abs(added - SHARE * SHARE) <= SHARE
-        assert queue.add(waiting(account), 0) == alone_fits
+        assert queue.add([waiting(account)], 0) == alone_fits
 
 
 def test_accounts_that_all_want_everything_find_equal_room() -> None:
     queue = backlog(commands_max=10_000)
-    while any([queue.add(waiting(account), 0) for account in ACCOUNTS]):
+    while any([queue.add([waiting(account)], 0) for account in ACCOUNTS]):
         pass
     found: Counter[str] = Counter()
     while queue:
@@ -178,14 +217,14 @@ def test_accounts_that_all_want_everything_find_equal_room() -> None:
     ids=["all the bytes", "a byte too many", "the last place", "no place"],
 )
 def test_what_comes_first_may_have_all_there_is(taken: int, size: int, fits: bool) -> None:
-    assert backlog(commands_max=10, bytes_max=1_000).add(waiting("a", size=size), taken) == fits
+    assert backlog(commands_max=10, bytes_max=1_000).add([waiting("a", size=size)], taken) == fits
 
 
 def test_room_that_became_free_is_free() -> None:
     queue = backlog(commands_max=20, bytes_max=10_000)
     for _ in range(3):
         added = 0
-        while queue.add(waiting("a"), 0):
+        while queue.add([waiting("a")], 0):
             added += 1
         assert added == 18
         while queue:
@@ -197,7 +236,7 @@ def test_what_has_waited_too_long_is_taken_out_of_all_accounts_and_no_more_than_
     queue = backlog()
     for since in range(6):
         for account in ACCOUNTS[: 3 if since < 3 else 2]:
-            queue.add(waiting(account, since, since=since), 0)
+            queue.add([waiting(account, since, since=since)], 0)
     expired = queue.expired(3)
     assert sorted((one.account, one.since) for one in expired) == [
         (account, since) for account in ACCOUNTS for since in range(3)

@@ -127,6 +127,38 @@ def test_what_is_submitted_in_one_turn_of_the_loop_is_one_batch(node: Node) -> N
     assert node.submitter.pending == 0
 
 
+def test_what_is_submitted_together_is_in_one_batch_however_full_that_is(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitter, "BATCH_COMMANDS_MAX", 2)
+    first = node.submit(1)
+    answers: list[Answer] = []
+    node.submitter.submit_all([(command(n), 100, answers.append) for n in (2, 3)])
+    rest = node.submit(4)
+    node.runtime.turn()
+    assert node.sent[0].commands == tuple(command(n) for n in (1, 2, 3))
+    node.submitter.applied(SESSION, 1, (Deleted(1), Deleted(2), Deleted(3)))
+    assert (first, answers) == ([Deleted(1)], [Deleted(2), Deleted(3)])
+    assert node.sent[1].commands == (command(4),)
+    assert not rest
+
+
+def test_what_is_submitted_together_is_refused_together() -> None:
+    node = Node(pending_max=2)
+    node.runtime.pass_time(submitter.WATCH_S)
+    node.open_session()
+    answers = node.submit(1)
+    both: list[Answer] = []
+    node.submitter.submit_all([(command(n), 100, both.append) for n in (2, 3)])
+    assert both == [NotSubmitted("overloaded")] * 2
+    node.runtime.turn()
+    assert node.sent[-1].commands == (command(1),)
+    node.submitter.stop()
+    node.submitter.submit_all([(command(n), 100, both.append) for n in (2, 3)])
+    assert both[2:] == [NotSubmitted("stopping")] * 2
+    assert not answers
+
+
 def test_two_batches_are_in_flight_and_the_rest_is_the_third(node: Node) -> None:
     answers = node.submit_in_turns(1, 2, 3, 4)
     assert node.take_sent() == [(1, 1, ["1"]), (2, 1, ["2"])]

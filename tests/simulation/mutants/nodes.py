@@ -23,12 +23,12 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             Submitter,
             "submit",
-            "if self._stopping:",
+            "if account is None:",
             "if isinstance(command, Barrier):\n"
             "        from statemachine.outcomes import Done as Fine\n"
             "        done(Fine())\n"
             "        return\n"
-            "    if self._stopping:",
+            "    if account is None:",
         ),
     ),
     mutant(

@@ -1,0 +1,141 @@
+"""Making claims: what is asked for, how long it is waited for, and what is told of it.
+
+A claim may also be what comes *next*, in the same request as something else. That is
+done whatever becomes of the claim, so no status tells of a claim that was refused:
+the answer does, in ``next_refused``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from api import bodies, problems
+from api.problems import Document, Problem, refused
+from api.rest import parameters, polling
+from api.rest.envelopes import Message, envelope, timestamp
+from api.rest.parameters import ZoneMode
+from api.rest.requests import IDEMPOTENCY_KEY, Call
+from statemachine.commands import Claim
+from statemachine.ids import claim_text
+from statemachine.outcomes import Claimed, Outcome, Refused
+
+
+class ClaimToMake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many messages, for how long, how long to wait for one, for which zone and how strictly.
+
+    ``locality_wait``: how old messages of other zones must be, where the own zone is preferred.
+    ``consumer``: who claims, for the history.
+    """
+
+    limit: parameters.Count = 1
+    lease: float | None = None
+    wait: float = 0
+    zone: parameters.Name | None = None
+    zone_mode: ZoneMode | None = None
+    locality_wait: float | None = None
+    consumer: str | None = None
+
+
+class ClaimView(msgspec.Struct, frozen=True):
+    """A claim and what it holds."""
+
+    claim: str
+    lease_until: datetime
+    messages: list[Message]
+
+
+class Wanted(NamedTuple):
+    """A claim to make, and for how long to wait until it finds something."""
+
+    command: Claim
+    wait_s: float
+
+
+class Next(NamedTuple):
+    """A claim that came next: null if nothing was ready; or why there is none."""
+
+    view: ClaimView | None
+    refused: Document | msgspec.UnsetType
+
+
+def wanted(call: Call, queue: str, asked: ClaimToMake) -> Wanted:
+    """What is asked for, checked; raises the problem with it."""
+    limits = call.service.limits
+    command = Claim(
+        call.account,
+        queue,
+        parameters.in_range(asked.limit, 1, limits.claim_messages_max, "limit"),
+        lease_ms(call, asked.lease),
+        parameters.zone(asked.zone, call.home),
+        asked.zone_mode,
+        parameters.optional_milliseconds(
+            asked.locality_wait, limits.duration_ms_max, "locality_wait"
+        ),
+        parameters.line(asked.consumer, "consumer"),
+    )
+    wait_ms = parameters.milliseconds(asked.wait, limits.wait_ms_max, "wait")
+    return Wanted(command, wait_ms / 1000)
+
+
+def lease_ms(call: Call, lease: float | None) -> int | None:
+    """A lease of nothing would be no lease."""
+    most_ms = call.service.limits.duration_ms_max
+    return parameters.optional_milliseconds(lease, most_ms, "lease", least_ms=1)
+
+
+def without_key(call: Call, field: str, why: str) -> None:
+    """Refuse an ``Idempotency-Key``, which what is in ``field`` can not be asked for with."""
+    if IDEMPOTENCY_KEY in call.headers:
+        detail = f"{field} and Idempotency-Key exclude each other: {why}"
+        raise Problem("invalid_request", detail, field=field)
+
+
+async def claimed(call: Call, wanted: Wanted) -> Claimed:
+    """The first claim that is not empty, or the empty one at the end of the wait."""
+    if not wanted.wait_s:
+        return await call.propose(wanted.command, Claimed)
+    without_key(call, "wait", "the key would remember that the queue was empty at first")
+    return await polling.claim_within(call, wanted.command, wanted.wait_s)
+
+
+async def next_claimed(call: Call, wanted: Wanted, first: Outcome) -> Next:
+    """What is told of a claim that came next; ``first`` is what it was answered to begin with.
+
+    Whatever goes wrong with it is told too, for something was done already.
+    """
+    try:
+        if isinstance(first, Refused):
+            raise refused(first)
+        assert isinstance(first, Claimed), first
+        found = first
+        if not found.messages and wanted.wait_s:
+            found = await polling.claim_within(call, wanted.command, wanted.wait_s, found)
+        return Next(shown(call, wanted.command, found) if found.messages else None, msgspec.UNSET)
+    except problems.ANY as error:
+        return Next(None, problems.of(error).document())
+
+
+def shown(call: Call, command: Claim, claimed: Claimed) -> ClaimView:
+    """What a claim has given to the caller, which is counted."""
+    seen = view(call, claimed)
+    call.service.observe_claimed([message.zone for message in seen.messages], command.zone)
+    return seen
+
+
+def view(call: Call, claimed: Claimed) -> ClaimView:
+    """A claim, with its messages as they were put."""
+    service, account = call.service, call.account
+    messages = [
+        envelope(
+            given.id,
+            bodies.opened(service, account, given.record),
+            "claimed",
+            given.deliveries,
+            given.error,
+        )
+        for given in claimed.messages
+    ]
+    return ClaimView(claim_text(claimed.claim), timestamp(claimed.until_ms), messages)

@@ -1,0 +1,18 @@
+"""About how many bytes a command has, without encoding it."""
+
+from __future__ import annotations
+
+from statemachine.commands import Audited, Barrier, Enqueue, Once, PutSchedule, QueueCommand
+
+COMMAND_BYTES = 64  # What a command weighs besides its bodies, roughly.
+
+
+def weight(command: QueueCommand | Once | Barrier) -> int:
+    """What a command weighs, its bodies included."""
+    inner = command.command if isinstance(command, Once) else command
+    inner = inner.command if isinstance(inner, Audited) else inner
+    if isinstance(inner, Enqueue):
+        return sum(len(message.body) + COMMAND_BYTES for message in inner.messages)
+    if isinstance(inner, PutSchedule):
+        return len(inner.message.body) + COMMAND_BYTES
+    return COMMAND_BYTES
