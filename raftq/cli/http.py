@@ -86,7 +86,8 @@ class Client:
         """
         request = Request(method, path, query or {}, headers or {}, body)
         steps = self._session.call(request, repeatable=repeatable, wait_s=wait_s)
-        return Answer(*self._run(steps))
+        answer = self._run(steps)
+        return Answer(answer.status, answer.headers, answer.body)
 
     def events(self, path: str, query: Mapping[str, str]) -> Iterator[Any]:
         """Events as they come, without end: a stream that breaks off is taken up elsewhere."""

@@ -35,6 +35,7 @@ from raftq.client.asynchronous import (
 )
 from raftq.client.blocking import Claim, ClaimedMessage, Consumer, Events, Producer, Queue, Raftq
 from raftq.client.bodies import NewMessage
+from raftq.client.claims import Wanted
 from raftq.client.errors import (
     BodyLost,
     Closed,
@@ -91,4 +92,5 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Usage",
+    "Wanted",
 ]

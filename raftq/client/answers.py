@@ -7,7 +7,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from raftq.client.errors import BodyLost
+from raftq.client.errors import BodyLost, Problem
 
 UNSET = msgspec.UNSET
 Unset = msgspec.UnsetType
@@ -161,11 +161,14 @@ class Settled(msgspec.Struct, frozen=True):
 
 
 class Acked(msgspec.Struct, frozen=True):
-    """The answer to an ack."""
+    """The answer to an ack; the rest of one that claims what is next."""
 
     acked: int
     stale: tuple[str, ...] = ()
     why: dict[str, str] = {}
+    claim_ended: bool = False
+    next: Claimed | None = None
+    next_refused: Problem | None = None
 
 
 class Released(msgspec.Struct, frozen=True):

@@ -57,6 +57,10 @@ class AsyncClaim(AnyClaim[AsyncDriver, AsyncClaimedMessage]):
     """Messages under one lease; empty, and false, if there was nothing to claim."""
 
     ack = awaiting(ClaimCore.ack)
+    ack_and_claim = later(
+        awaiting(ClaimCore.ack_and_claim),
+        lambda d, done: (done[0], AsyncClaim(d, done[1], AsyncClaimedMessage)),
+    )
     release = awaiting(ClaimCore.release)
     nack = awaiting(ClaimCore.nack)
     extend = awaiting(ClaimCore.extend)

@@ -57,6 +57,10 @@ class Claim(AnyClaim[BlockingDriver, ClaimedMessage]):
     """Messages under one lease; empty, and false, if there was nothing to claim."""
 
     ack = blocking(ClaimCore.ack)
+    ack_and_claim = then(
+        blocking(ClaimCore.ack_and_claim),
+        lambda d, done: (done[0], Claim(d, done[1], ClaimedMessage)),
+    )
     release = blocking(ClaimCore.release)
     nack = blocking(ClaimCore.nack)
     extend = blocking(ClaimCore.extend)

@@ -9,15 +9,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any, Literal
 from urllib.parse import quote
+
+import msgspec
 
 from raftq.client import bodies
 from raftq.client.answers import Acked, Claimed, ExtendedMany, Lease, Released, Settled
 from raftq.client.effects import Answer, Request, Steps
 from raftq.client.errors import LeaseLost, OutcomeUnknown
-from raftq.client.exchange import Session, decoded
+from raftq.client.exchange import Session, decoded, failed
 
 CLAIMS_PER_REQUEST = 500
+NO_CONTENT = 204
+
+
+ZoneMode = Literal["any", "prefer", "only"]
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a claim is to take; see ``QueueCore.claim``."""
+
+    limit: int = 1
+    lease: float | None = None
+    wait: float = 0.0
+    zone: str | None = None
+    zone_mode: ZoneMode | None = None
+    locality_wait: float | None = None
+    consumer: str | None = None
+
+    def fields(self, home: str | None) -> dict[str, Any]:
+        """As the API takes it; ``home`` is where the client is."""
+        given = msgspec.structs.asdict(self)
+        given |= {"wait": self.wait or None, "zone": self.zone or home}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+ONE = Wanted()
 
 
 class Place:
@@ -66,8 +94,32 @@ class ClaimCore:
         answer = yield from self._settle(request, ids)
         if answer is None:
             return self._settled(ids, len(self.held if ids is None else ids))
+        return self._acked(ids, answer, decoded(answer, Acked))
+
+    def ack_and_claim(
+        self, ids: Sequence[str] | None = None, *, next: Wanted = ONE
+    ) -> Steps[tuple[Settled, ClaimCore]]:
+        """Like ``ack``, and claim what is next by the same request: what was acked, and the claim.
+
+        ``next`` says what to claim. What was not held any more is in ``stale``, and raises
+        nothing: the messages of the new claim are held. Without a new claim since that was
+        refused, or has failed, this raises, and ``acked`` of the error says how many were acked.
+        """
+        session = self.queue.session
+        if not self.id or (ids is not None and not ids):
+            return Settled(0), (yield from make(self.queue, next))
+        named = None if ids is None else list(ids)
+        body = bodies.encode_given(ids=named, next=next.fields(session.replicas.zone))
+        request = Request("POST", f"{self._path}/ack", {}, bodies.JSON_HEADERS, body)
+        sent_s = session.clock()
+        answer = yield from session.call(request, repeatable=True, wait_s=next.wait)
         acked = decoded(answer, Acked)
-        return self._settled(ids, acked.acked, acked.stale, acked.why)
+        settled = self._acked(ids, answer, acked)
+        if acked.next_refused is not None:
+            error = failed(acked.next_refused)
+            error.acked = settled.settled
+            raise error
+        return settled, ClaimCore(self.queue, acked.next, sent_s, next.lease)
 
     def release(
         self, ids: Sequence[str] | None = None, *, delay: float | None = None
@@ -175,6 +227,14 @@ class ClaimCore:
             self.lose(self.held if ids is None else ids)
             raise
 
+    def _acked(self, ids: Sequence[str] | None, answer: Answer, acked: Acked) -> Settled:
+        is_stale = acked.claim_ended or bool(acked.stale)
+        if is_stale and answer.after_unknown and self.queue.session.clock() < self._held_until_s:
+            return self._settled(ids, len(self.held if ids is None else ids))
+        if acked.claim_ended:
+            self.ended()
+        return self._settled(ids, acked.acked, acked.stale, acked.why)
+
     def _settled(
         self,
         ids: Sequence[str] | None,
@@ -199,6 +259,20 @@ class ClaimCore:
         """The lease began between the request and the answer; how long it is may be unknown."""
         self._held_until_s = float("-inf") if lease is None else sent_s + lease
         self._over_at_s = float("inf") if lease is None else self.queue.session.clock() + lease
+
+
+def make(place: Place, wanted: Wanted) -> Steps[ClaimCore]:
+    """A new claim, empty if there was nothing."""
+    session = place.session
+    body = bodies.encode(wanted.fields(session.replicas.zone))
+    request = Request("POST", f"{place.path}/claims", headers=bodies.JSON_HEADERS, body=body)
+    sent_s = session.clock()
+    if wanted.wait:
+        answer = yield from session.call(request, repeatable=True, wait_s=wanted.wait)
+    else:
+        answer = yield from session.change(request)
+    claimed = decoded(answer, Claimed) if answer.status != NO_CONTENT else None
+    return ClaimCore(place, claimed, sent_s, wanted.lease)
 
 
 def extend_many(

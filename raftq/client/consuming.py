@@ -3,7 +3,8 @@
 Rules of the loop over ``queue.consume(...)``:
 
 - With ``auto_ack`` a message is done when the loop comes back for the next one: it is
-  acked beside the loop, in one request with others that were done meanwhile. A loop that
+  acked beside the loop, in one request with others that were done meanwhile, and with the
+  next claim if there is to be one. A loop that
   ends otherwise (``break``, an exception) has not come back: that message, and those that
   were claimed ahead, are given back: at once when consumer or client are closed, or
   within a third of the lease after the consumer was forgotten. ``with message:`` settles
@@ -23,12 +24,13 @@ from collections import deque
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from raftq.client.answers import Message
-from raftq.client.claims import ClaimCore, extend_many
+from raftq.client.claims import ClaimCore, Wanted, extend_many, make
 from raftq.client.effects import Bell, Pause, Spawn, Steps
 from raftq.client.errors import LeaseLost, OutcomeUnknown, QuotaExceeded, RaftqError, Unavailable
-from raftq.client.operations import QueueCore, ZoneMode
+from raftq.client.operations import QueueCore
 
 EXTENDS_PER_LEASE = 3
 EXTEND_TIMEOUT_MIN_S = 0.5
@@ -40,17 +42,12 @@ log = logging.getLogger("raftq.client")
 class Consume(msgspec.Struct, frozen=True, kw_only=True):
     """How a consumer works; times in seconds."""
 
-    limit: int
+    wanted: Wanted
     lease: float
-    wait: float
-    zone: str | None
     auto_ack: bool
     drain: bool
     prefetch: bool
     extend_for: float
-    zone_mode: ZoneMode | None
-    locality_wait: float | None
-    consumer: str | None
 
 
 class Held(msgspec.Struct, frozen=True, eq=False):
@@ -161,17 +158,8 @@ class ConsumerCore:
 
     def _claim(self) -> Steps[bool]:
         """Wait for messages; whether there are any."""
-        how = self._how
         try:
-            claim = yield from self._queue.claim(
-                how.limit,
-                lease=how.lease,
-                wait=how.wait,
-                zone=how.zone,
-                zone_mode=how.zone_mode,
-                locality_wait=how.locality_wait,
-                consumer=how.consumer,
-            )
+            claim = yield from self._next_claim(self._how.wanted)
         except (Unavailable, OutcomeUnknown, QuotaExceeded) as error:
             if not self._started and not isinstance(error, QuotaExceeded):
                 raise
@@ -211,10 +199,10 @@ class ConsumerCore:
                     soon_s = now_s + self._every_s / 2
                     due = [k for k in self._kept if k.due_s <= soon_s and now_s < k.end_s]
                     yield from self._extend(due)
-                elif self._done:
-                    yield from self._ack_done()
                 elif self._prefetching:
                     yield from self._prefetch()
+                elif self._done:
+                    yield from self._ack_done()
                 else:
                     # Also without anything due: whether it was forgotten is only a flag.
                     times = [kept.due_s for kept in self._kept if kept.due_s < kept.end_s]
@@ -228,22 +216,38 @@ class ConsumerCore:
             self._queue.session.users.discard(self)
             self._bell.ring()
 
+    def _next_claim(self, wanted: Wanted) -> Steps[ClaimCore]:
+        """A new claim, by the request that acks what is done of an earlier one."""
+        if not self._done:
+            return (yield from make(self._queue, wanted))
+        claim, ids = self._take_done()
+        try:
+            settled, found = yield from claim.ack_and_claim(ids, next=wanted)
+        except RaftqError as error:
+            if error.acked is None:
+                _not_acked(claim, ids, error)
+            raise
+        _tell_lost(settled.stale)
+        return found
+
     def _ack_done(self) -> Steps[None]:
         """Ack what is done of one claim. Work done twice is better than a loop that ends."""
-        claim = self._done[0].claim
-        mine = [held for held in self._done if held.claim is claim]
-        self._done = [held for held in self._done if held.claim is not claim]
-        ids = [held.message.id for held in mine if not held.settled]
+        claim, ids = self._take_done()
         try:
             stale: Sequence[str] = (yield from claim.ack(ids)).stale
         except LeaseLost:
             stale = ids
         except RaftqError as error:
-            log.warning("messages %s may come again: %s", ", ".join(ids), error)
-            claim.held.difference_update(ids)
+            _not_acked(claim, ids, error)
             return
-        if stale:
-            log.warning("the leases of messages %s were lost", ", ".join(stale))
+        _tell_lost(stale)
+
+    def _take_done(self) -> tuple[ClaimCore, list[str]]:
+        """A claim, and what is done of it and to be acked."""
+        claim = self._done[0].claim
+        mine = [held for held in self._done if held.claim is claim]
+        self._done = [held for held in self._done if held.claim is not claim]
+        return claim, [held.message.id for held in mine if not held.settled]
 
     def _give_back(self) -> Steps[None]:
         for kept in self._kept:
@@ -270,19 +274,21 @@ class ConsumerCore:
             log.warning("claim %s was not extended: it is over", claim.id)
 
     def _prefetch(self) -> Steps[None]:
-        how = self._how
         try:
-            claim = yield from self._queue.claim(
-                how.limit,
-                lease=how.lease,
-                zone=how.zone,
-                zone_mode=how.zone_mode,
-                locality_wait=how.locality_wait,
-                consumer=how.consumer,
-            )
+            claim = yield from self._next_claim(replace(self._how.wanted, wait=0.0))
             yield from self._take(claim)
         except RaftqError as error:  # The loop claims for itself and sees what the matter is.
             log.info("nothing was claimed ahead on %s: %s", self._queue.name, error)
         finally:
             self._prefetching = False
             self._bell.ring()
+
+
+def _not_acked(claim: ClaimCore, ids: Sequence[str], error: RaftqError) -> None:
+    log.warning("messages %s may come again: %s", ", ".join(ids), error)
+    claim.held.difference_update(ids)
+
+
+def _tell_lost(stale: Sequence[str]) -> None:
+    if stale:
+        log.warning("the leases of messages %s were lost", ", ".join(stale))

@@ -30,6 +30,8 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+    after_unknown: bool = False
+    """Whether an earlier try of the same call may have taken effect."""
 
 
 class Broken(NamedTuple):

@@ -10,7 +10,12 @@ import msgspec
 
 
 class RaftqError(Exception):
-    """Everything that this library raises on purpose."""
+    """Everything that this library raises on purpose.
+
+    ``acked``: how many messages the same call had acked before; None: it had not come to that.
+    """
+
+    acked: int | None = None
 
 
 class Closed(RaftqError):
@@ -103,6 +108,7 @@ class Problem(msgspec.Struct, frozen=True):
 
     type: str = "about:blank"
     title: str = ""
+    status: int = 0
     reason: str = ""
     detail: str = ""
     field: str | None = None

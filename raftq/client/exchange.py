@@ -37,7 +37,9 @@ from raftq.client.errors import (
     Forbidden,
     LeaseLost,
     OutcomeUnknown,
+    Problem,
     QuotaExceeded,
+    RaftqError,
     Refused,
     Unauthorized,
     Unavailable,
@@ -151,7 +153,7 @@ class Session:
 
         _, answer = yield from self._attempt(attempts, ask)
         assert isinstance(answer, Answer)
-        return answer
+        return answer._replace(after_unknown=attempts.is_unknown)
 
     def stream(self, request: Request, silence_s: float) -> Steps[tuple[Replica, Any]]:
         """An open stream for ``Receive``, and who serves it; ``silence_s`` as in ``Open``."""
@@ -279,7 +281,7 @@ class _Attempts:
         self.unpaid = False
         self._is_read = request.method == "GET"
         self._repeatable = repeatable
-        self._unknown = False
+        self.is_unknown = False  # Whether a try may have taken effect.
         self._reached = False
 
     def broken(self, replica: Replica, reply: Broken) -> None:
@@ -299,9 +301,8 @@ class _Attempts:
         if answer.status >= 500:
             self._may_have_happened(replica, f"{replica.url}: {_words(answer)}")
             return
-        found = problem(answer.body)
-        refused = KINDS.get(found.reason, Refused)(answer.status, found)
-        refused.after_unknown = self._unknown
+        refused = refusal(answer.status, problem(answer.body))
+        refused.after_unknown = self.is_unknown
         raise refused
 
     def hopeless(self, replicas: int, persistent: bool) -> bool:
@@ -311,16 +312,28 @@ class _Attempts:
     def error(self) -> OutcomeUnknown | Unavailable:
         """The end, in the words of all that were asked."""
         said = "; ".join(self.failures.values())
-        if self._unknown:
+        if self.is_unknown:
             return OutcomeUnknown(f"{said}; it may have happened or not")
         return Unavailable(said, unreached=not self._reached)
 
     def _may_have_happened(self, replica: Replica, words: str) -> None:
         self._reached = self.unpaid = True
-        self._unknown = not self._is_read
+        self.is_unknown = not self._is_read
         self.failures[replica.url] = words
         if not self._repeatable:
             raise self.error()
+
+
+def refusal(status: int, found: Problem) -> Refused:
+    """What is raised for a problem that is final."""
+    return KINDS.get(found.reason, Refused)(status, found)
+
+
+def failed(found: Problem) -> RaftqError:
+    """What is raised for a problem that comes in the answer to something else."""
+    if found.status in UNSERVED:
+        return Unavailable(str(found), unreached=False)
+    return OutcomeUnknown(str(found)) if found.status >= 500 else refusal(found.status, found)
 
 
 def decoded(answer: Answer, kind: type[T]) -> T:

@@ -15,9 +15,8 @@ from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
-from raftq.client import bodies
+from raftq.client import bodies, claims
 from raftq.client.answers import (
-    Claimed,
     Deleted,
     History,
     Job,
@@ -31,13 +30,12 @@ from raftq.client.answers import (
     Usage,
 )
 from raftq.client.bodies import JSON_HEADERS, Item, NewMessage
-from raftq.client.claims import ClaimCore, Place
+from raftq.client.claims import ClaimCore, Place, Wanted, ZoneMode
 from raftq.client.effects import Event, Request, Steps
 from raftq.client.errors import Refused
 from raftq.client.exchange import Session, decoded
 
 Consistency = Literal["local", "session", "linearizable"]
-ZoneMode = Literal["any", "prefer", "only"]
 Keep = Literal["keep"]
 Act = Literal["redrive", "move", "delete", "release"]
 State = Literal["ready", "delayed", "blocked", "claimed"]
@@ -154,23 +152,16 @@ class QueueCore(Place):
         ``any`` zone, ``only`` of this one, or these first (``prefer``), and others once they
         are ``locality_wait`` seconds old. ``consumer``: who claims, for the history.
         """
-        body = bodies.encode_given(
+        wanted = Wanted(
             limit=limit,
             lease=lease,
-            wait=wait or None,
-            zone=zone or self.session.replicas.zone,
+            wait=wait,
+            zone=zone,
             zone_mode=zone_mode,
             locality_wait=locality_wait,
             consumer=consumer,
         )
-        request = Request("POST", f"{self.path}/claims", headers=JSON_HEADERS, body=body)
-        sent_s = self.session.clock()
-        if wait:
-            answer = yield from self.session.call(request, repeatable=True, wait_s=wait)
-        else:
-            answer = yield from self.session.change(request)
-        claimed = decoded(answer, Claimed) if answer.status != 204 else None
-        return ClaimCore(self, claimed, sent_s, lease)
+        return (yield from claims.make(self, wanted))
 
     def peek(
         self,

@@ -13,11 +13,10 @@ from urllib.parse import quote
 import msgspec
 
 from raftq.client.answers import Message, QueueEvent
-from raftq.client.claims import ClaimCore
+from raftq.client.claims import ClaimCore, Wanted, ZoneMode
 from raftq.client.consuming import Consume, Held
 from raftq.client.events import EventsCore
 from raftq.client.exchange import Options, Session
-from raftq.client.operations import ZoneMode
 from raftq.client.replicas import Replicas, split
 from raftq.client.transactions import Named
 
@@ -143,18 +142,22 @@ def how_to_consume(
     ahead, for work that takes long. ``zone``, ``zone_mode``, ``locality_wait`` and
     ``consumer`` as for ``claim``.
     """
-    return Consume(
+    wanted = Wanted(
         limit=limit,
         lease=lease,
         wait=wait,
         zone=zone,
+        zone_mode=zone_mode,
+        locality_wait=locality_wait,
+        consumer=consumer,
+    )
+    return Consume(
+        wanted=wanted,
+        lease=lease,
         auto_ack=auto_ack,
         drain=drain,
         prefetch=prefetch,
         extend_for=extend_for,
-        zone_mode=zone_mode,
-        locality_wait=locality_wait,
-        consumer=consumer,
     )
 
 

@@ -11,7 +11,15 @@ import pytest
 
 from raftq.client.consuming import Consume, ConsumerCore, Held
 from raftq.client.effects import Answer, Broken, Pause, Request, Spawn
-from raftq.client.errors import Closed, LeaseLost, OutcomeUnknown, Refused, Unavailable
+from raftq.client.errors import (
+    Closed,
+    LeaseLost,
+    OutcomeUnknown,
+    QuotaExceeded,
+    RaftqError,
+    Refused,
+    Unavailable,
+)
 from raftq.client.operations import QueueCore
 from raftq.client.producing import ProducerCore
 from raftq.client.shells import how_to_consume
@@ -39,6 +47,8 @@ class Server:
             case "POST", ["claims"]:
                 return self._claim(body)
             case "POST", ["claims", claim, "ack"]:
+                if "next" in body:
+                    return self._ack_and_claim(claim, body["ids"], body["next"])
                 return self._settle("ack", claim, body.get("ids"), "acked")
             case "DELETE", ["claims", claim]:
                 ids = request.query["ids"].split(",") if "ids" in request.query else None
@@ -75,6 +85,15 @@ class Server:
         return answer(
             201, {"claim": f"c{taken[0]}", "lease_until": SOON, "messages": messages, "newer": 1}
         )
+
+    def _ack_and_claim(self, claim: str, ids: list[str], wanted: dict[str, Any]) -> Answer:
+        settled, claimed = self._settle("ack", claim, ids, "acked"), self._claim(wanted)
+        is_over, next_ = settled.status != 200, json.loads(claimed.body or "null")
+        told = {"acked": 0, "stale": ids} if is_over else json.loads(settled.body)
+        told |= {"claim_ended": is_over, "next": next_ if claimed.status == 201 else None}
+        if claimed.status == 403:
+            told["next_refused"] = next_ | {"status": 403}
+        return answer(200, told)
 
     def _settle(self, what: str, claim: str, ids: list[str] | None, counted: str) -> Answer:
         self.log.append((what, ids or claim))
@@ -153,6 +172,43 @@ def test_the_next_claim_is_fetched_while_the_last_message_is_worked_on(
     world.pass_time(1.0)
     assert server.ready == []
     assert server.did("claim") == [2, 2, 2]
+
+
+@pytest.mark.parametrize("prefetch", [True, False])
+def test_an_ack_and_the_next_claim_are_one_request(
+    world: Virtual, queue: QueueCore, prefetch: bool
+) -> None:
+    server = Server(world, 5)
+    for _ in messages(world, consumer(queue, limit=1, prefetch=prefetch)):
+        world.pass_time(0.1)
+    assert sorted(server.did("ack")) == [[f"m{number}"] for number in range(5)]
+    posts = [asked.request for asked in world.asked if asked.request.method == "POST"]
+    alone = [one for one in posts if b"next" not in (one.body or b"")]
+    # The first claim, the last look ahead and the last ack, and the one that finds the end.
+    assert len(alone) <= 4
+    assert len(posts) <= 5 + 3
+
+
+def test_what_was_acked_with_a_claim_that_is_refused_is_done(
+    world: Virtual, queue: QueueCore, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(world, 2)
+    core = consumer(queue, limit=1, prefetch=False)
+    held = world.run(core.next())
+    server.is_full = True
+
+    def there_is_room() -> Any:
+        yield Pause(5.0)
+        server.is_full = False
+
+    def both() -> Any:
+        yield Spawn(there_is_room())
+        return (yield from core.next())
+
+    assert world.run(both()).message.body == 1
+    assert held.settled
+    assert server.did("ack") == [["m0"]]
+    assert "may come again" not in caplog.text
 
 
 def test_leases_are_extended_while_the_work_lasts(world: Virtual, queue: QueueCore) -> None:
@@ -283,6 +339,40 @@ def test_an_ack_that_was_done_by_a_try_without_an_answer(
     else:
         with pytest.raises(OutcomeUnknown):
             world.run(claim.ack())
+
+
+@pytest.mark.parametrize(("passed_s", "settled"), [(0.0, 1), (40.0, 0)])
+def test_what_was_acked_by_a_try_without_an_answer_and_what_is_next(
+    world: Virtual, queue: QueueCore, passed_s: float, settled: int
+) -> None:
+    server = Server(world, 2)
+    claim = world.run(queue.claim(1, lease=30.0))
+    world.now_s += passed_s
+    server.lost.add("c0")
+    replies: list[Any] = [Broken("reset", reached=True)]
+    world.answers = lambda request: replies.pop() if replies else server.serve(request)
+    done, following = world.run(claim.ack_and_claim(["m0"]))
+    assert done.settled == settled
+    assert (claim.held, claim.lost) == (set(), set() if settled else {"m0"})
+    assert [message.body for message in following.messages] == [1]
+
+
+@pytest.mark.parametrize(
+    ("status", "raised"),
+    [(403, QuotaExceeded), (429, Unavailable), (503, Unavailable), (504, OutcomeUnknown)],
+)
+def test_an_error_of_what_is_next_says_what_was_acked(
+    world: Virtual, queue: QueueCore, status: int, raised: type[RaftqError]
+) -> None:
+    Server(world, 1)
+    claim = world.run(queue.claim(1))
+    problem = {"status": status, "reason": "quota_exceeded", "title": "No", "limit": 1}
+    told = {"acked": 1, "stale": [], "claim_ended": False, "next": None, "next_refused": problem}
+    world.answers = lambda request: answer(200, told)
+    with pytest.raises(raised) as caught:
+        world.run(claim.ack_and_claim())
+    assert caught.value.acked == 1
+    assert claim.held == set()
 
 
 def producer(queue: QueueCore, **how: Any) -> ProducerCore[VirtualFuture]:

@@ -25,6 +25,7 @@ from raftq.client import (
     Raftq,
     Refused,
     Settled,
+    Wanted,
 )
 from served_api import served
 from statemachine.commands import Quotas, SetQuotas
@@ -118,6 +119,35 @@ def test_a_claim_is_extended_acked_in_part_and_released(client: Raftq) -> None:
     assert not queue.claim()
     assert queue.claim(wait=0.01).ack() == Settled(0)
     assert third
+
+
+def test_an_ack_claims_what_is_next(client: Raftq, service: LocalService) -> None:
+    queue = client.queue("jobs")
+    first, second, third = queue.put_many([1, 2, 3])
+    done, claim = queue.claim().ack_and_claim(next=Wanted(lease=5))
+    assert (done, [message.id for message in claim]) == (Settled(1), [second])
+    service.advance(6)
+    done, claim = claim.ack_and_claim([second], next=Wanted(limit=2))
+    assert done == Settled(0, (second,), {second: "waiting"})
+    assert [message.id for message in claim] == [second, third]
+    done, empty = claim.ack_and_claim()
+    assert (done, bool(empty)) == (Settled(2), False)
+    done, empty = empty.ack_and_claim(next=Wanted(wait=0.01))
+    assert (done, bool(empty)) == (Settled(0), False)
+    assert first
+
+
+def test_what_was_acked_is_told_though_the_claim_is_refused(
+    client: Raftq, service: LocalService
+) -> None:
+    queue = client.queue("jobs")
+    queue.put_many([1, 2, 3, 4])
+    claim, _ = queue.claim(), queue.claim(2)
+    asyncio.run(service.propose(SetQuotas("default", Quotas(in_flight=1))))
+    with pytest.raises(QuotaExceeded) as caught:
+        claim.ack_and_claim()
+    assert (caught.value.acked, caught.value.usage) == (1, 2)
+    assert queue.stats().messages.claimed == 2
 
 
 def test_a_lease_that_ran_out_is_told(client: Raftq, service: LocalService) -> None:
@@ -285,6 +315,8 @@ def test_the_same_with_asyncio(url: str) -> None:
             await claim.extend(60)
             await claim.messages[0].release()
             assert (await queue.stats()).messages.ready == 1
+            done, claim = await (await queue.claim()).ack_and_claim()
+            assert (done, bool(claim)) == (Settled(1), False)
             waiting = asyncio.create_task(client.queue("empty").claim(wait=30))
             await asyncio.sleep(0)
             waiting.cancel()
