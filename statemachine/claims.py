@@ -19,7 +19,7 @@ from statemachine import (
     stale,
     taking,
 )
-from statemachine.commands import Ack, Claim, Extend, ExtendMany, MessageId, Release
+from statemachine.commands import Ack, Claim, Extend, ExtendMany, MessageId, Release, Take
 from statemachine.deadlines import LEASE, later
 from statemachine.giving_back import How
 from statemachine.outcomes import Claimed, Delivered, Extended, ManyExtended, Outcome, Settled
@@ -43,13 +43,33 @@ def claim(state: State, command: Claim) -> Outcome:
     state.touch_queue(queue)
     taken = taking.take(state, queue, command, limit)
     if not taken.held:
-        return Claimed(claim=0, until_ms=taken.due_ms, messages=()) if taken.due_ms else NONE_READY
+        return _none_ready(taken)
     claim_id = state.take_id()
     until_ms = _lease_end(state, queue, command.lease_ms)
     opened = _open(state, queue, claim_id, until_ms, taken.held, command.consumer)
     events.note_claim(state, queue, events.CLAIMED, claim_id, opened, taken.held, until_ms=until_ms)
     rates.count(state, queue, rates.CLAIMED, len(taken.held))
     return Claimed(claim_id, until_ms, tuple(taken.delivered))
+
+
+def take(state: State, command: Take) -> Outcome:
+    """See ``commands.Take``. Nothing is in flight by it, so there is always room for that."""
+    queue = state.find_queue(command.account, command.queue)
+    if queue is None or not queue.record.ready:
+        return NONE_READY
+    state.touch_queue(queue)
+    taken = taking.take(state, queue, command, command.limit)
+    if not taken.held:
+        return _none_ready(taken)
+    claim_id = state.take_id()
+    over = ClaimRecord(queue.record.number, 0, False, taken.held, command.consumer)
+    events.note_claim(state, queue, events.CLAIMED, claim_id, over, taken.held)
+    events.note_claim(state, queue, events.ACKED, claim_id, over, taken.held)
+    messages.leave(state, queue, taken.held)
+    set_marks(queue.record, state.next_id)
+    rates.count(state, queue, rates.CLAIMED, len(taken.held))
+    rates.count(state, queue, rates.ACKED, len(taken.held))
+    return Claimed(claim_id, 0, tuple(taken.delivered))
 
 
 def extend(state: State, command: Extend) -> Outcome:
@@ -158,6 +178,10 @@ def holding(state: State, account: str, name: str, claim_id: int) -> Claimed:
         if data is not None:
             delivered.append(Delivered(held.id, held.deliveries, data, held.error))
     return Claimed(claim_id, found.until_ms, tuple(delivered)) if delivered else NONE_READY
+
+
+def _none_ready(taken: taking.Taken) -> Claimed:
+    return Claimed(claim=0, until_ms=taken.due_ms, messages=()) if taken.due_ms else NONE_READY
 
 
 def _lease_end(state: State, queue: Queue, lease_ms: int | None) -> int:

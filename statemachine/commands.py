@@ -254,6 +254,21 @@ class CancelJob(msgspec.Struct, frozen=True, array_like=True, tag=23):
     queue: str
 
 
+class Take(msgspec.Struct, frozen=True, array_like=True, tag=24):
+    """Claim up to ``limit`` ready messages and acknowledge them at once: they are gone with it.
+
+    Which ones is as for ``Claim``. There is no lease, and the claim is over when it is answered.
+    """
+
+    account: str
+    queue: str
+    limit: int
+    zone: str = ""
+    zone_mode: str | None = None
+    locality_wait_ms: int | None = None
+    consumer: str = ""
+
+
 class PutBinding(msgspec.Struct, frozen=True, array_like=True, tag=30):
     """Send messages put to ``queue`` that match to ``target`` instead; see ``bindings``.
 
@@ -407,6 +422,7 @@ AdministrativeCommand = (
 QueueCommand = (
     Enqueue
     | Claim
+    | Take
     | Extend
     | Ack
     | Release

@@ -69,6 +69,7 @@ from statemachine.commands import (
     SetQuotas,
     StartJob,
     Sweep,
+    Take,
     TakeDigest,
     TakeSubscriptions,
     Tick,
@@ -221,6 +222,8 @@ def _run(state: State, command: Command) -> Outcome:
             return claims.claim(state, command)
         case Ack():
             return claims.ack(state, command)
+        case Take():
+            return claims.take(state, command)
         case Once():
             return once.run_once(state, command, _run)
         case Audited():

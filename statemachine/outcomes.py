@@ -108,6 +108,7 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
     ``claim`` is 0 when there are no messages. ``until_ms`` is then when the first of those
     becomes due to it that still wait for a consumer in their own zone; 0 if none does.
+    Of a ``Take`` it is 0 too: its claim holds nothing.
     """
 
     claim: int

@@ -15,7 +15,15 @@ from typing import NamedTuple
 import msgspec
 
 from statemachine import filters, keys, quotas, rates, records
-from statemachine.commands import Claim, Filter, MessageId, MessageState, QueueSettings, Quotas
+from statemachine.commands import (
+    Claim,
+    Filter,
+    MessageId,
+    MessageState,
+    QueueSettings,
+    Quotas,
+    Take,
+)
 from statemachine.kv import Reader
 from statemachine.looking import Look
 from statemachine.outcomes import Claimed, Delivered
@@ -261,7 +269,7 @@ def job(reader: Reader, account: str, name: str) -> JobRecord | None:
     return None if data is None else records.decode_job(data)
 
 
-def prospects(reader: Reader, command: Claim) -> Prospects:
+def prospects(reader: Reader, command: Claim | Take) -> Prospects:
     """What such a claim may find: what has expired but is not swept counts too."""
     record = _queue(reader, command.account, command.queue)
     data = reader.get(keys.account(command.account))

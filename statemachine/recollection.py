@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from statemachine.claims import holding
-from statemachine.commands import Claim, Command, Once
+from statemachine.commands import Claim, Command, Once, Take
 from statemachine.outcomes import Claimed, Outcome
 from statemachine.state import State
 
@@ -19,10 +19,11 @@ def recalled(state: State, command: Command, outcome: Outcome) -> Outcome:
     """The answer to ``command`` given again.
 
     A claim is answered with what it still holds; one that has ended with nothing, as if
-    no message had been ready, for nothing can be done under it.
+    no message had been ready, for nothing can be done under it. So is what was taken: it is
+    given out once.
     """
     if isinstance(command, Once):
         command = command.command
-    if isinstance(outcome, Claimed) and outcome.claim and isinstance(command, Claim):
+    if isinstance(outcome, Claimed) and outcome.claim and isinstance(command, Claim | Take):
         return holding(state, command.account, command.queue, outcome.claim)
     return outcome

@@ -15,7 +15,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heapreplace
 
 from statemachine import deadlines, fresh, messages, records, returned
-from statemachine.commands import Claim
+from statemachine.commands import Claim, Take
 from statemachine.deadlines import EXPIRY, later
 from statemachine.outcomes import Delivered
 from statemachine.records import FOR_EVER, Held
@@ -122,7 +122,7 @@ class _Rule:
 
     __slots__ = ("_mode", "_zones", "now_ms", "wait_ms")
 
-    def __init__(self, state: State, queue: Queue, command: Claim, mode: str) -> None:
+    def __init__(self, state: State, queue: Queue, command: Claim | Take, mode: str) -> None:
         wait_ms = command.locality_wait_ms
         self.wait_ms = queue.in_force().locality_wait_ms if wait_ms is None else wait_ms
         self.now_ms = state.now_ms
@@ -137,7 +137,7 @@ class _Rule:
         return near, [lane for lane in ready if lane.record.zone not in self._zones]
 
 
-def take(state: State, queue: Queue, command: Claim, limit: int) -> Taken:
+def take(state: State, queue: Queue, command: Claim | Take, limit: int) -> Taken:
     """Take up to ``limit`` of what the claim may have, off the queue's lanes."""
     taken = Taken(state, queue, limit)
     mode = command.zone_mode or queue.in_force().zone_mode

@@ -15,10 +15,10 @@ import msgspec
 from api import bodies, problems
 from api.problems import Document, Problem, refused
 from api.rest import parameters, polling
-from api.rest.envelopes import Message, envelope, timestamp
+from api.rest.envelopes import Message, State, envelope, timestamp
 from api.rest.parameters import ZoneMode
 from api.rest.requests import IDEMPOTENCY_KEY, Call
-from statemachine.commands import Claim
+from statemachine.commands import Claim, Take
 from statemachine.ids import claim_text
 from statemachine.outcomes import Claimed, Outcome, Refused
 
@@ -27,7 +27,8 @@ class ClaimToMake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many messages, for how long, how long to wait for one, for which zone and how strictly.
 
     ``locality_wait``: how old messages of other zones must be, where the own zone is preferred.
-    ``consumer``: who claims, for the history.
+    ``consumer``: who claims, for the history. ``auto_ack``: they are acknowledged at once, so that
+    there is no lease, and no second delivery.
     """
 
     limit: parameters.Count = 1
@@ -37,20 +38,21 @@ class ClaimToMake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zone_mode: ZoneMode | None = None
     locality_wait: float | None = None
     consumer: str | None = None
+    auto_ack: bool = False
 
 
 class ClaimView(msgspec.Struct, frozen=True):
-    """A claim and what it holds."""
+    """A claim and what it holds; with ``auto_ack`` it holds nothing, and there is none."""
 
-    claim: str
-    lease_until: datetime
+    claim: str | None
+    lease_until: datetime | None
     messages: list[Message]
 
 
 class Wanted(NamedTuple):
     """A claim to make, and for how long to wait until it finds something."""
 
-    command: Claim
+    command: Claim | Take
     wait_s: float
 
 
@@ -64,20 +66,25 @@ class Next(NamedTuple):
 def wanted(call: Call, queue: str, asked: ClaimToMake) -> Wanted:
     """What is asked for, checked; raises the problem with it."""
     limits = call.service.limits
-    command = Claim(
-        call.account,
-        queue,
-        parameters.in_range(asked.limit, 1, limits.claim_messages_max, "limit"),
-        lease_ms(call, asked.lease),
+    limit = parameters.in_range(asked.limit, 1, limits.claim_messages_max, "limit")
+    until_ms = lease_ms(call, asked.lease)
+    locality_wait_ms = parameters.optional_milliseconds(
+        asked.locality_wait, limits.duration_ms_max, "locality_wait"
+    )
+    whose = (
         parameters.zone(asked.zone, call.home),
         asked.zone_mode,
-        parameters.optional_milliseconds(
-            asked.locality_wait, limits.duration_ms_max, "locality_wait"
-        ),
+        locality_wait_ms,
         parameters.line(asked.consumer, "consumer"),
     )
     wait_ms = parameters.milliseconds(asked.wait, limits.wait_ms_max, "wait")
-    return Wanted(command, wait_ms / 1000)
+    if not asked.auto_ack:
+        return Wanted(Claim(call.account, queue, limit, until_ms, *whose), wait_ms / 1000)
+    if asked.lease is not None:
+        detail = "lease and auto_ack exclude each other: nothing is held"
+        raise Problem("invalid_request", detail, field="lease")
+    without_key(call, "auto_ack", "what was given out is not kept, to be given again")
+    return Wanted(Take(call.account, queue, limit, *whose), wait_ms / 1000)
 
 
 def lease_ms(call: Call, lease: float | None) -> int | None:
@@ -118,24 +125,31 @@ async def next_claimed(call: Call, wanted: Wanted, first: Outcome) -> Next:
         return Next(None, problems.of(error).document())
 
 
-def shown(call: Call, command: Claim, claimed: Claimed) -> ClaimView:
+def shown(call: Call, command: Claim | Take, claimed: Claimed) -> ClaimView:
     """What a claim has given to the caller, which is counted."""
-    seen = view(call, claimed)
+    if isinstance(command, Take):
+        seen = ClaimView(None, None, _messages(call, claimed, "acked"))
+    else:
+        seen = view(call, claimed)
     call.service.observe_claimed([message.zone for message in seen.messages], command.zone)
     return seen
 
 
 def view(call: Call, claimed: Claimed) -> ClaimView:
     """A claim, with its messages as they were put."""
+    messages = _messages(call, claimed, "claimed")
+    return ClaimView(claim_text(claimed.claim), timestamp(claimed.until_ms), messages)
+
+
+def _messages(call: Call, claimed: Claimed, state: State) -> list[Message]:
     service, account = call.service, call.account
-    messages = [
+    return [
         envelope(
             given.id,
             bodies.opened(service, account, given.record),
-            "claimed",
+            state,
             given.deliveries,
             given.error,
         )
         for given in claimed.messages
     ]
-    return ClaimView(claim_text(claimed.claim), timestamp(claimed.until_ms), messages)

@@ -145,6 +145,8 @@ async def claim_messages(call: Call, query: NoQuery) -> Answer:
     if not claimed.messages:
         return answers.empty()
     view = claiming.shown(call, wanted.command, claimed)
+    if view.claim is None:
+        return answers.json(200, view)
     location = f"/v1/{call.account}/queues/{call.queue}/claims/{view.claim}"
     return answers.json(201, view, (b"location", location.encode()))
 
@@ -304,6 +306,7 @@ OPERATIONS = (
         query=NoQuery,
         body=CLAIM_BODY,
         answers={
+            200: Says("The messages are acknowledged: no claim holds them", ClaimView),
             201: Says("The messages are the caller's until the lease ends", ClaimView),
             204: Says("Nothing became ready in time"),
         },

@@ -28,7 +28,7 @@ CONTENT_TYPE_LENGTH_MAX = 255
 CONTENT_ENCODING_LENGTH_MAX = 64
 _IS_TOKENS = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(, ?[!#$%&'*+.^_`|~0-9A-Za-z-]+)*").fullmatch
 DEDUP_ID_LENGTH_MAX = 255
-State = Literal["ready", "delayed", "claimed", "blocked"]
+State = Literal["ready", "delayed", "claimed", "blocked", "acked"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _is_header_name = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+").fullmatch

@@ -226,7 +226,7 @@ def _happened(
         queue=event.queue,
         claim=claim_text(record.claim) if record.claim else UNSET,
         consumer=record.consumer or UNSET,
-        lease_until=_time(record) if is_lease else UNSET,
+        lease_until=_time(record) if is_lease and record.until_ms else UNSET,
         ready_at=_time(record) if record.kind == events.RELEASED and record.until_ms else UNSET,
         reason=record.reason or UNSET,
         target=record.target if record.kind in events.TO_ANOTHER else UNSET,

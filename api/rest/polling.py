@@ -18,7 +18,7 @@ from api.ports import OutcomeUnknown, Unavailable
 from api.problems import Problem
 from api.rest.requests import Call, Disconnected
 from statemachine import queries
-from statemachine.commands import Claim, Release
+from statemachine.commands import Claim, Release, Take
 from statemachine.outcomes import Claimed
 from statemachine.settings import ONLY, PREFER
 
@@ -63,7 +63,7 @@ class Presence:
 
 
 async def claim_within(
-    call: Call, command: Claim, wait_s: float, empty: Claimed | None = None
+    call: Call, command: Claim | Take, wait_s: float, empty: Claimed | None = None
 ) -> Claimed:
     """The first claim that is not empty, or the empty one at the end of the wait.
 
@@ -77,7 +77,7 @@ async def claim_within(
 
 
 async def _claim_while_present(
-    call: Call, command: Claim, wait_s: float, presence: Presence, empty: Claimed | None
+    call: Call, command: Claim | Take, wait_s: float, presence: Presence, empty: Claimed | None
 ) -> Claimed:
     clock = asyncio.get_running_loop().time
     deadline_s = clock() + wait_s
@@ -110,7 +110,7 @@ async def _claim_while_present(
         backoff_s = await _park(call, command, claimed.until_ms, left_s, backoff_s, presence)
 
 
-async def _readmit(call: Call, command: Claim) -> None:
+async def _readmit(call: Call, command: Claim | Take) -> None:
     """Go on only if the key is still good; else somebody else gets what there may be."""
     try:
         await call.readmit()
@@ -121,7 +121,7 @@ async def _readmit(call: Call, command: Claim) -> None:
 
 async def _park(
     call: Call,
-    command: Claim,
+    command: Claim | Take,
     due_ms: int,
     left_s: float,
     backoff_s: float,
@@ -165,10 +165,12 @@ async def _park(
 
 
 async def _give_back_if_gone(
-    call: Call, command: Claim, claimed: Claimed, presence: Presence
+    call: Call, command: Claim | Take, claimed: Claimed, presence: Presence
 ) -> None:
     if not presence.gone:
         return
+    if isinstance(command, Take):
+        raise Disconnected  # They are gone, and nobody has got them: that is what was asked for.
     # If this fails the lease runs out by itself; nobody is there to be told.
     with contextlib.suppress(Unavailable, OutcomeUnknown):
         await call.service.propose(Release(command.account, command.queue, claimed.claim, None, 0))

@@ -25,6 +25,7 @@ from statemachine.commands import (
     Once,
     PutSchedule,
     QueueCommand,
+    Take,
     Transact,
     WrappedKey,
 )
@@ -35,7 +36,7 @@ from statemachine.sealed import SealingKey, SealingRecord
 RINGS_MAX = 10_000
 RETRY_AFTER_S = 30  # Somebody has to do something about it first.
 
-CONCERNED = frozenset({Enqueue, Claim, Transact, PutSchedule, Once, Audited})
+CONCERNED = frozenset({Enqueue, Claim, Take, Transact, PutSchedule, Once, Audited})
 
 M = TypeVar("M", StoredMessage, NewMessage)
 
@@ -66,7 +67,7 @@ class Bodies:
         if type(command) not in CONCERNED:  # Quicker than to ask for each kind.
             return command
         match command:
-            case Enqueue() | Claim() | Transact() | PutSchedule():
+            case Enqueue() | Claim() | Take() | Transact() | PutSchedule():
                 record = self._state.sealing(command.account)
                 if record is None:
                     return command
@@ -131,7 +132,7 @@ class Bodies:
 
     def _sealed(self, command: QueueCommand, ring: Ring) -> QueueCommand:
         replace = msgspec.structs.replace
-        if not ring.record.enabled or isinstance(command, Claim):
+        if not ring.record.enabled or isinstance(command, Claim | Take):
             return command
         if not ring.record.keys:
             detail = "the account's keys were destroyed; PUT its encryption for a new one"

@@ -51,7 +51,7 @@ BODIES: dict[str, list[Any]] = {
         {"messages": [{"body": 1, "priority": 7}, {"body": 2, "group": "g", "delay": 1}]},
         {"body": 3, "dedup_id": "once", "ttl": 2},
     ],
-    "claim_messages": [{}, {"limit": 2, "lease": 1}],
+    "claim_messages": [{}, {"limit": 2, "lease": 1}, {"auto_ack": True}],
     "ack_messages": [None, {"ids": ["{message}"]}, {"next": {"limit": 2}}],
     "nack_messages": [None, {"ids": ["{message}"], "reason": "no"}],
     "extend_claim": [None, {"lease": 5}],
@@ -261,13 +261,14 @@ IN_ORDER = re.findall(
     """
     put_queue put_messages put_messages browse_messages get_message message_history list_queues
     get_queue patch_queue claim_messages inspect_claim extend_claim extend_claims nack_messages
-    claim_messages ack_messages put_messages claim_messages release_claim queue_stats transact
-    share_queue start_redrive put_messages put_messages put_messages start_job show_job cancel_job
-    put_messages delete_message put_messages queue_events account_events list_bindings put_binding
-    get_binding list_bindings delete_binding put_schedule list_schedules get_schedule
-    delete_schedule put_subscription list_subscriptions get_subscription delete_subscription
-    get_account patch_account get_usage make_key get_key list_keys rotate_key revoke_key
-    delete_messages show_cluster list_members delete_queue
+    claim_messages ack_messages put_messages claim_messages put_messages claim_messages
+    release_claim queue_stats transact share_queue start_redrive put_messages put_messages
+    put_messages start_job show_job cancel_job put_messages delete_message put_messages
+    queue_events account_events list_bindings put_binding get_binding list_bindings
+    delete_binding put_schedule list_schedules get_schedule delete_schedule put_subscription
+    list_subscriptions get_subscription delete_subscription get_account patch_account get_usage
+    make_key get_key list_keys rotate_key revoke_key delete_messages show_cluster list_members
+    delete_queue
     """,
 )
 

@@ -192,7 +192,7 @@ def _command(command: c.Command) -> str:
     match command:
         case c.Enqueue(queue=queue, messages=messages):
             return f"{name} {queue} {_some([_body(message.body) for message in messages])}"
-        case c.Claim(queue=queue, limit=limit):
+        case c.Claim(queue=queue, limit=limit) | c.Take(queue=queue, limit=limit):
             return f"{name} {queue} up to {limit}"
         case c.Ack(claim=claim) | c.Release(claim=claim):
             some = "" if command.ids is None else f", {len(command.ids)} of it"

@@ -32,6 +32,8 @@ MODES = (None, None, "any", "only", "prefer", "prefer", "prefer", "only")
 WAITS_MS = (None, 0, 300)
 DEDUP_IDS = 5
 NO_CLAIM = 1 << 40
+ONE_IN_TAKES = 5
+"""Of so many claims one acknowledges what it gets."""
 
 FIELDS: dict[str, tuple[object, ...]] = {
     "lease_ms": (None, 500, 5_000),
@@ -136,21 +138,17 @@ class Maker:
 
     # Claims.
 
-    def _claim(self) -> c.Claim:
+    def _claim(self) -> c.Claim | c.Take:
         # Without a lease of its own, the queue's: half a minute unless somebody sets it.
         settings = "patch queue" in self._workload.operations
         lease_ms = self._chance.choice((*LEASES_MS, None) if settings else LEASES_MS)
         number = self._number()
-        return c.Claim(
-            ACCOUNT,
-            self.any_queue(),
-            self._chance.choice((1, 2, 10)),
-            lease_ms,
-            ZONES[number % len(ZONES)],
-            MODES[number % len(MODES)],
-            WAITS_MS[number % len(WAITS_MS)],
-            consumer=f"c{number}",
-        )
+        queue, limit = self.any_queue(), self._chance.choice((1, 2, 10))
+        zone, mode = ZONES[number % len(ZONES)], MODES[number % len(MODES)]
+        whose = (zone, mode, WAITS_MS[number % len(WAITS_MS)], f"c{number}")
+        if number % ONE_IN_TAKES == 0:
+            return c.Take(ACCOUNT, queue, limit, *whose)
+        return c.Claim(ACCOUNT, queue, limit, lease_ms, *whose)
 
     def _pick(self, *, keep: bool) -> Held:
         at = self._chance.randrange(len(self.held))

@@ -57,7 +57,7 @@ class Notices:
         match command, outcome:
             case c.Enqueue(), Enqueued():
                 self._enqueued((command.account, command.queue), command.messages, outcome)
-            case c.Claim(), Claimed():
+            case c.Claim() | c.Take(), Claimed():
                 self._claimed(command, outcome)
             case c.Transact(), Transacted():
                 self._transacted(command, outcome)
@@ -132,7 +132,7 @@ class Notices:
             if terms and max(filter(None, terms)) < self.term:
                 self._sometimes("a dead letter was made under another leader than claimed it")
 
-    def _queue(self, command: c.Ack | c.DeleteQueue | c.CancelJob | c.Claim) -> Queue:
+    def _queue(self, command: c.Ack | c.DeleteQueue | c.CancelJob | c.Claim | c.Take) -> Queue:
         names = (command.account, command.queue)
         return self._model.queues.get(names) or Queue(c.QueueSettings())
 
@@ -150,7 +150,7 @@ class Notices:
             if self._used_at.get(key, math.inf) <= self.born:
                 self._sometimes("a duplicate was recognised after a restart")
 
-    def _claimed(self, command: c.Claim, outcome: Claimed) -> None:
+    def _claimed(self, command: c.Claim | c.Take, outcome: Claimed) -> None:
         names = (command.account, command.queue)
         queue = self._queue(command)
         if outcome.claim:

@@ -219,6 +219,8 @@ class Story:
         verdict.check()
         if verdict.lost:
             self.world.sometimes("what was accepted was lost with its leader")
+        if verdict.unheard:
+            self.world.sometimes("what was taken was lost with its answer")
         if verdict.copied:
             self.world.sometimes("a put that nobody heard of was copied")
 

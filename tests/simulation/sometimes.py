@@ -161,6 +161,8 @@ SOMETIMES: dict[str, str] = {
     "an ack came after its lease": "and was refused",
     "an ack arrived before the sweep that was due": "the lease was over, the sweep not yet there",
     "Claim took effect": "",
+    "Take took effect": "",
+    "what was taken was lost with its answer": "and nobody gets it again",
     "Ack took effect": "",
     "Extend took effect": "",
     "Extend was refused": "",

@@ -110,6 +110,7 @@ HOOK = c.SubscriptionSettings("https://x", (), 1, 1, 1, 1, 1, 1)
 COMMANDS: list[tuple[c.Command, str]] = [
     (put(*(b"%d" % n for n in range(8))), "Enqueue q0 b'0' 1 B, "),
     (c.Claim("a", "q0", 2), "Claim q0 up to 2"),
+    (c.Take("a", "q0", 2), "Take q0 up to 2"),
     (c.Extend("a", "q0", 5), "Extend q0 claim 5"),
     (c.Ack("a", "q0", 5), "Ack q0 claim 5"),
     (c.Release("a", "q0", 5, (bytes(10),)), "Release q0 claim 5, 1 of it"),

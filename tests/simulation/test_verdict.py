@@ -182,6 +182,27 @@ def test_a_remembered_claim_may_have_shrunk_but_not_grown() -> None:
         told.judge()
 
 
+def test_what_was_taken_is_given_once() -> None:
+    one, other = c.Take("a", "q", 1, consumer="c1"), c.Take("a", "q", 1, consumer="c2")
+    claim, gave = c.Claim("a", "q", 1), Claimed(7, 0, (Delivered(ID, 2, b""),))
+    told = Told()
+    told.log(4, claim, Claimed(6, 9, (Delivered(ID, 1, b""),)))
+    told.ask(claim, GONE)
+    told.log(5, one, gave)
+    told.ask(one, GONE)
+    verdict = Verdict(told.history, told.oracle, told.taken, term=3)
+    verdict.check()
+    assert [request.command for request in verdict.unheard] == [one]
+    told.ask(one, gave)
+    told.ask(one, gave)
+    with pytest.raises(Violation, match="once more"):
+        told.judge()
+    told.log(6, other, gave)
+    told.ask(other, GONE)
+    with pytest.raises(Violation, match="was taken, and is given to"):
+        told.judge()
+
+
 def test_a_nodes_own_barriers_are_nobodys_request() -> None:
     told = Told()
     told.log(5, c.Barrier(), Done())

@@ -30,6 +30,7 @@ class Verdict:
         self._taken, self._term = taken, term
         self.lost: list[Request] = []  # Accepted, and gone with a leader.
         self.copied: list[Request] = []  # To several queues, and the client has not heard of it.
+        self.unheard: list[Request] = []  # It has taken messages, and the client does not know.
         self._effects: dict[bytes, list[Effect]] = defaultdict(list)
         for effect in oracle.effects:
             self._effects[key_of(effect.command)].append(effect)
@@ -39,6 +40,7 @@ class Verdict:
         """All of it."""
         self._happened_as_told()
         self._nothing_was_invented()
+        self._taken_is_given_once()
         self._in_real_time_order()
         self._reads_are_true()
 
@@ -70,6 +72,24 @@ class Verdict:
         for effect in self._effects.get(key_of(request.command), ()):
             if isinstance(effect.outcome, Enqueued) and effect.outcome.routed:
                 self.copied.append(request)
+            elif isinstance(request.command, c.Take) and _ids(effect.outcome):
+                self.unheard.append(request)
+
+    def _taken_is_given_once(self) -> None:
+        """What was taken nobody else is given, then or later; so it is lost with the answer."""
+        taken: set[bytes] = set()
+        for effect in self._oracle.effects:
+            if again := taken.intersection(_ids(effect.outcome)):
+                raise Violation(f"{again} was taken, and is given to {effect.command}")
+            if isinstance(effect.command, c.Take):
+                taken |= _ids(effect.outcome)
+        told: set[bytes] = set()
+        for request in self._history.requests:
+            if not isinstance(request.command, c.Take):
+                continue
+            if again := told.intersection(_ids(request.answer)):
+                raise Violation(f"request {request.number} was told of {again} once more")
+            told |= _ids(request.answer)
 
     def _was_taken(self, request: Request) -> None:
         """It may be lost, but only with the leader that had it when this was told."""
@@ -148,6 +168,11 @@ class Verdict:
         counts = self._oracle.counts(read.names, read.index)
         if counts != read.counts:
             raise Violation(f"{read}, but there was {counts}")
+
+
+def _ids(answer: object) -> set[bytes]:
+    """The messages that a claim was given."""
+    return {one.id for one in answer.messages} if isinstance(answer, Claimed) else set()
 
 
 def _agrees(outcome: Outcome, answer: object) -> bool:

@@ -17,6 +17,7 @@ from statemachine.machine import Machine
 DATA = {
     c.Enqueue,
     c.Claim,
+    c.Take,
     c.Extend,
     c.Ack,
     c.Release,

@@ -76,6 +76,21 @@ def cheap(bench: Bench) -> bool:
     return bench.cost["step"] <= STEPS_MAX and bench.cost.total() <= STEPS_MAX + 30
 
 
+@pytest.mark.parametrize("count", [1, 100])
+def test_what_is_taken_costs_a_delete_for_each_message_and_no_claim(count: int) -> None:
+    bench = Bench()
+    bench.put(2 * count)
+    bench.do(c.Take("a", "q", count))
+    taken = bench.cost
+    assert taken["delete"] == count
+    claimed = bench.claim(count)
+    claim = bench.cost
+    bench.do(c.Ack("a", "q", claimed.claim))
+    # Neither is there a claim to write and delete, nor a second row of the history.
+    assert taken["put"] <= (claim + bench.cost)["put"] / 2
+    assert (taken["scan"], taken["step"]) == (claim["scan"], claim["step"])
+
+
 @pytest.mark.parametrize("restart", [False, True], ids=["warm", "restarted"])
 @pytest.mark.parametrize("backlog", [0, MANY])
 def test_a_claim_costs_the_same_whatever_the_backlog(backlog: int, restart: bool) -> None:

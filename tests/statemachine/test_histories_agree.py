@@ -289,6 +289,10 @@ class Histories(RuleBasedStateMachine):
     ) -> None:
         self.do(how, c.Claim(*names, limit, lease, zone, mode, consumer="w" * (limit % 2)))
 
+    @step(4, how=HOW, names=NAMES, limit=st.integers(1, 6), zone=ZONES, mode=MODES)
+    def take(self, how: str, names: Names, limit: int, zone: str, mode: str | None) -> None:
+        self.do(how, c.Take(*names, limit, zone, mode, consumer="w" * (limit % 2)))
+
     @step(2, how=HOW, which=INDEX, lease=OPTIONAL)
     def extend(self, how: str, which: int, lease: int | None) -> None:
         names, claim = self.a_claim(which)

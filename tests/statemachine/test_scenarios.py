@@ -353,14 +353,11 @@ def take(_: Scenario, words: Words) -> Command:
 
 
 def claim(_: Scenario, words: Words) -> Command:
-    return c.Claim(
-        *names_of(words),
-        number(words, "limit") or 1,
-        number(words, "lease"),
-        word(words, "zone") or "",
-        word(words, "mode"),
-        number(words, "wait"),
-    )
+    limit, lease_ms = number(words, "limit") or 1, number(words, "lease")
+    whose = (word(words, "zone") or "", word(words, "mode"), number(words, "wait"))
+    if "auto-ack" in words:
+        return c.Take(*names_of(words), limit, *whose)
+    return c.Claim(*names_of(words), limit, lease_ms, *whose)
 
 
 def job(_: Scenario, words: Words) -> Command:

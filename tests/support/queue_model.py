@@ -198,6 +198,7 @@ class Model:
         checks: dict[type, Callable[..., None]] = {
             c.Enqueue: self._enqueue,
             c.Claim: self._claim,
+            c.Take: self._take,
             c.Extend: self._extend,
             c.Ack: self._ack,
             c.Release: self._release,
@@ -238,12 +239,14 @@ class Model:
         """What a command that was answered so is answered when it comes again."""
         if isinstance(command, c.Once):
             command = command.command
-        if not isinstance(command, c.Claim) or not isinstance(outcome, o.Claimed):
+        if not isinstance(command, c.Claim | c.Take) or not isinstance(outcome, o.Claimed):
             return outcome
         if not outcome.claim:
             return outcome
         queue = self.queues.get((command.account, command.queue))
         nothing = o.Claimed(0, 0, ())
+        if isinstance(command, c.Take):
+            return nothing  # It was given out, and is gone.
         if queue is None or queue.claims.get(outcome.claim, 0) <= self.now_ms:
             return nothing
         records = {given.id: given.record for given in outcome.messages}
@@ -604,6 +607,27 @@ class Model:
                 return
             room = in_flight - self.usage(command.account)["in_flight"]
             command = replace(command, limit=min(command.limit, room))
+        taken = self._taken(command, queue, outcome)
+        if taken:
+            assert isinstance(outcome, o.Claimed)
+            queue.claims[outcome.claim] = outcome.until_ms
+            queue.claimed_at[outcome.claim] = self.moment
+            assert outcome.until_ms == self._until_ms(names, command.lease_ms)
+
+    def _take(self, command: c.Take, outcome: Outcome) -> None:
+        names = (command.account, command.queue)
+        queue = self.queues.get(names) or Queue(c.QueueSettings())
+        taken = self._taken(command, queue, outcome)
+        if taken:
+            assert isinstance(outcome, o.Claimed)
+            assert outcome.until_ms == 0
+            for message in taken:
+                self._leaves(names, queue, message, "acked", outcome.claim)
+            queue.counts["acked", self.now_ms] += len(taken)
+
+    def _taken(self, command: c.Claim | c.Take, queue: Queue, outcome: Outcome) -> list[Message]:
+        """The messages that a claim gives out, which it has then."""
+        names = (command.account, command.queue)
         assert isinstance(outcome, o.Claimed)
         taken: list[Message] = []
         for given in outcome.messages:
@@ -620,14 +644,10 @@ class Model:
         if not taken:
             until_ms = min([due_ms for _, due_ms in self._for_claim(command, queue)], default=0)
             assert outcome == o.Claimed(0, until_ms, ())
-            return
+            return []
         assert outcome.claim not in [claim for _, claim in self.all_claims]
-        lease_ms = self.in_force(names).lease_ms if command.lease_ms is None else command.lease_ms
-        queue.claims[outcome.claim] = outcome.until_ms
-        queue.claimed_at[outcome.claim] = self.moment
         queue.consumers[outcome.claim] = command.consumer
         self.all_claims.append((names, outcome.claim))
-        assert outcome.until_ms == self.now_ms + lease_ms
         assert [given.id for given in outcome.messages] == [message.id for message in taken]
         for place, (message, given) in enumerate(zip(taken, outcome.messages, strict=True)):
             message.state, message.claim, message.place = "claimed", outcome.claim, place
@@ -637,8 +657,9 @@ class Model:
             assert given.deliveries == message.deliveries
             assert given.error == message.error
             self.same(message, given.record)
+        return taken
 
-    def _for_claim(self, command: c.Claim, queue: Queue) -> list[tuple[Message, int]]:
+    def _for_claim(self, command: c.Claim | c.Take, queue: Queue) -> list[tuple[Message, int]]:
         """Ready messages that are for this claim, sooner or later; the first to take first."""
         names = (command.account, command.queue)
         if names not in self.queues:

@@ -116,6 +116,32 @@ MUTANTS: tuple[Mutant, ...] = (
             "pass",
         ),
     ),
+    # What is claimed and acknowledged at once.
+    mutant(
+        "taken-and-kept",
+        "What is acknowledged with its claim stays where it was, and is nobody's.",
+        Edit(claims, "take", "messages.leave(state, queue, taken.held)", "pass"),
+    ),
+    mutant(
+        "taken-under-a-lease",
+        "What is acknowledged with its claim comes again when a lease has ended.",
+        Edit(
+            claims,
+            "take",
+            "messages.leave(state, queue, taken.held)",
+            "_open(state, queue, claim_id, state.now_ms + 50, taken.held, command.consumer)",
+        ),
+    ),
+    mutant(
+        "taken-without-ack",
+        "Of what is acknowledged with its claim only the claim is told.",
+        Edit(
+            claims,
+            "take",
+            "events.note_claim(state, queue, events.ACKED, claim_id, over, taken.held)",
+            "pass",
+        ),
+    ),
     # Weak puts.
     mutant(
         "accepted-before-it-is-taken",
