@@ -144,6 +144,9 @@ def claim(
     ] = None,
     consumer: Annotated[str | None, typer.Option(help="Who claims, for the history.")] = None,
     ack: Annotated[bool, typer.Option("--ack", help="Ack at once, after printing.")] = False,
+    auto_ack: Annotated[
+        bool, typer.Option("--auto-ack", help="Acked before printing: at most once, no lease.")
+    ] = False,
     ndjson: Ndjson = False,
     url: Urls = None,
     account: Account = "default",
@@ -158,6 +161,7 @@ def claim(
         "zone_mode": zone_mode,
         "locality_wait": locality_wait,
         "consumer": consumer,
+        "auto_ack": auto_ack or None,
     }
     body = messages.encode(given(asked))
     with connect(url, timeout) as client:
@@ -166,11 +170,11 @@ def claim(
         if answer.status == 204:
             _exit_if_empty([])
         claimed = answer.json()
-        if not ndjson:
+        if not ndjson and not auto_ack:
             typer.echo(f"claim {claimed['claim']} until {claimed['lease_until']}")
         held = claimed["messages"]
         _print_messages([{"claim": claimed["claim"], **message} for message in held], ndjson)
-        if ack:
+        if ack and not auto_ack:
             # What was printed must have reached its reader before it is gone from the queue.
             sys.stdout.flush()
             write(client, "POST", f"{path}/{claimed['claim']}/ack")

@@ -119,10 +119,10 @@ class Put(msgspec.Struct, frozen=True):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """Messages under a lease."""
+    """Messages under a lease; or under none, if they were acknowledged at once."""
 
-    claim: str
-    lease_until: datetime
+    claim: str | None
+    lease_until: datetime | None
     messages: tuple[Message, ...]
 
 

@@ -37,11 +37,13 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     zone_mode: ZoneMode | None = None
     locality_wait: float | None = None
     consumer: str | None = None
+    auto_ack: bool = False
 
     def fields(self, home: str | None) -> dict[str, Any]:
         """As the API takes it; ``home`` is where the client is."""
         given = msgspec.structs.asdict(self)
         given |= {"wait": self.wait or None, "zone": self.zone or home}
+        given["auto_ack"] = self.auto_ack or None
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -58,16 +60,19 @@ class Place:
 
 
 class ClaimCore:
-    """Messages under one lease. ``held`` are those that were neither settled nor lost."""
+    """Messages under one lease. ``held`` are those that were neither settled nor lost.
+
+    Those that were acknowledged as they were claimed are under none, and settled.
+    """
 
     def __init__(
         self, queue: Place, claimed: Claimed | None, sent_s: float, lease: float | None
     ) -> None:
         self.queue = queue
-        self.id = "" if claimed is None else claimed.claim
+        self.id = "" if claimed is None else claimed.claim or ""
         self.messages = () if claimed is None else claimed.messages
         self.lease_until: datetime | None = None if claimed is None else claimed.lease_until
-        self.held = {message.id for message in self.messages}
+        self.held = {message.id for message in self.messages} if self.id else set[str]()
         self.lost: set[str] = set()
         self._parts: dict[str, ClaimCore] = {}
         self._path = f"{queue.path}/claims/{quote(self.id, safe='')}"
@@ -267,7 +272,7 @@ def make(place: Place, wanted: Wanted) -> Steps[ClaimCore]:
     body = bodies.encode(wanted.fields(session.replicas.zone))
     request = Request("POST", f"{place.path}/claims", headers=bodies.JSON_HEADERS, body=body)
     sent_s = session.clock()
-    if wanted.wait:
+    if wanted.wait or wanted.auto_ack:
         answer = yield from session.call(request, repeatable=True, wait_s=wanted.wait)
     else:
         answer = yield from session.change(request)

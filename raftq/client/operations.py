@@ -5,7 +5,7 @@ What a repetition may do, after a try of which the outcome is unknown:
 - Puts, purges, changes of settings and claims that do not wait carry an ``Idempotency-Key``:
   the repetition gets the first answer.
 - A claim that waits cannot carry one. It is repeated; what the lost claim took, if anything,
-  comes back when its lease ends.
+  comes back when its lease ends. Nor can one that acks at once; what that took is lost.
 """
 
 from __future__ import annotations
@@ -144,6 +144,7 @@ class QueueCore(Place):
         zone_mode: ZoneMode | None = None,
         locality_wait: float | None = None,
         consumer: str | None = None,
+        auto_ack: bool = False,
     ) -> Steps[ClaimCore]:
         """Take up to ``limit`` messages under a lease of so many seconds (None: the queue's).
 
@@ -151,6 +152,8 @@ class QueueCore(Place):
         claim that found nothing is empty, and false. ``zone_mode`` (None: the queue's): of
         ``any`` zone, ``only`` of this one, or these first (``prefer``), and others once they
         are ``locality_wait`` seconds old. ``consumer``: who claims, for the history.
+        ``auto_ack``: at most once. The messages are acked as they are claimed, and lost if the
+        answer is, or if the work fails.
         """
         wanted = Wanted(
             limit=limit,
@@ -160,6 +163,7 @@ class QueueCore(Place):
             zone_mode=zone_mode,
             locality_wait=locality_wait,
             consumer=consumer,
+            auto_ack=auto_ack,
         )
         return (yield from claims.make(self, wanted))
 

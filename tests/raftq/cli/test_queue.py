@@ -141,6 +141,16 @@ def test_a_worker_says_whose_messages_it_takes(shell: Shell) -> None:
     assert shell.queue(*near, "nearest").code == Exit.USAGE
 
 
+def test_a_claim_that_acks_has_nothing_to_be_acked(shell: Shell) -> None:
+    shell.queue("put", "jobs", "a")
+    shell.queue("put", "jobs", "b")
+    (line,) = shell.queue("claim", "jobs", "--auto-ack").out.splitlines()
+    assert line.endswith("  a")
+    (line,) = shell.queue("claim", "jobs", "--auto-ack", "--ack", "--ndjson").out.splitlines()
+    assert json.loads(line)["claim"] is None
+    assert shell.queue("claim", "jobs", "--auto-ack").code == Exit.EMPTY
+
+
 def test_a_claim_can_be_given_back(shell: Shell) -> None:
     shell.queue("put", "jobs", "one")
     (line,) = shell.queue("claim", "jobs", "--ndjson").out.splitlines()

@@ -137,6 +137,25 @@ def test_an_ack_claims_what_is_next(client: Raftq, service: LocalService) -> Non
     assert first
 
 
+def test_what_is_acked_with_its_claim_is_settled(client: Raftq, service: LocalService) -> None:
+    queue = client.queue("jobs")
+    first, second, third = queue.put_many([1, 2, 3])
+    claim = queue.claim(auto_ack=True)
+    (message,) = claim
+    assert (message.id, message.state, message.settled) == (first, "acked", True)
+    assert (claim.id, claim.lease_until, bool(claim)) == ("", None, True)
+    with message:
+        service.advance(1_000)
+        assert not message.lost
+    assert claim.ack() == Settled(0)
+    assert not claim.release().settled
+    _, claim = queue.claim().ack_and_claim(next=Wanted(wait=1, auto_ack=True))
+    assert [(message.id, message.settled) for message in claim] == [(third, True)]
+    assert queue.stats().messages.ready == 0
+    assert second
+    assert not queue.claim(auto_ack=True)
+
+
 def test_what_was_acked_is_told_though_the_claim_is_refused(
     client: Raftq, service: LocalService
 ) -> None:
