@@ -108,21 +108,27 @@ async def claimed(call: Call, wanted: Wanted) -> Claimed:
     return await polling.claim_within(call, wanted.command, wanted.wait_s)
 
 
-async def next_claimed(call: Call, wanted: Wanted, first: Outcome) -> Next:
-    """What is told of a claim that came next; ``first`` is what it was answered to begin with.
+async def next_claimed(call: Call, wanted: Wanted, first: Outcome | None = None) -> Next:
+    """What is told of a claim that comes next; ``first`` is its first answer, if it was made.
 
     Whatever goes wrong with it is told too, for something was done already.
     """
     try:
-        if isinstance(first, Refused):
-            raise refused(first)
-        assert isinstance(first, Claimed), first
-        found = first
-        if not found.messages and wanted.wait_s:
-            found = await polling.claim_within(call, wanted.command, wanted.wait_s, found)
+        found = await _found(call, wanted, first)
         return Next(shown(call, wanted.command, found) if found.messages else None, msgspec.UNSET)
     except problems.ANY as error:
         return Next(None, problems.of(error).document())
+
+
+async def _found(call: Call, wanted: Wanted, first: Outcome | None) -> Claimed:
+    if first is None:
+        return await claimed(call, wanted)
+    if isinstance(first, Refused):
+        raise refused(first)
+    assert isinstance(first, Claimed), first
+    if first.messages or not wanted.wait_s:
+        return first
+    return await polling.claim_within(call, wanted.command, wanted.wait_s, first)
 
 
 def shown(call: Call, command: Claim | Take, claimed: Claimed) -> ClaimView:

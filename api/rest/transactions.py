@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from api import problems
 from api.access.principals import Role
 from api.access.rules import Access
-from api.problems import Problem, StalePart
-from api.rest import answers, messages, parameters
+from api.problems import Document, Problem, StalePart
+from api.rest import answers, claiming, messages, parameters
 from api.rest.answers import Answer
+from api.rest.claiming import ClaimToMake, ClaimView, Wanted
 from api.rest.claims import Nack, check_nack, claim_id, nacked, named_ids
 from api.rest.messages import MessageToPut, Put
 from api.rest.operations import Operation, Says
@@ -47,20 +49,34 @@ class ReleasePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dead: bool = False
 
 
+class NextClaim(ClaimToMake, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to claim then, and from which queue."""
+
+    queue: parameters.Name
+
+
 class Transaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is to be done as one."""
+    """What is to be done as one, and what to claim when it is done."""
 
     acks: list[AckPart] = []
     puts: list[PutPart] = []
     releases: list[ReleasePart] = []
+    next: NextClaim | None = None
 
 
 class TransactionView(msgspec.Struct, frozen=True):
-    """How many messages each part settled, and the ids of those put."""
+    """How many messages each part settled, and the ids of those put.
+
+    The rest is there if something was to be claimed next.
+    """
 
     acked: tuple[int, ...]
     released: tuple[int, ...]
     puts: list[Put]
+    next: ClaimView | msgspec.UnsetType | None = msgspec.UNSET
+    """What was claimed; null if nothing was ready, in time."""
+    next_refused: Document | msgspec.UnsetType = msgspec.UNSET
+    """Why nothing was claimed, if that was refused or failed: what a claim would be answered."""
 
 
 BODY = JsonBody(Transaction)
@@ -92,11 +108,21 @@ async def transact(call: Call, query: NoQuery) -> Answer:
         ),
         tuple([_release(call, one) for one in asked.releases]),
     )
+    wanted = None if asked.next is None else _wanted(call, asked.next)
     done = await call.propose(command, Transacted)
     if done.stale:
         raise _stale(asked, done)
     puts = [messages.put_view(one) for one in done.put]
-    return answers.json(200, TransactionView(done.acked, done.released, puts))
+    view = TransactionView(done.acked, done.released, puts)
+    if wanted is not None:
+        after = await claiming.next_claimed(call, wanted)
+        view = replace(view, next=after.view, next_refused=after.refused)
+    return answers.json(200, view)
+
+
+def _wanted(call: Call, asked: NextClaim) -> Wanted:
+    claiming.without_key(call, "next", "what is held by then could not be told again")
+    return claiming.wanted(call, _queue(call, Role.CONSUME, asked.queue), asked)
 
 
 def _check_sizes(call: Call, asked: Transaction) -> None:
@@ -152,7 +178,7 @@ OPERATIONS = (
         "POST",
         TRANSACTIONS,
         transact,
-        "Acknowledge, give back and put messages: all or nothing",
+        "Acknowledge, give back and put messages: all or nothing; and claim what is next",
         access=Access(None, "account"),
         query=NoQuery,
         body=BODY,

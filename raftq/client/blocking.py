@@ -12,7 +12,7 @@ import httpx2
 
 from raftq.client.answers import MessageId, QueueEvent, Usage
 from raftq.client.bodies import NewMessage
-from raftq.client.claims import ClaimCore
+from raftq.client.claims import ONE, ClaimCore, Wanted
 from raftq.client.consuming import Consume, ConsumerCore, Held
 from raftq.client.drivers import BlockingDriver, blocking, then
 from raftq.client.events import EventsCore
@@ -30,7 +30,13 @@ from raftq.client.shells import (
     session,
     with_signature_of,
 )
-from raftq.client.transactions import GiveBack, Holding, Transacted, transact
+from raftq.client.transactions import (
+    GiveBack,
+    Holding,
+    Transacted,
+    transact,
+    transact_and_claim,
+)
 
 
 class ClaimedMessage(HeldMessage, frozen=True, kw_only=True, eq=False):
@@ -255,6 +261,25 @@ class Raftq(Shell[BlockingDriver, Session]):
         """
         steps = transact(self._core, self.account, acks, releases, puts or {})
         return self._driver.run(steps)
+
+    def transaction_and_claim(
+        self,
+        queue: str,
+        *,
+        acks: Sequence[Holding] = (),
+        releases: Sequence[Holding | GiveBack] = (),
+        puts: Mapping[str, Sequence[NewMessage | Any]] | None = None,
+        next: Wanted = ONE,
+    ) -> tuple[Transacted, Claim]:
+        """The same, and claim from a queue when it is done, by the same request.
+
+        It is not repeated when its outcome is unknown. Without a claim since that was refused, or
+        has failed, this raises, and ``done`` of the error is what was done.
+        """
+        place = QueueCore(self._core, self.account, queue, self._driver.new_event)
+        steps = transact_and_claim(place, self.account, acks, releases, puts or {}, next)
+        done, claim = self._driver.run(steps)
+        return done, Claim(self._driver, claim, ClaimedMessage)
 
     def close(self) -> None:
         """End consumers and producers properly, and close the connections."""

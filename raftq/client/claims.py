@@ -108,7 +108,7 @@ class ClaimCore:
 
         ``next`` says what to claim. What was not held any more is in ``stale``, and raises
         nothing: the messages of the new claim are held. Without a new claim since that was
-        refused, or has failed, this raises, and ``acked`` of the error says how many were acked.
+        refused, or has failed, this raises, and ``done`` of the error says what was acked.
         """
         session = self.queue.session
         if not self.id or (ids is not None and not ids):
@@ -121,9 +121,7 @@ class ClaimCore:
         acked = decoded(answer, Acked)
         settled = self._acked(ids, answer, acked)
         if acked.next_refused is not None:
-            error = failed(acked.next_refused)
-            error.acked = settled.settled
-            raise error
+            raise failed(acked.next_refused, settled)
         return settled, ClaimCore(self.queue, acked.next, sent_s, next.lease)
 
     def release(

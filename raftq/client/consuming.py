@@ -224,7 +224,7 @@ class ConsumerCore:
         try:
             settled, found = yield from claim.ack_and_claim(ids, next=wanted)
         except RaftqError as error:
-            if error.acked is None:
+            if error.done is None:
                 _not_acked(claim, ids, error)
             raise
         _tell_lost(settled.stale)

@@ -6,16 +6,18 @@ The question after an error is always whether it happened. ``Refused`` and
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
 class RaftqError(Exception):
     """Everything that this library raises on purpose.
 
-    ``acked``: how many messages the same call had acked before; None: it had not come to that.
+    ``done``: what the same call had done before, as it would have been returned; or None.
     """
 
-    acked: int | None = None
+    done: Any = None
 
 
 class Closed(RaftqError):

@@ -329,11 +329,16 @@ def refusal(status: int, found: Problem) -> Refused:
     return KINDS.get(found.reason, Refused)(status, found)
 
 
-def failed(found: Problem) -> RaftqError:
-    """What is raised for a problem that comes in the answer to something else."""
+def failed(found: Problem, done: object) -> RaftqError:
+    """What is raised for a problem that comes with what was done before."""
+    error: RaftqError
     if found.status in UNSERVED:
-        return Unavailable(str(found), unreached=False)
-    return OutcomeUnknown(str(found)) if found.status >= 500 else refusal(found.status, found)
+        error = Unavailable(str(found))
+    else:
+        is_known = found.status < 500
+        error = refusal(found.status, found) if is_known else OutcomeUnknown(str(found))
+    error.done = done
+    return error
 
 
 def decoded(answer: Answer, kind: type[T]) -> T:

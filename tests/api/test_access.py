@@ -218,6 +218,11 @@ ELSEWHERE = [
     ),
     Named("POST", "/v1/shop/transactions", {"acks": [{"queue": "secret", "claim": "0" * 16}]}),
     Named("POST", "/v1/shop/transactions", {"releases": [{"queue": "secret", "claim": "0" * 16}]}),
+    Named(
+        "POST",
+        "/v1/shop/transactions",
+        {"puts": [{"queue": "orders", "messages": [{"body": 1}]}], "next": {"queue": "secret"}},
+    ),
     Named("PATCH", "/v1/shop", {"defaults": {"ttl": 5}}),
 ]
 
@@ -237,6 +242,19 @@ def test_a_queue_that_is_named_elsewhere_is_asked_for_too(
     assert len(service.proposed) == before
     answer = client.request(asked.method, asked.path, json=asked.body, headers=every)
     assert answer.status_code not in (401, 403), answer.text
+
+
+def test_what_is_next_needs_the_role_of_a_consumer(
+    client: TestClient, service: LocalService
+) -> None:
+    puts = [{"queue": "q", "messages": [{"body": 1}]}]
+    for held, status in (([PRODUCE], 403), ([PRODUCE, MANAGE], 403), ([PRODUCE, CONSUME], 200)):
+        headers = bearing(make_key(service, "shop", held))
+        before = len(service.proposed)
+        body = {"puts": puts, "next": {"queue": "q"}}
+        answer = client.post("/v1/shop/transactions", json=body, headers=headers)
+        assert answer.status_code == status
+        assert (len(service.proposed) == before) is (status == 403)
 
 
 @pytest.mark.parametrize(

@@ -163,3 +163,77 @@ def test_messages_are_counted_by_zone(client: TestClient, service: LocalService)
     put(client, {"body": 1}, {"body": 2, "zone": "south"})
     ack(client, claim(client), next={})
     assert service.claimed == {("north", "north"): 1, ("south", "north"): 1}
+
+
+def test_a_transaction_claims_what_is_next(client: TestClient, service: LocalService) -> None:
+    known = put(client, {"body": 1}, {"body": 2})
+    body = {
+        "acks": [{"queue": "orders", "claim": claim(client)}],
+        "puts": [{"queue": "done", "messages": [{"body": "x"}]}],
+        "next": {"queue": "orders", "lease": 5, "consumer": "w"},
+    }
+    answer = client.post("/v1/shop/transactions", json=body)
+    told = answer.json()
+    assert (answer.status_code, told["acked"], len(told["puts"][0]["ids"])) == (200, [1], 1)
+    assert ids(told["next"]) == known[1:]
+    assert told["next"]["lease_until"] == "2026-01-01T00:00:05Z"
+    assert service.claimed == {("north", "north"): 2}
+    body |= {"acks": [], "next": {"queue": "done", "auto_ack": True, "wait": 1}}
+    told = client.post("/v1/shop/transactions", json=body).json()
+    assert told["next"]["claim"] is None
+    assert [message["body"] for message in told["next"]["messages"]] == ["x"]
+
+
+def test_a_stale_transaction_claims_nothing(client: TestClient) -> None:
+    put(client, {"body": 1}, {"body": 2})
+    body = {
+        "acks": [{"queue": "orders", "claim": claim(client), "ids": [ABSENT]}],
+        "next": {"queue": "orders"},
+    }
+    answer = client.post("/v1/shop/transactions", json=body)
+    assert (answer.status_code, answer.json()["reason"]) == (409, "stale_transaction")
+    assert client.get(f"{QUEUE}/stats").json()["messages"]["claimed"] == 1
+
+
+def test_a_transaction_is_told_though_what_is_next_is_refused(client: TestClient) -> None:
+    put(client, {"body": 1}, {"body": 2})
+    claim(client)
+    client.put("/v1/shop/quotas", json={"in_flight": 1})
+    puts = [{"queue": "done", "messages": [{"body": "x"}]}]
+    told = client.post(
+        "/v1/shop/transactions", json={"puts": puts, "next": {"queue": "orders"}}
+    ).json()
+    assert len(told["puts"][0]["ids"]) == 1
+    assert told["next"] is None
+    assert told["next_refused"] == client.post(f"{QUEUE}/claims").json()
+
+
+def test_nothing_next_of_a_transaction_is_null(client: TestClient) -> None:
+    puts = [{"queue": "done", "messages": [{"body": "x"}]}]
+    for body, is_there in (({"next": {"queue": "orders"}}, True), ({}, False)):
+        told = client.post("/v1/shop/transactions", json={"puts": puts} | body).json()
+        assert ("next" in told) is is_there
+        assert told.get("next") is None
+        assert "next_refused" not in told
+
+
+@pytest.mark.parametrize(
+    ("more", "headers", "field"),
+    [
+        ({}, {}, "next"),
+        ({"queue": "no queue"}, {}, "queue"),
+        ({"queue": "orders", "limit": 0}, {}, "limit"),
+        ({"queue": "orders"}, {"Idempotency-Key": "k"}, "next"),
+    ],
+)
+def test_a_transaction_with_a_bad_next_is_not_done(
+    client: TestClient,
+    service: LocalService,
+    more: dict[str, Any],
+    headers: dict[str, str],
+    field: str,
+) -> None:
+    body = {"puts": [{"queue": "done", "messages": [{"body": 1}]}], "next": more}
+    answer = client.post("/v1/shop/transactions", json=body, headers=headers)
+    assert (answer.status_code, answer.json()["field"]) == (400, field)
+    assert not service.proposed

@@ -317,6 +317,21 @@ CASES = [
     Case("transact", 400, json={"puts": [{"queue": "q", "messages": [{"body": 1}] * 1_001}]}),
     Case(
         "transact",
+        200,
+        json={"puts": [{"queue": "q", "messages": [{"body": 1}]}], "next": {"queue": "q"}},
+    ),
+    Case(
+        "transact",
+        200,
+        too_much_in_flight,
+        json={
+            "puts": [{"queue": "q", "messages": [{"body": 1}]}],
+            "next": {"queue": "q", "lease": 5},
+        },
+    ),
+    Case("transact", 400, json={"next": {"queue": "q"}}),
+    Case(
+        "transact",
         409,
         json={
             "acks": [{"queue": "q", "claim": ABSENT_CLAIM}],

@@ -11,7 +11,7 @@ from api.app import Application
 from api.ports import OutcomeUnknown, Unavailable
 from asgi_client import Exchange, Reply, request
 from local_service import LocalService
-from statemachine.commands import Ack, Claim, Release
+from statemachine.commands import Ack, Claim, Release, Transact
 from statemachine.outcomes import Claimed
 
 pytestmark = pytest.mark.anyio
@@ -325,3 +325,31 @@ async def test_an_ack_that_is_not_taken_claims_nothing(
         assert (await done(task)).status == status
     stats = await request(app, "GET", f"{QUEUE}/stats")
     assert stats.json()["messages"]["claimed"] == stats.json()["messages"]["ready"] == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (None, None),
+        (Unavailable("overloaded", "too many"), "overloaded"),
+        (OutcomeUnknown("the leader is gone."), "outcome_unknown"),
+    ],
+)
+async def test_a_transaction_is_done_before_what_is_next_is_waited_for(
+    app: Application, service: LocalService, failure: Exception | None, reason: str | None
+) -> None:
+    body = {
+        "puts": [{"queue": "done", "messages": [{"body": "x"}]}],
+        "next": PATIENT | {"queue": "orders"},
+    }
+    exchange = Exchange(app, "POST", "/v1/shop/transactions", body=body)
+    task = asyncio.create_task(exchange.run())
+    await until(lambda: service.parked("shop", "orders") == 1)
+    assert [type(one) for one in service.proposed] == [Transact, Claim]
+    service.failures.extend([None, failure])
+    await put(app)
+    reply = await done(task)
+    told = reply.json()
+    assert (reply.status, len(told["puts"][0]["ids"])) == (200, 1)
+    assert (told["next"] is None) is (reason is not None)
+    assert told.get("next_refused", {}).get("reason") == reason

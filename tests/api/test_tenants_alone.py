@@ -59,6 +59,10 @@ BODIES: dict[str, list[Any]] = {
     "transact": [
         {"puts": [{"queue": "mail", "messages": [{"body": 5}]}]},
         {"acks": [{"queue": "jobs", "claim": "{claim}"}]},
+        {
+            "puts": [{"queue": "mail", "messages": [{"body": 6}]}],
+            "next": {"queue": "jobs", "limit": 2},
+        },
     ],
     "put_queue": [None, {"max_deliveries": 1, "history": 3_600}],
     "patch_queue": [{"lease": 2}, {"dead_letter_queue": "mail"}],

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from raftq.client.answers import Settled
 from raftq.client.consuming import Consume, ConsumerCore, Held
 from raftq.client.effects import Answer, Broken, Pause, Request, Spawn
 from raftq.client.errors import (
@@ -371,7 +372,7 @@ def test_an_error_of_what_is_next_says_what_was_acked(
     world.answers = lambda request: answer(200, told)
     with pytest.raises(raised) as caught:
         world.run(claim.ack_and_claim())
-    assert caught.value.acked == 1
+    assert caught.value.done == Settled(1)
     assert claim.held == set()
 
 

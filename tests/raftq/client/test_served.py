@@ -21,6 +21,7 @@ from raftq.client import (
     GiveBack,
     LeaseLost,
     NewMessage,
+    OutcomeUnknown,
     QuotaExceeded,
     Raftq,
     Refused,
@@ -165,7 +166,7 @@ def test_what_was_acked_is_told_though_the_claim_is_refused(
     asyncio.run(service.propose(SetQuotas("default", Quotas(in_flight=1))))
     with pytest.raises(QuotaExceeded) as caught:
         claim.ack_and_claim()
-    assert (caught.value.acked, caught.value.usage) == (1, 2)
+    assert (caught.value.done, caught.value.usage) == (Settled(1), 2)
     assert queue.stats().messages.claimed == 2
 
 
@@ -482,6 +483,32 @@ def test_a_transaction_is_done_whole_or_not_at_all(client: Raftq) -> None:
     assert client.transaction(acks=[other]).acked == 1
 
 
+def test_a_transaction_claims_what_is_next(client: Raftq, service: LocalService) -> None:
+    queue = client.queue("jobs")
+    first, second, third = queue.put_many([1, 2, 3])
+    done, claim = client.transaction_and_claim(
+        "jobs", acks=[queue.claim()], puts={"made": ["a"]}, next=Wanted(lease=5)
+    )
+    assert (done.acked, len(done.puts["made"])) == (1, 1)
+    assert [message.id for message in claim] == [second]
+    done, empty = client.transaction_and_claim("none", puts={"made": ["b"]}, next=Wanted(wait=0.01))
+    assert (len(done.puts["made"]), bool(empty)) == (1, False)
+    other = queue.claim()
+    asyncio.run(service.propose(SetQuotas("default", Quotas(in_flight=1))))
+    with pytest.raises(QuotaExceeded) as caught:
+        client.transaction_and_claim("made", acks=[claim], next=Wanted(limit=2))
+    assert caught.value.done.acked == 1
+    assert claim.messages[0].settled
+    service.failures.append(ServerDoesNotKnow("the leader is gone"))
+    with pytest.raises(OutcomeUnknown):
+        client.transaction_and_claim("jobs", acks=[other])
+    with pytest.raises(LeaseLost):
+        client.transaction_and_claim("made", acks=[claim, other])
+    assert client.queue("made").stats().messages.ready == 2
+    assert [message.id for message in other] == [third]
+    assert first
+
+
 def test_events_are_read_as_they_happen(client: Raftq, service: LocalService) -> None:
     queue = client.queue("jobs")
     queue.put("x")
@@ -537,6 +564,8 @@ def test_asyncio_has_events_transactions_and_nacks(url: str) -> None:
                 part = await claim.extend_some([claim.messages[0].id], 60)
                 done = await client.transaction(acks=[part], puts={"made": [1]})
                 assert done.acked == 1
+                done, following = await client.transaction_and_claim("made", puts={"made": [2]})
+                assert [message.body for message in following] == [1]
                 await claim.messages[1].nack("no")
                 async for event in events:
                     kinds.append(event.kind)
