@@ -221,6 +221,8 @@ class ConsumerCore:
         if not self._done:
             return (yield from make(self._queue, wanted))
         claim, ids = self._take_done()
+        # The answer may be long in coming, and they are acked by then: nothing is to be extended.
+        claim.held.difference_update(ids)
         try:
             settled, found = yield from claim.ack_and_claim(ids, next=wanted)
         except RaftqError as error:

@@ -212,6 +212,21 @@ def test_what_was_acked_with_a_claim_that_is_refused_is_done(
     assert "may come again" not in caplog.text
 
 
+def test_what_is_acked_is_not_extended_while_the_next_is_waited_for(
+    world: Virtual, queue: QueueCore
+) -> None:
+    server = Server(world, 2)
+    core = consumer(queue, limit=1, prefetch=False, wait=20.0)
+    world.run(core.next())
+    world.round_trips_s["a"] = 15.0
+    held = world.run(core.next())
+    assert held.message.body == 1
+    assert server.did("extend") == []
+    world.round_trips_s["a"] = 0.001
+    world.pass_time(11.0)
+    assert server.did("extend") == ["c1"]
+
+
 def test_leases_are_extended_while_the_work_lasts(world: Virtual, queue: QueueCore) -> None:
     server = Server(world, 2)
     core = consumer(queue, extend_for=100.0)
