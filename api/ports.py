@@ -420,6 +420,10 @@ class Service(Protocol):
         """Whether this node is about to stop; watches are told when it begins to."""
         ...
 
+    def when_stopping(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call back when this node begins to stop; answers how to wait for that no longer."""
+        ...
+
     async def subscriptions_changed(self, seen: int, timeout_s: float) -> int:
         """Wait until this replica sees a change of subscriptions, or of who runs them.
 

@@ -171,8 +171,9 @@ class Problem(Exception):
     def _kind(self) -> Kind:
         return KINDS.get(self.reason) or KINDS["unavailable"]
 
+    @property
     def document(self) -> Document:
-        """What is told of it."""
+        """What is said about it."""
         return Document(
             type=TYPE_PREFIX + self.reason,
             title=self._kind.title,
@@ -189,23 +190,19 @@ class Problem(Exception):
         )
 
     def body(self) -> bytes:
-        """The same as the body of an answer."""
-        return msgspec.json.encode(self.document())
+        """The problem document, encoded."""
+        return msgspec.json.encode(self.document)
 
 
-ANY = (Problem, Unavailable, OutcomeUnknown)
-"""All that ends a request which somebody is there to be told of."""
+ENDINGS = (Problem, Unavailable, OutcomeUnknown)
+"""What ends a request with an error answer."""
 
 
 def of(error: Problem | Unavailable | OutcomeUnknown) -> Problem:
-    """What the client is told."""
-    match error:
-        case Problem():
-            return error
-        case Unavailable():
-            return unavailable(error)
-        case OutcomeUnknown():
-            return outcome_unknown(error)
+    """The answer to one of ``ENDINGS``."""
+    if isinstance(error, Problem):
+        return error
+    return unavailable(error) if isinstance(error, Unavailable) else outcome_unknown(error)
 
 
 def refused(outcome: Refused) -> Problem:

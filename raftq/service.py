@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TypeVar
 
@@ -284,6 +284,10 @@ class NodeService:
     def is_stopping(self) -> bool:
         """See ``api.ports.Service``."""
         return self._replica.stopping
+
+    def when_stopping(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """See ``api.ports.Service``."""
+        return self._replica.waiters.when_stopping(callback)
 
     async def subscriptions_changed(self, seen: int, timeout_s: float) -> int:
         """See ``api.ports.Service``."""

@@ -60,6 +60,21 @@ class Aside(Protocol):
         """It goes on."""
         ...
 
+    def hold(self, size: int) -> bool:
+        """So many bytes of it are in memory from now on; False if there is no room for more."""
+        ...
+
+    def begin(self) -> bool:
+        """One more piece of work begins, of a request that goes on.
+
+        False: a request would be turned away now, and so this has to wait.
+        """
+        ...
+
+    def end(self) -> None:
+        """That is done, and counts as a request that was answered."""
+        ...
+
 
 class Admission:
     """All requests of one node that are under way."""
@@ -97,26 +112,32 @@ class Admission:
 
         ``is_read``: all of them are there already.
         """
-        now_s = self._clock()
-        if now_s - self._window_s >= WINDOW_S:
-            self._look(now_s)
         kind, account = kind_of(path)
         held = self._accounts.get(account)
         if held is None:
             held = _Held()
-        if kind is not Kind.ALWAYS and not self._has_room(kind, held, size, now_s):
+        if not (self._has_room(kind, held, size) and self._has_time(kind, held)):
             self._observe(kind)
             return None
-        place = Place(self, account, held, size)
+        place = Place(self, kind, account, held, size)
         if size and not is_read:
-            self._reading.append((now_s, place))
+            self._reading.append((self._clock(), place))
         return place
 
-    def _has_room(self, kind: Kind, held: _Held, size: int, now_s: float) -> bool:
+    def _has_room(self, kind: Kind, held: _Held, size: int) -> bool:
+        if kind is Kind.ALWAYS:
+            return True
         twice = 2 if kind is Kind.FINISHING else 1
         free_bytes = twice * self._bytes_max - self.held_bytes - size
-        if free_bytes < 0 or held.size > SHARE * free_bytes:
-            return False
+        return free_bytes >= 0 and held.size <= SHARE * free_bytes
+
+    def _has_time(self, kind: Kind, held: _Held) -> bool:
+        now_s = self._clock()
+        if now_s - self._window_s >= WINDOW_S:
+            self._look(now_s)
+        if kind is Kind.ALWAYS:
+            return True
+        twice = 2 if kind is Kind.FINISHING else 1
         if self.active >= twice * self._active_max:
             return False
         limit = self._limit
@@ -173,10 +194,13 @@ class _Held:
 class Place:
     """One request's, from when it is let in until it is answered."""
 
-    __slots__ = ("_account", "_admission", "_held", "_is_active", "_is_read", "_size")
+    __slots__ = ("_account", "_admission", "_held", "_is_active", "_is_read", "_kind", "_size")
 
-    def __init__(self, admission: Admission, account: str, held: _Held, size: int) -> None:
+    def __init__(
+        self, admission: Admission, kind: Kind, account: str, held: _Held, size: int
+    ) -> None:
         self._admission = admission
+        self._kind = kind
         self._account = account
         self._held = held
         self._size = size
@@ -212,6 +236,30 @@ class Place:
             self._is_active = False
             self._held.active -= 1
             self._admission.active -= 1
+
+    def hold(self, size: int) -> bool:
+        """See ``Aside``."""
+        more = size - self._size
+        if more > 0 and not self._admission._has_room(self._kind, self._held, more):
+            return False
+        self._size = size
+        self._held.size += more
+        self._admission.held_bytes += more
+        return True
+
+    def begin(self) -> bool:
+        """See ``Aside``."""
+        self.step_aside()  # It is not in its own way.
+        if not self._admission._has_time(self._kind, self._held):
+            self._admission._observe(self._kind)
+            return False
+        self.step_back()
+        return True
+
+    def end(self) -> None:
+        """See ``Aside``."""
+        self.step_aside()
+        self._admission._served += 1
 
     def leave(self) -> None:
         """It was answered, or nobody is there for an answer."""

@@ -98,6 +98,15 @@ class Allowance:
         self.charge(size)
         self.concurrent += 1
 
+    def again_in_s(self) -> float:
+        """Seconds until a request that goes on may do one more thing; 0: that is counted now."""
+        terms, now_s = self._terms, self._clock()
+        meters = ((terms.requests, self._requests), (terms.bytes, self._bytes))
+        wait_s = max([meter.wait_s(rate, now_s) for rate, meter in meters if rate], default=0.0)
+        if terms.requests and not wait_s:
+            self._requests.charge(terms.requests, now_s, 1)
+        return wait_s
+
     def leave(self) -> None:
         """It ends."""
         self.concurrent -= 1

@@ -116,8 +116,8 @@ async def next_claimed(call: Call, wanted: Wanted, first: Outcome | None = None)
     try:
         found = await _found(call, wanted, first)
         return Next(shown(call, wanted.command, found) if found.messages else None, msgspec.UNSET)
-    except problems.ANY as error:
-        return Next(None, problems.of(error).document())
+    except problems.ENDINGS as error:
+        return Next(None, problems.of(error).document)
 
 
 async def _found(call: Call, wanted: Wanted, first: Outcome | None) -> Claimed:

@@ -1,4 +1,4 @@
-"""Messages: put, browse, get, delete, purge."""
+"""Messages: what one is, put by whole requests, looked at, deleted, purged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class PutQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a raw body is to be queued; in JSON these are fields."""
+    """How a raw body is to be queued; in JSON these are fields, but for ``ids``.
+
+    ``ids``: a stream is to be told those of its messages.
+    """
 
     ttl: float | None = None
     delay: float | None = None
@@ -45,6 +48,7 @@ class PutQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     not_before: Moment | None = None
     dedup_id: str | None = None
     persistent: bool | None = None
+    ids: bool = False
 
 
 class MessageToPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,14 +123,16 @@ class DeletedMessages(msgspec.Struct, frozen=True):
 
 
 _NO_ATTRIBUTES = PutQuery()
-ATTRIBUTES = ", ".join(PutQuery.__struct_fields__)
-_decode_message = msgspec.json.Decoder(MessageToPut).decode
+ATTRIBUTES = ", ".join(name for name in PutQuery.__struct_fields__ if name != "ids")
+decode_message = msgspec.json.Decoder(MessageToPut).decode
 _decode_batch = msgspec.json.Decoder(BatchToPut).decode
 _decode_has_messages = msgspec.json.Decoder(HasMessages).decode
 
 
-async def put_messages(call: Call, query: PutQuery) -> Answer:
-    """POST messages: a JSON message, a JSON batch, or one raw body of another type."""
+async def put_whole(call: Call, query: PutQuery) -> Answer:
+    """Put what the whole body says: a JSON message, a JSON batch, or one raw body."""
+    if query.ids:
+        raise Problem("invalid_request", "ids is for streams; others are told", field="ids")
     given: Sequence[MessageToPut | PutQuery]
     if is_json(call.content_type):
         if call.scope["query_string"] and query != _NO_ATTRIBUTES:
@@ -139,7 +145,7 @@ async def put_messages(call: Call, query: PutQuery) -> Answer:
         messages = (_from_raw(call, query, await call.body()),)
     account, queue = call.account, call.queue
     command = Enqueue(account, queue, messages)
-    if not _must_persist(call.service, account, queue, given):
+    if not must_persist(call.service, account, queue, {one.persistent for one in given}):
         await call.accept(command)
         call.service.observe_put([message.zone for message in messages], call.home)
         return answers.json(202, Taken(len(messages)))
@@ -214,11 +220,8 @@ def _bare(stored: StoredMessage) -> Answer:
     )
 
 
-def _must_persist(
-    service: Service, account: str, queue: str, given: Sequence[MessageToPut | PutQuery]
-) -> bool:
-    """Whether any message is to be durable before it is answered for."""
-    wishes = {one.persistent for one in given}
+def must_persist(service: Service, account: str, queue: str, wishes: set[bool | None]) -> bool:
+    """Whether any of the messages with these wishes is to be durable before it is answered for."""
     return True in wishes or (None in wishes and service.in_force(account, queue).persistent)
 
 
@@ -295,7 +298,7 @@ def _decode_put(data: bytes) -> list[MessageToPut]:
     but has the wrong shape is tried again.
     """
     try:
-        return [_decode_message(data)]
+        return [decode_message(data)]
     except msgspec.ValidationError as not_a_message:
         try:
             return _decode_batch(data).messages
@@ -348,26 +351,6 @@ def _message_headers(call: Call) -> dict[str, str]:
 
 
 OPERATIONS = (
-    Operation(
-        "POST",
-        MESSAGES,
-        put_messages,
-        "Queue one message or a batch; creates account and queue if they do not exist",
-        access=Access(Role.PRODUCE, "queue"),
-        query=PutQuery,
-        body_kinds=(MessageToPut, BatchToPut),
-        raw_body=True,
-        answers={
-            201: Says("The messages are durable and in the queue, in this order", Put),
-            202: Says("None is to be persistent, and the leader has taken them", Taken),
-        },
-        refusals=(
-            "body_too_large",
-            "headers_too_large",
-            "fan_out_too_large",
-            "quota_exceeded",
-        ),
-    ),
     *browsing.OPERATIONS,
     Operation(
         "DELETE",

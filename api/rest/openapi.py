@@ -15,7 +15,7 @@ from api.rest import parameters
 from api.rest.answers import Answer
 from api.rest.operations import Operation, Says
 from api.rest.parameters import NoQuery
-from api.rest.requests import JSON, Call
+from api.rest.requests import JSON, NDJSON, Call
 
 TAGS = (
     "messages",
@@ -140,7 +140,7 @@ def document(table: Sequence[Operation[Any]]) -> dict[str, Any]:
 
 def _kinds(row: Operation[Any]) -> list[Any]:
     answered = [says.kind for says in row.answers.values() if says.kind is not None]
-    return [*row.body_kinds, *answered, row.query]
+    return [*row.body_kinds, *row.line_kinds, *answered, row.query]
 
 
 def _queries(table: Sequence[Operation[Any]]) -> set[str]:
@@ -203,13 +203,19 @@ def _set(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _content(row: Operation[Any]) -> dict[str, Any]:
-    refs = [{"$ref": REF.format(name=kind.__name__)} for kind in row.body_kinds]
     content: dict[str, Any] = {}
-    if refs:
-        content[JSON] = {"schema": refs[0] if len(refs) == 1 else {"oneOf": refs}}
+    if row.body_kinds:
+        content[JSON] = {"schema": _one_of(row.body_kinds)}
+    if row.line_kinds:
+        content[NDJSON] = {"schema": _one_of(row.line_kinds)}
     if row.raw_body:
         content[ANY] = RAW
     return content
+
+
+def _one_of(kinds: tuple[Any, ...]) -> dict[str, Any]:
+    refs = [{"$ref": REF.format(name=kind.__name__)} for kind in kinds]
+    return refs[0] if len(refs) == 1 else {"oneOf": refs}
 
 
 def _responses(row: Operation[Any]) -> dict[str, Any]:
@@ -229,9 +235,10 @@ def _says(says: Says) -> dict[str, Any]:
         schema: dict[str, Any] = {"$ref": REF.format(name=says.kind.__name__)}
         if says.media_type == ANY:  # A body that is JSON comes back bare as well.
             schema = {"anyOf": [schema, {}]}
-        found["content"] = {JSON: {"schema": schema}}
+        # Of a stream it is what each line is.
+        found["content"] = {NDJSON if says.media_type == NDJSON else JSON: {"schema": schema}}
     for media_type in filter(None, says.media_type.split(",")):
-        found.setdefault("content", {})[media_type] = {}
+        found.setdefault("content", {}).setdefault(media_type, {})
     return found
 
 

@@ -18,7 +18,7 @@ from api.access.rules import Access
 from api.edge import send_problem
 from api.fairness.allowances import Allowances
 from api.ports import Service
-from api.problems import Problem
+from api.problems import ENDINGS, Problem
 from api.rest import parameters, reads
 from api.rest.answers import BODILESS, Answer, Stream
 from api.rest.requests import Call, Disconnected, JsonBody
@@ -50,6 +50,7 @@ class Operation(Generic[Q]):
         answers: dict[int, Says],
         body: JsonBody[Any] | None = None,
         body_kinds: tuple[Any, ...] = (),
+        line_kinds: tuple[Any, ...] = (),
         raw_body: bool = False,
         refusals: tuple[str, ...] = (),
         resumes: bool = False,
@@ -63,6 +64,8 @@ class Operation(Generic[Q]):
         self.query = query
         self.answers = answers
         self.body_kinds = (body.kind,) if body else body_kinds
+        self.line_kinds = line_kinds
+        """Of a body that may be a stream; the answer 200 is one then, too."""
         self.body_optional = body is not None and body.optional
         self.raw_body = raw_body
         self.refusals = refusals
@@ -141,7 +144,7 @@ class Endpoint:
             if operation.reads:
                 await reads.settle(call, query)
             answer = await operation.handler(call, query)
-        except problems.ANY as error:
+        except ENDINGS as error:
             await send_problem(problems.of(error), send)
         except Disconnected:
             pass  # Nobody is left to answer.

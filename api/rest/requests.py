@@ -6,6 +6,7 @@ too: one class of request for all routes, so that nobody has to learn two.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
@@ -19,7 +20,7 @@ from api.access.rules import PUBLIC, Access, demand, unauthorized
 from api.audit import ACTS, audited
 from api.fairness.admission import PLACE, Aside
 from api.fairness.allowances import Allowance, Allowances
-from api.ports import Service
+from api.ports import Service, Unavailable
 from api.problems import Problem, refused
 from api.rest import parameters
 from api.tracing import request_id
@@ -27,8 +28,11 @@ from statemachine.commands import Barrier, Once, QueueCommand
 from statemachine.outcomes import Outcome, Reason, Refused
 
 JSON = "application/json"
+NDJSON = "application/x-ndjson"
 IDEMPOTENCY_KEY = b"idempotency-key"
 KEY_LENGTH_MAX = 255
+RETRY_S = 1.0
+"""How long a part of a stream waits at a time, when a request would be told to come back."""
 SINGLE = frozenset(
     {
         b"authorization",
@@ -46,6 +50,8 @@ OWN = b"raftq-"
 ZONE = b"raftq-zone"
 ABORT = "raftq.abort"
 """An extension of ASGI: its ``abort`` drops the connection and what is not yet sent."""
+STREAMED = "raftq.streamed"
+"""Another one: to be called when the body is read as it comes, by who says how slowly it may."""
 KNOWN = "raftq.known"
 """Another one, of a connection that is kept little for: to be called when it is known who asks."""
 
@@ -152,13 +158,61 @@ class Call:
         if (place := self._place()) is not None:
             place.step_back()
 
+    def stream(self) -> None:
+        """From here on the body is read as it comes, with ``more``, and the server sets no time."""
+        streamed = self.scope.get("extensions", {}).get(STREAMED)
+        if streamed is not None:
+            streamed()
+        if (place := self._place()) is not None:
+            place.step_aside()
+
+    async def more(self) -> tuple[bytes, bool]:
+        """The next piece of a body that is read as it comes, and whether there are others."""
+        message = await self.receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        piece: bytes = message.get("body", b"")
+        if self._allowance is not None:
+            self._allowance.charge(len(piece))
+        return piece, message.get("more_body", False)
+
+    def hold(self, size: int) -> None:
+        """Of the stream so many bytes are in memory; raises ``Unavailable`` if that is too much."""
+        if (place := self._place()) is not None and not place.hold(size):
+            raise Unavailable("overloaded", "the node has no room for more of this stream")
+
+    async def begin(self) -> None:
+        """One more thing that the stream asks for, like a request of its own.
+
+        Where such a request would be told to come back later this waits. Raises
+        ``Unavailable`` when the node stops, and the problem of a key that has ended.
+        """
+        if self._allowance is not None:
+            await self._pause(self._allowance.again_in_s)
+        if (place := self._place()) is not None:
+            await self._pause(lambda: 0.0 if place.begin() else RETRY_S)
+        await self.readmit()
+
+    def end(self) -> None:
+        """That was answered."""
+        if (place := self._place()) is not None:
+            place.end()
+
+    async def _pause(self, wait_s: Callable[[], float]) -> None:
+        while pause_s := wait_s():
+            if self.service.is_stopping():
+                raise Unavailable("stopping", "this node is stopping; nothing was done")
+            await asyncio.sleep(min(pause_s, RETRY_S))
+
     def _place(self) -> Aside | None:
         found: Aside | None = self.scope.get("extensions", {}).get(PLACE)
         return found
 
     @property
     def _announced(self) -> int:
-        """Bytes of the body, as far as they are known before it is read."""
+        """Bytes of the body, as far as they are known before it is read, and read at once."""
+        if is_ndjson(self.content_type):
+            return 0
         length = self.headers.get(b"content-length", b"")
         return int(length) if length.isdigit() else 0
 
@@ -313,19 +367,26 @@ class JsonBody(Generic[B]):
 
 def is_json(content_type: str) -> bool:
     """Whether a request's body is JSON for us to read."""
-    if content_type == JSON:
-        return True
+    return content_type == JSON or _names(JSON, content_type)
+
+
+def is_ndjson(content_type: str) -> bool:
+    """Whether a request's body is lines of JSON for us to read."""
+    return _names(NDJSON, content_type)
+
+
+def _names(media_type: str, content_type: str) -> bool:
     if ";" not in content_type:
-        return content_type.lower() == JSON
+        return content_type.lower() == media_type
     essence, _, rest = content_type.partition(";")
-    if essence.strip().lower() != JSON:
+    if essence.strip().lower() != media_type:
         return False
     charset = rest.strip().lower().replace('"', "")
     return charset in ("", "charset=utf-8")
 
 
-def decode(decoder: Callable[[bytes], T], data: bytes) -> T:
-    """``decoder(data)``, with errors in our words."""
+def decode(decoder: Callable[[bytes], T], data: bytes, what: str = "body") -> T:
+    """``decoder(data)``, with errors in our words; ``what`` is the data."""
     try:
         # The decoder does not look into strings that it only slices out.
         if not data.isascii():
@@ -334,9 +395,9 @@ def decode(decoder: Callable[[bytes], T], data: bytes) -> T:
     except msgspec.ValidationError as error:
         raise parameters.invalid(error, "field") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Problem("invalid_request", f"the body is not JSON: {error}") from error
+        raise Problem("invalid_request", f"the {what} is not JSON: {error}") from error
     except RecursionError as error:
-        raise Problem("invalid_request", "the body is nested too deeply") from error
+        raise Problem("invalid_request", f"the {what} is nested too deeply") from error
 
 
 def _check_key(key: str) -> None:

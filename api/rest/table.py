@@ -17,6 +17,7 @@ from api.rest import (
     keys,
     messages,
     openapi,
+    putting,
     queues,
     quotas,
     schedules,
@@ -27,6 +28,7 @@ from api.rest import (
 from api.rest.operations import Operation
 
 _OPERATIONS: tuple[Operation[Any], ...] = (
+    *putting.OPERATIONS,
     *messages.OPERATIONS,
     *claims.OPERATIONS,
     *transactions.OPERATIONS,

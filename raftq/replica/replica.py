@@ -488,6 +488,7 @@ class Replica:
         self.stopping = True
         self.submitter.stop()
         self.waiters.wake_everybody(self.machine.applied_index)  # To hear that we stop.
+        self.waiters.stopping()
         deadline = self._runtime.monotonic() + self.config.raft.request_timeout_ms / 2000
         self.handover.leave(deadline, lambda: self.submitter.pending, done)
 

@@ -57,6 +57,7 @@ class Waiters:
         self._reaching: dict[object, tuple[int, Callback]] = {}
         self._watchers: dict[tuple[str, str | None], dict[Watcher, None]] = {}
         self._watching: dict[object, Callback] = {}
+        self._until_stop: dict[object, Callback] = {}
         self.subscription_changes = 0
         """How often subscriptions, or who runs them, have changed."""
         self.key_changes = 0
@@ -148,6 +149,21 @@ class Waiters:
         self.subscription_changes += 1
         watching, self._watching = self._watching, {}
         for callback in watching.values():
+            callback()
+
+    def when_stopping(self, callback: Callback) -> Callable[[], None]:
+        """Call back when the node begins to stop; answers how to wait no longer."""
+        ticket = object()
+        self._until_stop[ticket] = callback
+
+        def forget() -> None:
+            self._until_stop.pop(ticket, None)
+
+        return forget
+
+    def stopping(self) -> None:
+        """The node begins to stop."""
+        for callback in [*self._until_stop.values()]:
             callback()
 
     def wake(self, woken: Mapping[Place, int], applied_index: int) -> None:

@@ -26,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from api.fairness.admission import Admission
-from api.rest.requests import ABORT, KNOWN
+from api.rest.requests import ABORT, KNOWN, STREAMED
 from raftq.config import ApiConfig
 from raftq.serving import shedding
 from raftq.serving.exchange import Exchange
@@ -143,6 +143,7 @@ class GuardedHttp(HttpToolsProtocol):
         self._body_bytes = 0
         self._deaf = self._is_under_tls = False
         self._is_known = True  # Or it is to be kept little for.
+        self._is_streamed = False  # The application reads the body as it comes, and times it.
         self._abort: dict[str, object] = {}  # See ``ABORT``.
         self._fresh: Exchange | None = None  # Its head is there; nothing was done for it yet.
         self._serving: Exchange | None = None  # Others may be queued behind it.
@@ -241,6 +242,7 @@ class GuardedHttp(HttpToolsProtocol):
         self.headers = []
         self._phase, self._since = Phase.BODY, 0.0
         self._received_bytes = self._body_bytes = 0
+        self._is_streamed = False
         if former is None or former.response_complete:
             self._fresh = self._serving = self.cycle
         else:
@@ -278,6 +280,14 @@ class GuardedHttp(HttpToolsProtocol):
             self._serve(cast(Exchange, self.pipeline.pop()[0]))
         elif self._phase is Phase.ANSWER:
             self._rest()
+        elif self._phase is Phase.BODY:
+            # Its own: what is still to come is thrown away, within the limits of a new one.
+            self._since, self._is_streamed = self.loop.time(), False
+            self._received_bytes = self._body_bytes = 0
+
+    def _stream(self) -> None:
+        # With the whole body there, the next request may have begun already.
+        self._is_streamed = self._phase is Phase.BODY and self.cycle is self._serving
 
     def _serve(self, exchange: Exchange) -> None:
         """Serve a request whose head is there, if the node has room and time for it."""
@@ -334,7 +344,7 @@ class GuardedHttp(HttpToolsProtocol):
         elif self._phase is Phase.HEAD:
             if waited_s > self._limits.head_timeout_s:
                 self._refuse(self._refusals.slow_head)
-        elif self._phase is Phase.BODY and not self.flow.read_paused:
+        elif self._phase is Phase.BODY and not (self._is_streamed or self.flow.read_paused):
             allowed_s = self._limits.body_timeout_s + self._body_bytes / BODY_BYTES_PER_S_MIN
             if waited_s > allowed_s:
                 self._refuse(self._refusals.slow_body)
@@ -372,7 +382,7 @@ class GuardedHttp(HttpToolsProtocol):
         if url.path is None:
             raise Refuse(self._refusals.malformed)
         path = url.path.decode("ascii")
-        extensions: dict[str, object] = {ABORT: self._abort}
+        extensions: dict[str, object] = {ABORT: self._abort, STREAMED: self._stream}
         if not self._is_known:
             extensions[KNOWN] = self._know
         scope = {

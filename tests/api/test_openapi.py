@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from api import problems
 from api.access.principals import Role
 from api.app import Application
 from api.ports import AccessPolicy, WebhookPolicy
+from api.rest.requests import NDJSON
 from api.rest.table import TABLE
 from local_service import LocalService
 from statemachine import audit
@@ -248,6 +250,7 @@ class Case(NamedTuple):
     json: Any = None
     content: bytes | None = None
     query: str = ""
+    lines: bytes | None = None
 
 
 WANTED = {
@@ -277,6 +280,8 @@ CASES = [
     Case("put_messages", 201, json={"messages": [{"body": 1, "dedup_id": "x"}] * 2}),
     Case("put_messages", 201, json={"body": 1, "not_before": "2026-01-01T00:00:00Z"}),
     Case("put_messages", 202, json={"body": 1, "persistent": False}),
+    Case("put_messages", 200, lines=b'{"body": 1}\n{"boddy": 2}\n', query="?ids=true"),
+    Case("put_messages", 200, a_binding, lines=b'{"body": 1, "dedup_id": "x"}\n' * 2),
     Case("put_messages", 413, content=b"x" * 1_048_577),
     Case("put_messages", 431, json={"body": 1, "headers": {str(n): "" for n in range(65)}}),
     Case("put_messages", 400, json={"boddy": 1}),
@@ -582,7 +587,11 @@ def _ask(client: TestClient, document: dict[str, Any], case: Case, ids: dict[str
     values |= {"target": "europe", "schedule": "nightly"}
     values |= {"subscription": "hook", "key_id": "0" * 16}
     target = re.sub(r"{(\w+)}", lambda name: (values | ids)[name.group(1)], path)
-    more = {key: value for key, value in [("json", case.json), ("content", case.content)] if value}
+    more: dict[str, Any] = {
+        key: value for key, value in [("json", case.json), ("content", case.content)] if value
+    }
+    if case.lines:
+        more = {"content": case.lines, "headers": {"Content-Type": NDJSON}}
     return client.request(method, target + case.query, **more)
 
 
@@ -643,7 +652,9 @@ def _check_answer(document: dict[str, Any], said: dict[str, Any], answer: Any) -
     assert media_type in content or "*/*" in content
     schema = content.get(media_type, {}).get("schema")
     if schema is not None:
-        _validator(document, schema).validate(answer.json())
+        shown = answer.text.splitlines() if media_type == NDJSON else [answer.text]
+        for text in filter(None, shown):
+            _validator(document, schema).validate(json.loads(text))
 
 
 def test_answers_have_no_fields_that_the_document_does_not_know(

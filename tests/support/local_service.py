@@ -10,7 +10,7 @@ import asyncio
 import enum
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from api.access.bearer import BearerKeys
 from api.access.gate import Gate
@@ -129,6 +129,7 @@ class LocalService:
         """Begin to stop, as a node does."""
         self.stopping = True
         self._waiters.wake_everybody(0)
+        self._waiters.stopping()
 
     @property
     def watching(self) -> int:
@@ -264,6 +265,10 @@ class LocalService:
     def is_stopping(self) -> bool:
         """See ``Service``."""
         return self.stopping
+
+    def when_stopping(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """See ``Service``."""
+        return self._waiters.when_stopping(callback)
 
     async def subscriptions_changed(self, seen: int, timeout_s: float) -> int:
         """See ``Service``."""
