@@ -8,6 +8,7 @@ before a request lets thirty seconds pass.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -78,11 +79,11 @@ def match(shown: str, actual: str, known: dict[str, str]) -> None:
 
 
 def flat(text: str) -> str:
-    """JSON in one form; placeholders in strings stay as they are."""
-    try:
-        return json.dumps(json.loads(text))
-    except ValueError:
-        return text
+    """JSON, or lines of it, in one form; placeholders in strings stay as they are."""
+    for values in ([text], text.split("\n")):
+        with contextlib.suppress(ValueError):
+            return "\n".join([json.dumps(json.loads(value)) for value in values if value])
+    return text
 
 
 def check(answer: Any, shown: Part, known: dict[str, str]) -> None:

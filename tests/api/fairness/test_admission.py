@@ -82,6 +82,53 @@ def test_a_burst_is_let_in_and_a_queue_that_stands_is_not() -> None:
     assert node.shed == {"work": 1}
 
 
+def test_a_request_that_goes_on_waits_where_a_new_one_would_be_turned_away() -> None:
+    node = Node()
+    stream = node.admission.ask(PUT.format("s"), 1_000)
+    assert stream is not None
+    assert stream.begin()
+    stream.end()
+    assert node.admission.active == 0
+    node.fill(3 * ACTIVE_MIN)
+    node.now_s += INTERVAL_S + 0.01
+    assert not node.ask(account="a0")
+    assert stream.begin()  # It is of another account, which has an equal part.
+    stream.end()
+    flooding = node.places[0]
+    assert not flooding.begin()
+    assert node.shed == {"work": 2}
+    stream.leave()
+
+
+def test_what_goes_on_counts_each_time_as_answered() -> None:
+    node = Node()
+    stream = node.admission.ask(PUT.format("s"), 0)
+    assert stream is not None
+    for _ in range(20):  # A thousand in a second make room for five hundred.
+        for _ in range(100):
+            assert stream.begin()
+            stream.end()
+        node.now_s += 0.1
+    node.fill(400, accounts=400)
+    node.stand()
+    assert node.ask(account="another")
+
+
+def test_what_a_stream_holds_is_what_it_has_in_memory() -> None:
+    node = Node()
+    stream = node.admission.ask(PUT.format("s"), 400_000)
+    assert stream is not None
+    assert stream.hold(1_000)
+    assert node.admission.held_bytes == 1_000
+    assert node.ask(account="other", size=BYTES_MAX - 2_000)
+    assert not stream.hold(3_000)
+    assert stream.hold(1_500)
+    assert node.admission.held_bytes == BYTES_MAX - 500
+    stream.leave()
+    node.serve(1)
+    assert node.admission.held_bytes == 0
+
+
 def test_a_queue_that_was_worked_off_in_between_does_not_stand() -> None:
     node = Node()
     for _ in range(5):
