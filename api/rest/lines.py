@@ -3,7 +3,8 @@
 Such a request has no size and no end in sight, so that what bounds it is here and not in the
 server: a line may have as many bytes as a request, and has to come whole before the client has
 been silent for as long as a request may wait. An empty line is one too, and is how a client
-with nothing to say stays. What is in memory of a stream counts among the node's bodies.
+with nothing to say stays, where it may not rest. What is in memory of a stream counts among the
+node's bodies.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Line(NamedTuple):
 class Lines:
     """The lines of a request's body, in order."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, *, may_rest: bool = False) -> None:
+        """``may_rest``: the client may be silent between lines for as long as it likes."""
         limits = call.service.limits
         self.ended = 0
         """Lines that have come whole, empty ones included: a problem is in the one after these."""
@@ -45,6 +47,7 @@ class Lines:
         self._call = call
         self._bytes_max = limits.request_bytes_max
         self._silence_s = limits.wait_ms_max / 1000
+        self._may_rest = may_rest
         self._begun: list[bytes] = []  # Of the line that is coming.
         self._begun_bytes = 0
         self._is_too_long = False
@@ -63,7 +66,8 @@ class Lines:
         while self._has_more and not self._is_too_long:
             patience_s = self._silence_s + self._begun_bytes / BYTES_PER_S_MIN
             try:
-                async with asyncio.timeout_at(since_s + patience_s):
+                is_resting = self._may_rest and not self._begun_bytes
+                async with asyncio.timeout_at(None if is_resting else since_s + patience_s):
                     piece, self._has_more = await self._call.more()
             except TimeoutError:
                 raise Problem(
@@ -91,6 +95,7 @@ class Lines:
         whole = [b"".join(self._begun), *others]
         rest = whole.pop() if self._has_more else b""
         self._begun, self._begun_bytes = [rest], len(rest)
+        self._is_too_long = len(rest) > self._bytes_max
         found = []
         for text in whole:
             if len(text) > self._bytes_max:
@@ -115,6 +120,11 @@ def head() -> Message:
 def line(value: msgspec.Struct) -> Message:
     """One line of it."""
     return {"type": "http.response.body", "body": _encode(value) + b"\n", "more_body": True}
+
+
+def empty_line() -> Message:
+    """A sign of life."""
+    return {"type": "http.response.body", "body": b"\n", "more_body": True}
 
 
 def last_line(value: msgspec.Struct) -> Message:

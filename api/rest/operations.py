@@ -71,7 +71,8 @@ class Operation(Generic[Q]):
         self.refusals = refusals
         self.resumes = resumes
         self.reads = issubclass(query, reads.ReadQuery)
-        self.proposes = method != "GET"
+        self.proposes = method != "GET" and not (line_kinds and not body_kinds)
+        """Whether it is a write that can be repeated; a stream can not."""
         self._defaults = query()
 
     @property

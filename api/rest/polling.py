@@ -31,12 +31,11 @@ T = TypeVar("T")
 
 
 class Presence:
-    """Whether the client is still there, once its whole request has been read."""
+    """Whether somebody still wants what is waited for."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self) -> None:
         self.gone = False
         self._scope: anyio.CancelScope | None = None
-        self._watch = asyncio.ensure_future(self._wait_for_disconnect(receive))
 
     async def during(self, waiting: Callable[[], Awaitable[T]]) -> T:
         """What ``waiting`` answers, unless the client leaves first: then Disconnected.
@@ -49,6 +48,20 @@ class Presence:
                 return await waiting()
         raise Disconnected
 
+    def leave(self) -> None:
+        """Nobody does any more."""
+        self.gone = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+
+class ClientPresence(Presence):
+    """Whether the client is still there, once its whole request has been read."""
+
+    def __init__(self, receive: Receive) -> None:
+        super().__init__()
+        self._watch = asyncio.ensure_future(self._wait_for_disconnect(receive))
+
     async def close(self) -> None:
         """Stop watching."""
         self._watch.cancel()
@@ -57,9 +70,7 @@ class Presence:
     async def _wait_for_disconnect(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self.gone = True
-        if self._scope is not None:
-            self._scope.cancel()
+        self.leave()
 
 
 async def claim_within(
@@ -69,16 +80,21 @@ async def claim_within(
 
     ``empty``: the claim was made once, and found nothing; so this parks first.
     """
-    presence = Presence(call.receive)
+    presence = ClientPresence(call.receive)
     try:
-        return await _claim_while_present(call, command, wait_s, presence, empty)
+        return await claim_while_present(call, command, wait_s, presence, empty)
     finally:
         await presence.close()
 
 
-async def _claim_while_present(
-    call: Call, command: Claim | Take, wait_s: float, presence: Presence, empty: Claimed | None
+async def claim_while_present(
+    call: Call,
+    command: Claim | Take,
+    wait_s: float,
+    presence: Presence,
+    empty: Claimed | None = None,
 ) -> Claimed:
+    """The same, as long as somebody wants it; else nothing is held, and ``Disconnected``."""
     clock = asyncio.get_running_loop().time
     deadline_s = clock() + wait_s
     backoff_s = 0.0

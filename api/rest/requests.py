@@ -187,11 +187,15 @@ class Call:
         Where such a request would be told to come back later this waits. Raises
         ``Unavailable`` when the node stops, and the problem of a key that has ended.
         """
-        if self._allowance is not None:
-            await self._pause(self._allowance.again_in_s)
+        await self.pace()
         if (place := self._place()) is not None:
             await self._pause(lambda: 0.0 if place.begin() else RETRY_S)
         await self.readmit()
+
+    async def pace(self) -> None:
+        """Wait until the account may ask for one more thing; raises ``Unavailable``."""
+        if self._allowance is not None:
+            await self._pause(self._allowance.again_in_s)
 
     def end(self) -> None:
         """That was answered."""

@@ -18,7 +18,7 @@ from starlette.types import Send
 from api.ports import Unavailable, Watch
 from api.problems import Problem
 from api.rest.feeds import Ended, Feed
-from api.rest.polling import Presence
+from api.rest.polling import ClientPresence
 from api.rest.requests import ABORT, Call, Disconnected
 from statemachine.histories import Event, Position
 
@@ -71,7 +71,7 @@ class EventStream:
             self._call.unpark()
 
     async def _run_body(self, send: Send) -> None:
-        presence = Presence(self._call.receive)
+        presence = ClientPresence(self._call.receive)
         try:
             await _send(send, b"retry: %d\n%b" % (RETRY_MS, _idle(self._feed.position)))
             while not presence.gone:
@@ -88,7 +88,7 @@ class EventStream:
         finally:
             await presence.close()
 
-    async def _catch_up(self, send: Send, presence: Presence) -> None:
+    async def _catch_up(self, send: Send, presence: ClientPresence) -> None:
         """Send what there is."""
         await self._readmit()
         while not (self._feed.is_done or presence.gone):

@@ -30,6 +30,7 @@ MAY: dict[str, frozenset[str]] = {
     "delete_message": frozenset({MANAGE}),
     "message_history": frozenset({CONSUME}),
     "claim_messages": frozenset({CONSUME}),
+    "consume_messages": frozenset({CONSUME}),
     "ack_messages": frozenset({CONSUME}),
     "nack_messages": frozenset({CONSUME}),
     "inspect_claim": frozenset({CONSUME}),

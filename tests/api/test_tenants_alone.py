@@ -84,6 +84,13 @@ BODIES: dict[str, list[Any]] = {
 }
 
 
+LINES: dict[str, list[bytes]] = {
+    "put_messages": [b'{"body": 1}\n{"body": 2, "group": "g"}\n', b'{"body": 1}\n{"boddy": 1}\n'],
+    "consume_messages": [b'{"credit": 5}\n{"ack": "{claim}"}\n', b'{"nack": ["{claim}"]}\n'],
+}
+"""For some of the requests to these routes."""
+
+
 class Step(NamedTuple):
     """A request, as it was drawn."""
 
