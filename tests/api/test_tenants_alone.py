@@ -24,6 +24,7 @@ from access import bearing
 from api.access import minting, tokens
 from api.app import create
 from api.ports import AccessPolicy
+from api.rest.requests import NDJSON
 from api.rest.table import TABLE
 from asgi_client import Exchange, Reply
 from local_service import LocalService
@@ -88,7 +89,7 @@ LINES: dict[str, list[bytes]] = {
     "put_messages": [b'{"body": 1}\n{"body": 2, "group": "g"}\n', b'{"body": 1}\n{"boddy": 1}\n'],
     "consume_messages": [b'{"credit": 5}\n{"ack": "{claim}"}\n', b'{"nack": ["{claim}"]}\n'],
 }
-"""For some of the requests to these routes."""
+"""Bodies of streams."""
 
 
 class Step(NamedTuple):
@@ -119,7 +120,10 @@ class World:
             await self.service.propose(Barrier())
 
     async def ask(self, method: str, target: str, body: Any, headers: dict[str, str]) -> Reply:
-        exchange = Exchange(self.app, method, target, body=body, headers=headers)
+        chunks = None
+        if isinstance(body, bytes):
+            body, chunks, headers = None, [body], headers | {"content-type": NDJSON}
+        exchange = Exchange(self.app, method, target, body=body, chunks=chunks, headers=headers)
         task = asyncio.create_task(exchange.run())
         for _ in range(TURNS):  # Streams of events have no end: look at what there is.
             await asyncio.sleep(0)
@@ -169,8 +173,12 @@ class Worlds:
         key, tenant = self.tokens[step.key] if step.key < len(self.tokens) else ("rq_none", 0)
         names = self._names(step, tenant)
         target = re.sub(r"{(\w+)}", lambda found: names[found[1]], row.path)
-        choices = BODIES.get(row.id, [None])
-        body = json.loads(_filled(json.dumps(choices[step.body % len(choices)]), names))
+        choices: list[Any] = BODIES.get(row.id, []) + LINES.get(row.id, []) or [None]
+        body = choices[step.body % len(choices)]
+        if isinstance(body, bytes):
+            body = _filled(body.decode(), names).encode()
+        else:
+            body = json.loads(_filled(json.dumps(body), names))
         self.taken += 1
         # Of the same trace, since a request that is of none has an id like no other's.
         shown = bearing(key) | {"traceparent": f"00-{self.taken:032x}-{1:016x}-01"}
@@ -229,7 +237,14 @@ grants = st.tuples(
     st.sampled_from(("*", "jobs*", "mail", "none")),
 )
 # Nearly all requests are in a tenant's own account with a key of its own: others end at once.
-BUSY = ("put_messages", "claim_messages", "ack_messages", "browse_messages", "queue_events")
+BUSY = (
+    "put_messages",
+    "claim_messages",
+    "ack_messages",
+    "browse_messages",
+    "queue_events",
+    "consume_messages",
+)
 ROUTES = [number for number, row in enumerate(TABLE) if row.access.resource != "public"]
 ROUTES += [number for number, row in enumerate(TABLE) if row.id in BUSY] * 4
 
@@ -278,8 +293,8 @@ IN_ORDER = re.findall(
     queue_events account_events list_bindings put_binding get_binding list_bindings
     delete_binding put_schedule list_schedules get_schedule delete_schedule put_subscription
     list_subscriptions get_subscription delete_subscription get_account patch_account get_usage
-    make_key get_key list_keys rotate_key revoke_key delete_messages show_cluster list_members
-    delete_queue
+    make_key get_key list_keys rotate_key revoke_key consume_messages delete_messages show_cluster
+    list_members delete_queue
     """,
 )
 

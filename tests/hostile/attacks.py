@@ -16,6 +16,8 @@ MY_CLAIM, THEIR_CLAIM = "{my-claim------}", "{their-claim---}"
 THEIR_ID = "{their-message-----}"
 AUTH = "Authorization: Bearer {MINE_KEY}"
 JSON = "Content-Type: application/json"
+NDJSON = "Content-Type: application/x-ndjson"
+CHUNKED = "Transfer-Encoding: chunked"
 
 
 class Attack(NamedTuple):
@@ -403,6 +405,62 @@ BODIES = {
     ),
 }
 
+
+def streamed(
+    *pieces: bytes, target: str = PUT, headers: tuple[str, ...] = (), cut: bool = False
+) -> list[bytes]:
+    """A stream of lines in chunks; ``cut``: its end never comes."""
+    head = request("POST", target, b"", NDJSON, CHUNKED, *headers, length=False)
+    chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]
+    return [head, *chunks, *([] if cut else [b"0\r\n\r\n"])]
+
+
+CONSUME = f"{MINE}/consume"
+STREAMS = {
+    "a line without end": Attack(streamed(*[KIB * 8] * 100, cut=True), (413, 0)),
+    "a line that is cut off": Attack(streamed(b'{"body"', cut=True), (408,)),
+    "nothing": Attack(streamed(cut=True), (408,)),
+    "nothing but ends of lines": Attack(streamed(*[b"\n" * 8_192] * 50, cut=True), (408, 0)),
+    "a byte in each chunk": Attack(
+        [streamed(cut=True)[0], *[b"1\r\n \r\n" * 1_000] * 40], (400, 0)
+    ),
+    "no UTF-8": Attack(streamed(b'{"body": "\xff"}\n'), (400,)),
+    "UTF-8 that is cut off": Attack(streamed(b'{"body": "\xe2\x82"}\n'), (400,)),
+    "a byte order mark": Attack(streamed(b'\xef\xbb\xbf{"body": 1}\n'), (400,)),
+    "NUL": Attack(streamed(b"\x00\n"), (400,)),
+    "no JSON": Attack(streamed(b"{\n"), (400,)),
+    "two values in a line": Attack(streamed(b'{"body": 1}{"body": 2}\n'), (400,)),
+    "a batch in a line": Attack(streamed(b'{"messages": [{"body": 1}]}\n'), (400,)),
+    "an array too deep": Attack(streamed(b"[" * 90_000 + b"\n"), (400, 0)),
+    "a message too large": Attack(streamed(b'{"body": "%s"}\n' % (KIB * 20)), (413, 0)),
+    "a length beyond numbers": Attack(
+        [
+            request("POST", PUT, b"{\n", NDJSON, "Content-Length: " + "9" * 18, length=False),
+        ],
+        (400,),
+    ),
+    "a parameter of messages": Attack(streamed(b'{"body": 1}\n', target=f"{PUT}?ttl=1"), (400,)),
+    "a key to repeat it": Attack(streamed(headers=("Idempotency-Key: k",)), (400,)),
+    "compressed": Attack(streamed(headers=("Content-Encoding: gzip",)), (415,)),
+    "somebody else's queue": Attack(
+        streamed(b'{"body": 1}\n', target=f"{THEIRS}/messages"), (401, 0)
+    ),
+    "consuming somebody else's queue": Attack(
+        streamed(b'{"credit": 1}\n', target=f"{THEIRS}/consume"), (401, 0)
+    ),
+    "somebody else's claim": Attack(
+        streamed(b'{"ack": "%s"}\n' % THEIR_CLAIM.encode(), target=CONSUME), (200,)
+    ),
+    "consuming without lines": Attack([sent("POST", CONSUME, {"credit": 1})], (415,)),
+    "consuming in batches of nothing": Attack(streamed(target=f"{CONSUME}?batch=0"), (400,)),
+    "consuming by a line without end": Attack(
+        streamed(*[KIB * 8] * 100, target=CONSUME, cut=True), (200, 0)
+    ),
+    "consuming by a line that is cut off": Attack(
+        streamed(b'{"credit": 1', target=CONSUME, cut=True), (200,)
+    ),
+}
+
 POSTED = {
     name: Attack([sent("PUT", f"{MINE}/subscriptions/s", {"url": url})], (400,))
     for name, url in {
@@ -526,6 +584,7 @@ ATTACKS: dict[str, Attack] = {
     for kind, attacks in {
         "smuggling": SMUGGLING,
         "chunks": CHUNKS,
+        "streams": STREAMS,
         "heads": HEADS,
         "paths": PATHS,
         "queries": QUERIES,
