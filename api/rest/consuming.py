@@ -22,8 +22,9 @@ from api.access.principals import Role
 from api.access.rules import Access
 from api.ports import Unavailable
 from api.problems import ENDINGS, Document, Problem
-from api.rest import claims, lines, parameters, polling
+from api.rest import claiming, claims, lines, parameters, polling
 from api.rest.answers import Stream
+from api.rest.claiming import ClaimToMake
 from api.rest.claims import Nack
 from api.rest.envelopes import Message
 from api.rest.lines import Line, Lines
@@ -40,7 +41,7 @@ from api.rest.requests import (
     is_ndjson,
 )
 from api.rest.streams import HEARTBEAT_S
-from statemachine.commands import Ack, Claim, Release
+from statemachine.commands import Ack, Claim, Release, Take
 from statemachine.outcomes import Claimed, Reason, Settled
 
 CONSUME = "/v1/{account}/queues/{queue}/consume"
@@ -59,6 +60,7 @@ class ConsumeQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zone_mode: ZoneMode | None = None
     locality_wait: float | None = None
     consumer: str | None = None
+    auto_ack: bool = False
 
 
 class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,8 +84,8 @@ class Consumed(msgspec.Struct, frozen=True, kw_only=True):
     then it is not known of the acks in ``line``, and behind it, whether they were done.
     """
 
-    claim: str | Unset = UNSET
-    lease_until: datetime | Unset = UNSET
+    claim: str | Unset | None = UNSET
+    lease_until: datetime | Unset | None = UNSET
     messages: list[Message] | Unset = UNSET
     acked: int | Unset = UNSET
     released: int | Unset = UNSET
@@ -112,26 +114,24 @@ async def consume_messages(call: Call, query: ConsumeQuery) -> Stream:
         detail = "a stream cannot be repeated as a whole"
         raise Problem("invalid_request", detail, field="Idempotency-Key")
     call.refuse_encoding()
-    limits = call.service.limits
-    asked = Claim(
-        call.account,
-        call.queue,
-        parameters.in_range(query.batch, 1, limits.claim_messages_max, "batch"),
-        parameters.optional_milliseconds(query.lease, limits.duration_ms_max, "lease", least_ms=1),
-        parameters.zone(query.zone, call.home),
-        query.zone_mode,
-        parameters.optional_milliseconds(
-            query.locality_wait, limits.duration_ms_max, "locality_wait"
-        ),
-        parameters.line(query.consumer, "consumer"),
+    batch = parameters.in_range(query.batch, 1, call.service.limits.claim_messages_max, "batch")
+    of_each = ClaimToMake(
+        batch,
+        query.lease,
+        zone=query.zone,
+        zone_mode=query.zone_mode,
+        locality_wait=query.locality_wait,
+        consumer=query.consumer,
+        auto_ack=query.auto_ack,
     )
+    asked = claiming.wanted(call, call.queue, of_each).command
     return Stream(ConsumeStream(call, asked).run)
 
 
 class ConsumeStream:
     """One consumer's, from when it is answered until one of the two leaves."""
 
-    def __init__(self, call: Call, asked: Claim) -> None:
+    def __init__(self, call: Call, asked: Claim | Take) -> None:
         self._call = call
         self._asked = asked
         self._lines = Lines(call, may_rest=True)
@@ -309,10 +309,8 @@ class ConsumeStream:
             self._call.end()
 
     async def _give(self, claimed: Claimed) -> None:
-        view = claims._view(self._call, claimed)
+        view = claiming.shown(self._call, self._asked, claimed)
         self._credit -= len(view.messages)
-        zones = [message.zone for message in view.messages]
-        self._call.service.observe_claimed(zones, self._asked.zone)
         told = Consumed(claim=view.claim, lease_until=view.lease_until, messages=view.messages)
         await self._send(lines.line(told))
 

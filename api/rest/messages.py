@@ -124,7 +124,7 @@ class DeletedMessages(msgspec.Struct, frozen=True):
 
 _NO_ATTRIBUTES = PutQuery()
 ATTRIBUTES = ", ".join(name for name in PutQuery.__struct_fields__ if name != "ids")
-decode_message = msgspec.json.Decoder(MessageToPut).decode
+decode_to_put = msgspec.json.Decoder(MessageToPut).decode
 _decode_batch = msgspec.json.Decoder(BatchToPut).decode
 _decode_has_messages = msgspec.json.Decoder(HasMessages).decode
 
@@ -298,7 +298,7 @@ def _decode_put(data: bytes) -> list[MessageToPut]:
     but has the wrong shape is tried again.
     """
     try:
-        return [decode_message(data)]
+        return [decode_to_put(data)]
     except msgspec.ValidationError as not_a_message:
         try:
             return _decode_batch(data).messages

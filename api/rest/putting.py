@@ -162,7 +162,7 @@ class PutStream:
                 await self._taken.wait()
 
     def _add(self, line: Line) -> None:
-        given = decode(messages.decode_message, line.text, "line")
+        given = decode(messages.decode_to_put, line.text, "line")
         message = messages.checked(self._call, given, self._call.home)
         size = len(line.text)
         self._gathered.append(_Gathered(line.number, size, message, given.persistent))

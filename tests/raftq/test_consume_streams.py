@@ -77,6 +77,22 @@ async def test_as_many_are_given_as_there_is_credit_for_and_acks_are_answered() 
     assert service.claimed == {("north", "north"): 5}
 
 
+async def test_what_is_acked_at_once_is_gone_and_belongs_to_no_claim() -> None:
+    service = LocalService()
+    await put(service, *range(3))
+    async with (
+        serving(create(service)) as port,
+        LineStream(port, f"{CONSUME}?batch=2&auto_ack=true") as stream,
+    ):
+        await stream.send_lines({"credit": 2})
+        given = await stream.line()
+        assert taken(given) == [0, 1]
+        assert (given["claim"], given["lease_until"]) == (None, None)
+        assert await counts(service) == (1, 0)
+        await stream.end()
+        assert await stream.lines() == [{"done": True}]
+
+
 async def test_with_credit_and_nothing_ready_it_waits_and_is_woken() -> None:
     service = LocalService()
     async with serving(create(service)) as port, LineStream(port, CONSUME) as stream:
