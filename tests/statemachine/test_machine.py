@@ -209,6 +209,7 @@ def test_every_command_is_answered() -> None:
     samples: list[Command] = [
         PUT,
         c.Claim("a", "q", 1),
+        c.Take("a", "q", 1),
         c.Extend("a", "q", 1),
         c.Ack("a", "q", 1),
         c.Release("a", "q", 1),
