@@ -1,23 +1,19 @@
-"""One page about a run: no script, nothing from elsewhere, plots drawn here as SVG.
-
-Drawings stretch with the page, so no text is in them: what they say in words stands beside
-them as HTML. Every plot has the same time axis and the faults' bands behind it.
-"""
+"""One page about a run. Every plot has the same time axis and the faults' bands behind it."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import plots
 from chaos_numbers import Injected, Outage, Second
 from chaos_plan import Family
+from plots import HEIGHT, Axis, Mark, Series
 
 STYLE = Path(__file__).with_name("chaos_report.css")
-HEIGHT = 100.0
-TICKS = 6
 LATENCY_MS = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
 
 
@@ -34,14 +30,6 @@ class Facts(NamedTuple):
     seconds: list[Second]
     faults: list[Injected]
     outages: list[Outage]
-
-
-class Series(NamedTuple):
-    """One line of a plot: a class of the style sheet, its name, a value for each second."""
-
-    css: str
-    name: str
-    values: Sequence[float]
 
 
 def page(facts: Facts) -> str:
@@ -63,16 +51,11 @@ def page(facts: Facts) -> str:
         f"<p>The same faults in the same order, on whoever leads then:</p>"
         f"<pre>{html.escape(facts.repeat)}</pre>",
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>raftq under faults</title><style>\n{STYLE.read_text()}</style></head>"
-        f"<body><main>\n{chr(10).join(parts)}\n</main></body></html>\n"
-    )
+    return plots.page("raftq under faults", parts, style=STYLE.read_text())
 
 
 def _lead(facts: Facts) -> str:
-    lasted = _clock(len(facts.seconds))
+    lasted = plots.clock_text(len(facts.seconds))
     return html.escape(
         f"{len(facts.faults)} faults in {lasted} min, begun {facts.begun}: three nodes on hosts "
         "of their own, producers and consumers through all of them."
@@ -104,102 +87,66 @@ def _timeline(facts: Facts) -> str:
         f'<span style="top:{(n + 0.5) * lane:.1f}%">{family.value}</span>'
         for n, family in enumerate(Family)
     )
-    return _figure(facts, labels, rectangles, css="timeline")
+    return plots.figure(_time(facts), labels, rectangles, css="timeline")
 
 
 def _rectangle(facts: Facts, fault: Injected, number: int, top: float, height: float) -> str:
-    start, end = fault.from_s - facts.from_s, fault.until_s - facts.from_s
     title = html.escape(f"{number}. {fault.kind.value}: {fault.victim}")
-    width = max(end - start, 0.3)
     return (
-        f'<rect class="{fault.kind.family.value}" x="{start:.2f}" y="{top + 2:.1f}" '
-        f'width="{width:.2f}" height="{height - 4:.1f}"><title>{title}</title></rect>'
+        f'<rect class="{fault.kind.family.value}" {_extent(facts, fault)} y="{top + 2:.1f}" '
+        f'height="{height - 4:.1f}"><title>{title}</title></rect>'
     )
 
 
 def _bands(facts: Facts) -> str:
     return "".join(
-        f'<rect class="band" x="{fault.from_s - facts.from_s:.2f}" y="0" '
-        f'width="{max(fault.until_s - fault.from_s, 0.3):.2f}" height="{HEIGHT:.0f}"/>'
+        f'<rect class="band" {_extent(facts, fault)} y="0" height="{HEIGHT:.0f}"/>'
         for fault in facts.faults
     )
 
 
+def _extent(facts: Facts, fault: Injected) -> str:
+    """From when to when, but never so short that it is not to be seen."""
+    start = fault.from_s - facts.from_s
+    length = max(fault.until_s - fault.from_s, 0.3)
+    left, right = (plots.across(_time(facts), at) for at in (start, start + length))
+    return f'x="{left:.2f}" width="{right - left:.2f}"'
+
+
+def _time(facts: Facts) -> Axis:
+    return plots.clock(len(facts.seconds))
+
+
 def _puts(facts: Facts) -> str:
-    top = _round_up(max(one.acknowledged + one.failed for one in facts.seconds))
+    top = max(one.acknowledged + one.failed for one in facts.seconds)
     series = [
-        Series("done", "acknowledged", [one.acknowledged for one in facts.seconds]),
-        Series("failed", "refused or unknown", [one.failed for one in facts.seconds]),
+        _series("done", "acknowledged", (one.acknowledged for one in facts.seconds)),
+        _series("failed", "refused or unknown", (one.failed for one in facts.seconds)),
     ]
-    marks = [(value, f"{value:.0f}") for value in (0.0, top / 2, top)]
-    return _plot(facts, series, marks, lambda value: value / top)
+    return plots.plot(_time(facts), plots.linear(max(top, 10)), series, behind=_bands(facts))
 
 
 def _latencies(facts: Facts) -> str:
-    low, high = math.log10(LATENCY_MS[0]), math.log10(LATENCY_MS[-1])
-
-    def scaled(value: float) -> float:
-        return min(max((math.log10(max(value, 1e-3)) - low) / (high - low), 0.0), 1.0)
-
     series = [
-        Series("p50", "median", [one.p50_ms for one in facts.seconds]),
-        Series("p99", "99th percentile", [one.p99_ms for one in facts.seconds]),
+        _series("p50", "median", (one.p50_ms for one in facts.seconds)),
+        _series("p99", "99th percentile", (one.p99_ms for one in facts.seconds)),
     ]
     marks = [
-        (value, f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.0f} s")
+        Mark(value, f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.0f} s")
         for value in LATENCY_MS
     ]
-    return _plot(facts, series, marks, scaled)
+    y = Axis(LATENCY_MS[0], LATENCY_MS[-1], marks, logarithmic=True)
+    return plots.plot(_time(facts), y, series, behind=_bands(facts))
 
 
-def _plot(
-    facts: Facts,
-    series: list[Series],
-    marks: list[tuple[float, str]],
-    scaled: Callable[[float], float],
-) -> str:
-    """``scaled`` takes a value to its share of the height."""
-    rows = [(HEIGHT * (1 - scaled(value)), text) for value, text in marks]
-    labels = "".join(f'<span style="top:{y:.1f}%">{text}</span>' for y, text in rows)
-    grid = "".join(
-        f'<line class="grid" x1="0" x2="{len(facts.seconds)}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        for y, _ in rows
-    )
-    paths = "".join(
-        f'<path class="{one.css}" d="{_path(one.values, scaled)}"><title>{one.name}</title></path>'
-        for one in series
-    )
-    legend = "".join(f'<span class="{one.css}">{one.name}</span>' for one in series)
-    return _figure(facts, labels, _bands(facts) + grid + paths, legend=legend)
-
-
-def _path(values: Iterable[float], scaled: Callable[[float], float]) -> str:
-    """A line through the middle of each second, with gaps where there is no value."""
-    parts, drawing = [], False
-    for at, value in enumerate(values):
-        if math.isnan(value):
-            drawing = False
-            continue
-        # A second alone between two gaps is a short dash, not an invisible point.
-        parts.append(f"{'L' if drawing else f'M{at},{HEIGHT * (1 - scaled(value)):.1f}L'}")
-        parts.append(f"{at + 0.5},{HEIGHT * (1 - scaled(value)):.1f}")
-        drawing = True
-    return "".join(parts)
-
-
-def _figure(facts: Facts, labels: str, drawing: str, *, legend: str = "", css: str = "") -> str:
-    length = len(facts.seconds)
-    ticks = "".join(f"<span>{_clock(length * n / (TICKS - 1))}</span>" for n in range(TICKS))
-    return (
-        f'<figure class="{css}"><div class="labels">{labels}</div>'
-        f'<svg viewBox="0 0 {length} {HEIGHT:.0f}" preserveAspectRatio="none">{drawing}</svg>'
-        f'<div class="ticks">{ticks}</div><figcaption>{legend}</figcaption></figure>'
-    )
+def _series(css: str, name: str, values: Iterable[float]) -> Series:
+    """Through the middle of each second."""
+    return Series(css, name, [(second + 0.5, value) for second, value in enumerate(values)])
 
 
 def _faults(facts: Facts) -> str:
     rows = "".join(
-        f"<tr><td>{number}</td><td>{_clock(fault.from_s - facts.from_s)}</td>"
+        f"<tr><td>{number}</td><td>{plots.clock_text(fault.from_s - facts.from_s)}</td>"
         f'<td><i class="{fault.kind.family.value}"></i>{html.escape(fault.kind.value)}</td>'
         f"<td>{html.escape(fault.victim)}</td><td>{fault.until_s - fault.from_s:.1f}</td>"
         f"<td>{_length(outage.until_next_s)}</td><td>{_length(outage.silence_s)}</td></tr>"
@@ -217,14 +164,3 @@ def _faults(facts: Facts) -> str:
 
 def _length(seconds: float) -> str:
     return "never" if math.isinf(seconds) else f"{seconds:.2f}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}"
-
-
-def _round_up(value: float) -> float:
-    """The next of 10, 20, 30, 50, 100, ... that is no smaller."""
-    power = 10.0 ** math.floor(math.log10(max(value, 10.0)))
-    return next(step * power for step in (1, 2, 3, 5, 10) if step * power >= value)
