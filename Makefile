@@ -65,7 +65,7 @@ format: $(INSTALLED) ## Put the code into the one format
 	$(VENV)/bin/ruff check --fix-only --quiet .
 	$(VENV)/bin/ruff format .
 
-bench: $(INSTALLED) ## Throughput, latency, CPU and memory against a baseline; ARGS=--quick for a glance, --costs of keys, TLS, encryption
+bench: $(INSTALLED) ## Throughput, latency, CPU and memory beside baselines, as a page in reports/; ARGS=--quick for a glance, --help
 	$(PYTHON) -m loadtests.bench $(ARGS)
 
 versus: $(INSTALLED) ## This checkout against another version: AGAINST=a commit, or the directory of a checkout

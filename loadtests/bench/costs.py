@@ -10,18 +10,16 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
-
-from rich.console import Console
-from rich.table import Table
 
 from api.access.minting import new_id, new_token
 from loadtests.bench.plan import ALL, LIFECYCLE, PUT, Cell, Plan
-from loadtests.bench.records import Record
+from loadtests.bench.records import Record, of_kind
+from loadtests.bench.report import Section, Table
 from loadtests.bench.service import Guard, Service
 
 MASTER_KEY_BYTES = 32
+BATCH = 64
 
 
 def guards() -> dict[str, Guard]:
@@ -39,48 +37,45 @@ def cells(plan: Plan) -> list[Cell]:
     """What is measured with each."""
     # Not the most: a lifecycle must fit into the time that is measured, many times.
     connections = plan.connections[-2:][0]
-    (several, batch), *_ = plan.batches
     return [
         Cell(PUT, ALL, connections, 1),
         Cell(LIFECYCLE, ALL, connections, 1),
-        Cell(PUT, ALL, several, batch),
+        Cell(PUT, ALL, plan.several, BATCH),
     ]
 
 
-def records(directory: Path, plan: Plan) -> Iterator[Record]:
+def records(without: Service, plan: Plan) -> Iterator[Record]:
     """A record of each measurement, and one of each cost."""
-    with Service(directory / "without") as without:
-        for place, (name, guard) in enumerate(guards().items()):
-            with Service(directory / f"with-{place}", guard) as guarded:
-                for cell in cells(plan):
-                    pairs = []
-                    for repetition in range(plan.repetitions):
-                        pair = [each.measure(cell, plan, repetition) for each in (without, guarded)]
-                        for of, one in zip(("", name), pair, strict=True):
-                            yield one | {"kind": "cost_cell", "of": of or "nothing", "beside": name}
-                        pairs.append(pair)
-                    yield _cost(name, cell, pairs)
+    for place, (name, guard) in enumerate(guards().items()):
+        with Service(without.directory.with_name(f"with-{place}"), guard) as guarded:
+            for cell in cells(plan):
+                pairs = []
+                for repetition in range(plan.repetitions):
+                    pair = [each.measure(cell, plan, repetition) for each in (without, guarded)]
+                    for of, one in zip(("", name), pair, strict=True):
+                        yield one | {"kind": "cost_cell", "of": of or "nothing", "beside": name}
+                    pairs.append(pair)
+                yield _cost(name, cell, pairs)
 
 
-def show(kept: list[Record], console: Console) -> None:
-    """The table."""
-    table = Table(title="costs, each against without", title_justify="left")
+def section(records: list[Record]) -> Section:
+    """See ``records``."""
     columns = ("of", "scenario", "clients", "batch", "requests/s without", "with", "ratio")
-    for column in (*columns, "server CPU, ratio"):
-        table.add_column(column, justify="right")
-    for one in kept:
-        if one["kind"] == "cost":
-            table.add_row(
-                one["of"],
-                one["scenario"],
-                f"{one['connections']}",
-                f"{one['batch']}",
-                f"{one['requests_per_s_without']:,.0f}",
-                f"{one['requests_per_s_with']:,.0f}",
-                f"{one['ratio']:.2f}",
-                f"{one['server_cpu_ratio']:.2f}",
-            )
-    console.print(table)
+    rows = [
+        (
+            one["of"],
+            one["scenario"],
+            f"{one['connections']}",
+            f"{one['batch']}",
+            f"{one['requests_per_s_without']:,.0f}",
+            f"{one['requests_per_s_with']:,.0f}",
+            f"{one['ratio']:.2f}",
+            f"{one['server_cpu_ratio']:.2f}",
+        )
+        for one in of_kind(records, "cost")
+    ]
+    table = Table((*columns, "server CPU, ratio"), rows, names=2)
+    return Section("Costs", "What each protection costs, against a cluster without it.", [table])
 
 
 def _cost(name: str, cell: Cell, pairs: list[list[Record]]) -> Record:

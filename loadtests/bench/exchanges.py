@@ -1,11 +1,13 @@
-"""What the connections say: put, or put, claim and ack, by ones or in batches."""
+"""What the connections say: put, or put, claim and ack, by ones or in batches, to many queues."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections import deque
+from collections.abc import Iterable
 
-from loadtests.bench.client import BadAnswer
+from loadtests.bench.client import BadAnswer, Exchange
 
 ACCOUNT = "bench"
 QUIET, NOISY, LIMITED = "quiet", "noisy", "limited"
@@ -169,3 +171,29 @@ class Drains:
             raise BadAnswer
         self._claiming = False
         return ack_request(self._queue, body)
+
+
+class InTurn:
+    """An operation of each of some exchanges, and again, without those that have no more to say."""
+
+    def __init__(self, exchanges: Iterable[Exchange]) -> None:
+        self.finished = 0
+        self._exchanges = deque(exchanges)
+
+    def first(self) -> bytes:
+        """See ``Exchange``."""
+        self.finished = 0
+        return self._exchanges[0].first()
+
+    def next(self, status: int, body: bytes) -> bytes | None:
+        """See ``Exchange``."""
+        current = self._exchanges[0]
+        request = current.next(status, body)
+        self.finished = current.finished
+        if request is None:
+            self._exchanges.popleft()
+        elif self.finished:
+            self._exchanges.rotate(-1)
+        else:
+            return request
+        return self._exchanges[0].first() if self._exchanges else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -11,8 +12,8 @@ from pathlib import Path
 from statistics import median, quantiles
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-APPEND_BYTES = 1024
 MIB = 1 << 20
+BLOCK_BYTES = 512  # The unit of st_blocks, whatever the file system has.
 
 
 def describe(root: Path) -> dict[str, object]:
@@ -45,10 +46,19 @@ def rss_mib(pid: int) -> float:
     return round(pages * os.sysconf("SC_PAGE_SIZE") / MIB, 1)
 
 
-def sync_loop(directory: Path, seconds: float) -> dict[str, float]:
-    """Appends of 1 KiB, each with its own fdatasync: what the disk alone would do."""
+def disk_mib(directory: Path) -> float:
+    """What the files under a directory take, while others may write and delete them."""
+    blocks = 0
+    for path in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            blocks += path.lstat().st_blocks
+    return round(blocks * BLOCK_BYTES / MIB, 1)
+
+
+def sync_loop(directory: Path, append_bytes: int, seconds: float) -> dict[str, float]:
+    """Appends, each with its own fdatasync: what the disk alone would do."""
     path = directory / "sync-loop"
-    data = b"x" * APPEND_BYTES
+    data = b"x" * append_bytes
     latencies_s = []
     file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     try:
@@ -60,7 +70,11 @@ def sync_loop(directory: Path, seconds: float) -> dict[str, float]:
     finally:
         os.close(file)
         path.unlink()
-    return {"syncs_per_s": round(len(latencies_s) / seconds, 1), **percentiles(latencies_s)}
+    return {
+        "append_bytes": append_bytes,
+        "syncs_per_s": round(len(latencies_s) / seconds, 1),
+        **percentiles(latencies_s),
+    }
 
 
 def percentiles(latencies_s: Iterable[float]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from statistics import median
 
 import uvloop
 
@@ -16,6 +17,8 @@ from loadtests.bench.client import Load
 from loadtests.bench.exchanges import LIMITED, NOISY, QUIET, Puts
 from loadtests.bench.open_loop import OpenLoop, Stage
 from loadtests.bench.plan import Plan
+from loadtests.bench.records import Record, of_kind
+from loadtests.bench.report import Section, Table
 from loadtests.bench.service import Service
 
 QUEUE = "orders"
@@ -29,7 +32,7 @@ LIMITED_STATUS = 429
 OVERLOADED = 503
 
 
-def records(service: Service, plan: Plan) -> Iterator[dict[str, object]]:
+def records(service: Service, plan: Plan) -> Iterator[Record]:
     """The quiet one's latency alone, beside a noisy one, and beside one with limits.
 
     Round by round, so that a machine that is slower for a while does not decide the ratios.
@@ -46,6 +49,22 @@ def records(service: Service, plan: Plan) -> Iterator[dict[str, object]]:
                 yield {**about, **found, "p99_ratio": ratio}
     for account in (QUIET, NOISY, LIMITED):
         service.forget(QUEUE, account)
+
+
+def section(records: list[Record]) -> Section:
+    """See ``records``; medians of the rounds."""
+    rounds = of_kind(records, "neighbour")
+    rows = []
+    for noisy in dict.fromkeys(one["noisy"] for one in rounds):
+        own = [one for one in rounds if one["noisy"] == noisy]
+        figures = [median(one[name] for one in own) for name in ("p50_ms", "p99_ms", "p99_ratio")]
+        rows.append((noisy, *(f"{figure:.1f}" for figure in figures)))
+    return Section(
+        "Neighbours",
+        f"A quiet tenant with {QUIET_PER_S} puts a second, beside one that asks for as much as the "
+        "nodes can do.",
+        [Table(("noisy neighbour", "p50 ms", "p99 ms", "p99 x alone"), rows)],
+    )
 
 
 async def _capacity(service: Service, plan: Plan) -> float:

@@ -2,7 +2,7 @@
 
 So a service that falls behind is not spared, as one is whose clients each wait for an answer.
 Latency counts from when a request was due, also if no connection was free to send it on;
-what cannot be sent for ``PATIENCE_S`` is not sent any more.
+what cannot be sent for ``patience_s`` is not sent any more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from loadtests.bench.client import HEAD_END, content_length
 
 PATIENCE_S = 0.25
 DRAIN_S = 5.0
-TICK_S = 0.005
+TICK_S = 0.001
 GIVEN_UP = 0
 """In the place of a status: it was not sent, or the connection broke."""
 
@@ -52,6 +52,14 @@ class Outcomes:
             if found == status and since_s <= due_s < until_s
         ]
 
+    def first_s(self, status: int, *, due_since_s: float) -> float | None:
+        """When the first was done like this of those that were due from then on."""
+        rows = zip(self.due_s, self.done_s, self.status, strict=True)
+        done_s = (
+            done_s for due_s, done_s, found in rows if found == status and due_s >= due_since_s
+        )
+        return next(done_s, None)
+
     def timely(self, status: int, within_s: float, seconds: int) -> list[int]:
         """In each second, how many were done like this, and in time."""
         counts = [0] * seconds
@@ -71,10 +79,21 @@ class Stage(NamedTuple):
 class OpenLoop:
     """One kind of request over some connections, each of them used in its turn."""
 
-    def __init__(self, ports: Sequence[int], connections: int, request: bytes) -> None:
+    def __init__(
+        self,
+        ports: Sequence[int],
+        connections: int,
+        request: bytes,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self.outcomes = Outcomes()
         self.request = request
+        self.due = 0
+        """Requests so far, whatever became of them."""
+        self._patience_s = patience_s
         self._ports = [ports[place % len(ports)] for place in range(connections)]
+        self._lines: set[_Line] = set()
         self._idle: deque[_Line] = deque()
         self._late: deque[float] = deque()  # Due, and no connection is free.
         self._began_s = 0.0
@@ -84,20 +103,22 @@ class OpenLoop:
 
     async def run(self, stages: Sequence[Stage], tick: Callable[[], None] | None = None) -> None:
         """All stages, one after the other, and whatever is then still under way."""
-        await asyncio.gather(*(self._connect(port) for port in self._ports))
-        self._began_s = perf_counter()
-        begins_s = 0.0
-        for stage in stages:
-            await self._send(stage, begins_s, tick)
-            begins_s += stage.seconds
-        give_up_s = self.now_s() + DRAIN_S
-        while (self._open or self._late) and self.now_s() < give_up_s:
-            self._forget_late()
-            await asyncio.sleep(TICK_S)
-        self._stopping = True
-        for line in list(self._idle):
-            line.close()
-        await asyncio.gather(*self._reconnecting, return_exceptions=True)
+        try:
+            await asyncio.gather(*(self._connect(port) for port in self._ports))
+            self._began_s = perf_counter()
+            begins_s = 0.0
+            for stage in stages:
+                await self._send(stage, begins_s, tick)
+                begins_s += stage.seconds
+            give_up_s = self.now_s() + DRAIN_S
+            while (self._open or self._late) and self.now_s() < give_up_s:
+                self._forget_late()
+                await asyncio.sleep(TICK_S)
+        finally:
+            self._stopping = True
+            for line in self._lines:
+                line.close()
+            await asyncio.gather(*self._reconnecting, return_exceptions=True)
 
     def now_s(self) -> float:
         """Since it began."""
@@ -108,6 +129,7 @@ class OpenLoop:
         while (now_s := self.now_s()) < ends_s:
             while (due_s := begins_s + sent / stage.rate_per_s) <= now_s:
                 sent += 1
+                self.due += 1
                 self._late.append(due_s)
             self._pair()
             self._forget_late()
@@ -122,7 +144,7 @@ class OpenLoop:
 
     def _forget_late(self) -> None:
         now_s = self.now_s()
-        while self._late and now_s - self._late[0] > PATIENCE_S:
+        while self._late and now_s - self._late[0] > self._patience_s:
             self.outcomes.add(self._late.popleft(), now_s, GIVEN_UP)
 
     def answered(self, line: _Line, due_s: float, status: int) -> None:
@@ -134,6 +156,7 @@ class OpenLoop:
 
     def lost(self, line: _Line, due_s: float | None, port: int) -> None:
         """The other side hung up."""
+        self._lines.discard(line)
         if due_s is None:
             self._idle.remove(line)
         else:
@@ -147,6 +170,7 @@ class OpenLoop:
     async def _connect(self, port: int) -> None:
         loop = asyncio.get_running_loop()
         _, line = await loop.create_connection(partial(_Line, self, port), "127.0.0.1", port)
+        self._lines.add(line)
         self._idle.append(line)
 
 

@@ -14,12 +14,16 @@ from statistics import mean
 
 import uvloop
 
+import plots
 from loadtests.bench import exchanges, machine
 from loadtests.bench.client import Load
 from loadtests.bench.exchanges import Puts
 from loadtests.bench.open_loop import GIVEN_UP, OpenLoop, Outcomes, Stage
 from loadtests.bench.plan import Plan
+from loadtests.bench.records import Record, of_kind
+from loadtests.bench.report import Plot, Section, Table
 from loadtests.bench.service import Service
+from plots import Series
 
 QUEUE = "overload"
 TIMELY_S = 2.0
@@ -43,7 +47,7 @@ class Tries(Puts):
         return self._put
 
 
-def records(service: Service, plan: Plan) -> Iterator[dict[str, object]]:
+def records(service: Service, plan: Plan) -> Iterator[Record]:
     """The peak, and the whole course with its figures."""
     for batch in BATCHES:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -54,13 +58,62 @@ def records(service: Service, plan: Plan) -> Iterator[dict[str, object]]:
         service.forget(QUEUE)
 
 
+def section(records: list[Record]) -> Section:
+    """See the head of this module."""
+    courses = of_kind(records, "overload")
+    columns = ("messages in a request", "peak/s", "goodput/s", "of the peak", "shed", "not sent")
+    more = ("late", "back after s", "RSS MiB", "server CPU", "client CPU")
+    rows = [
+        (
+            f"{one['batch']}",
+            f"{one['peak_per_s']:,.0f}",
+            f"{one['goodput_per_s']:,.0f}",
+            f"{100 * one['goodput_ratio']:.0f} %",
+            *(f"{one[name]:,}" for name in ("shed", "not_sent", "late")),
+            "not back" if one["back_after_s"] is None else f"{one['back_after_s']}",
+            f"{one['rss_mib_max']:.0f}",
+            f"{one['server_cpu_share']:.2f}",
+            f"{one['client_cpu_share']:.2f}",
+        )
+        for one in courses
+    ]
+    return Section(
+        "Overload",
+        f"{FACTOR} times as many requests as the nodes can answer. Goodput is what is answered as "
+        f"it should be, and within {TIMELY_S:g} s. CPU in cores.",
+        [Table((*columns, *more), rows, names=0)],
+        [
+            Plot(f"requests of {one['batch']} messages a second, over time", _drawn(one))
+            for one in courses
+        ],
+    )
+
+
+def _drawn(one: Record) -> str:
+    seconds = len(one["goodput"])
+    peak = [(0.0, one["peak_per_s"]), (float(seconds), one["peak_per_s"])]
+    lines = [
+        Series("grey", "peak", peak),
+        *(
+            # Through the middle of each second.
+            Series(colour, name, [(at + 0.5, value) for at, value in enumerate(one[key])])
+            for key, name, colour in (
+                ("offered_per_s", "offered", "orange"),
+                ("goodput", "answered in time", "blue"),
+            )
+        ),
+    ]
+    top = max(value for line in lines for _, value in line.points)
+    return plots.plot(plots.clock(seconds), plots.linear(top), lines)
+
+
 async def _peak(service: Service, plan: Plan, batch: int) -> float:
     load = Load(service.ports, PEAK_CONNECTIONS, lambda: Tries(QUEUE, batch, plan.body_bytes))
     measured = await load.run(plan.warmup_s, plan.overload_s / 6, lambda: None)
     return measured.messages / batch / measured.seconds
 
 
-async def _course(service: Service, plan: Plan, batch: int, peak_per_s: float) -> dict[str, object]:
+async def _course(service: Service, plan: Plan, batch: int, peak_per_s: float) -> Record:
     calm_s = plan.overload_s / 6
     after_s = max(plan.overload_s / 3, 2.0)
     stages = (
@@ -102,7 +155,7 @@ async def _course(service: Service, plan: Plan, batch: int, peak_per_s: float) -
     }
 
 
-def _told(found: Outcomes, since_s: float, until_s: float) -> dict[str, object]:
+def _told(found: Outcomes, since_s: float, until_s: float) -> Record:
     """What those heard who came during the overload."""
     served = found.latencies_s(CREATED, since_s=since_s, until_s=until_s)
     shed = found.latencies_s(OVERLOADED, since_s=since_s, until_s=until_s)

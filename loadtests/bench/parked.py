@@ -10,6 +10,8 @@ from cluster import until
 from loadtests.bench import exchanges, machine
 from loadtests.bench.client import HEAD_END
 from loadtests.bench.plan import Plan
+from loadtests.bench.records import Record, of_kind
+from loadtests.bench.report import Section, Table
 from loadtests.bench.service import Service
 
 QUEUE = "quiet"
@@ -20,7 +22,7 @@ LINGER_S = 0.5
 """Between the last claim that was parked and the time in which nothing happens."""
 
 
-def records(service: Service, plan: Plan) -> Iterator[dict[str, object]]:
+def records(service: Service, plan: Plan) -> Iterator[Record]:
     """The nodes' CPU time with nobody waiting, and with ``plan.parked`` claims on each of them.
 
     Then messages are put one by one: the time from a put to the claim that is given it.
@@ -28,7 +30,34 @@ def records(service: Service, plan: Plan) -> Iterator[dict[str, object]]:
     yield from asyncio.run(_measure(service, plan))
 
 
-async def _measure(service: Service, plan: Plan) -> list[dict[str, object]]:
+def section(records: list[Record]) -> Section:
+    """See ``records``."""
+    return Section(
+        "Claims that wait",
+        "What parked claims cost while nothing happens, and how long after a put one of them is "
+        "answered.",
+        [
+            Table(
+                ("claims on each node", "% of a core for a node"),
+                [
+                    (f"{one['parked']:,}", f"{100 * one['server_cpu_share']:.2f}")
+                    for one in of_kind(records, "parked")
+                ],
+                names=0,
+            ),
+            Table(
+                ("claims woken, one by one", "p50 ms", "p99 ms"),
+                [
+                    (f"{one['wakes']:,}", f"{one['p50_ms']:.2f}", f"{one['p99_ms']:.2f}")
+                    for one in of_kind(records, "wake")
+                ],
+                names=0,
+            ),
+        ],
+    )
+
+
+async def _measure(service: Service, plan: Plan) -> list[Record]:
     found = [await _quiet(service, 0, plan.parked_s)]
     woken: asyncio.Queue[float] = asyncio.Queue()
     polls = [
@@ -50,7 +79,7 @@ async def _measure(service: Service, plan: Plan) -> list[dict[str, object]]:
     return [*found, wakes | machine.percentiles(latencies_s)]
 
 
-async def _quiet(service: Service, parked: int, seconds: float) -> dict[str, object]:
+async def _quiet(service: Service, parked: int, seconds: float) -> Record:
     await asyncio.sleep(LINGER_S)
     before_s = machine.total_cpu_s(service.pids)
     await asyncio.sleep(seconds)

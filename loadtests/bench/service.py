@@ -1,8 +1,9 @@
-"""What is measured: three nodes as real processes, and the empty handler as a fourth."""
+"""What is measured: three nodes as real processes, and a process for each baseline."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import socket
@@ -20,20 +21,19 @@ from cluster import Cluster, NotInTime, Settings, free_ports, until
 from loadtests import ROOT
 from loadtests.bench import exchanges, machine
 from loadtests.bench.client import Exchange, Load, Measured
-from loadtests.bench.exchanges import Lifecycles, Puts
-from loadtests.bench.plan import ALL, LIFECYCLE, NULL, WEAK_PUT, Cell, Plan
+from loadtests.bench.exchanges import InTurn, Lifecycles, Puts
+from loadtests.bench.plan import ALL, BASELINES, LEADER, LIFECYCLE, WEAK_PUT, Cell, Plan
+from loadtests.bench.records import Record
 
 READY_S = 60.0
 DELETE_S = 60.0
 CPU_UNIT = 10_000
 LIMITS = {exchanges.LIMITED: {"bytes_per_s": 1 << 18, "bytes_burst": 1 << 16, "concurrent_max": 1}}
 """On each node: four batches of the noisy neighbour in a second, one at a time."""
-PATIENT: Settings = {"api": {"wait_target_ms": 60_000}}
+CROWD: dict[str, object] = {"connections_per_address_max": 10_000}
+PATIENT: Settings = {"api": {"wait_target_ms": 60_000, **CROWD}}
 """Clients that wait for each other's answers are no overload."""
-CROWDED: Settings = {
-    "fairness": {"accounts": LIMITS},
-    "api": {"connections_per_address_max": 10_000},
-}
+CROWDED: Settings = {"fairness": {"accounts": LIMITS}, "api": CROWD}
 """Nodes shed as they do by default, and may be asked by many."""
 
 _PARKED = re.compile(r"^raftq_parked_polls (\S+)$", re.MULTILINE)
@@ -54,27 +54,29 @@ class Service:
     """A context manager: all processes run while it is open."""
 
     def __init__(self, directory: Path, guard: Guard | None = None) -> None:
+        self.directory = directory
         self._guard = guard or Guard()
         authority = Authority() if self._guard.tls else None
         self._tls = authority and authority.trust()
         settings = {**PATIENT, **(self._guard.settings or {})}
-        self._cluster = Cluster(directory, settings=settings, authority=authority)
-        for node in self._cluster:
+        self.cluster = Cluster(directory, settings=settings, authority=authority)
+        for node in self.cluster:
             node.key = self._guard.key
-        (self._null_port,) = free_ports(1)
-        self._null: subprocess.Popen[bytes] | None = None
+        self._baseline_ports = dict(zip(BASELINES, free_ports(len(BASELINES)), strict=True))
+        self._baselines: dict[str, subprocess.Popen[bytes]] = {}
+        self._queues = 0
 
     def __enter__(self) -> Self:
         try:
-            self._null = subprocess.Popen(
-                [sys.executable, "-m", "loadtests.bench.null_server", str(self._null_port)],
-                cwd=ROOT,
-            )
-            until(self._null_answers, "the empty handler answers")
-            self._cluster.start().wait_ready(deadline_s=READY_S)
+            for name, port in self._baseline_ports.items():
+                self._baselines[name] = subprocess.Popen(
+                    [sys.executable, "-m", "loadtests.bench.baselines", name, str(port)], cwd=ROOT
+                )
+            self.cluster.start().wait_ready(deadline_s=READY_S)
+            until(self._baselines_answer, "the baselines answer")
             self._prepare()
         except BaseException:
-            print(self._cluster.logs(), file=sys.stderr)
+            print(self.cluster.logs(), file=sys.stderr)
             self._stop()
             raise
         return self
@@ -86,101 +88,134 @@ class Service:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            print(self._cluster.logs(), file=sys.stderr)
+            print(self.cluster.logs(), file=sys.stderr)
         self._stop()
 
     @property
     def follower_port(self) -> int:
         """A node that does not lead, now."""
-        return self._cluster.follower().api_port
+        return self.cluster.follower().api_port
 
     @property
     def ports(self) -> list[int]:
         """Of all nodes."""
-        return [node.api_port for node in self._cluster]
+        return [node.api_port for node in self.cluster]
 
     @property
     def pids(self) -> list[int]:
         """Of all nodes."""
-        return [node.pid for node in self._cluster]
+        return [node.pid for node in self.cluster]
 
     def parked_polls(self) -> int:
         """Claims that wait, on all nodes together."""
-        pages = [node.request("GET", "/metrics").body.decode() for node in self._cluster]
+        pages = [node.request("GET", "/metrics").body.decode() for node in self.cluster]
         return sum(int(float(number)) for page in pages for number in _PARKED.findall(page))
 
-    def measure(self, cell: Cell, plan: Plan, repetition: int) -> dict[str, object]:
-        """One cell's record."""
-        queue = f"{cell.scenario}-{cell.target}-{cell.connections}-{cell.batch}-{repetition}"
-        ports = self._ports(cell)
-        pids = self.pids if cell.scenario != NULL else [self._null_pid]
+    def measure(self, cell: Cell, plan: Plan, repetition: int) -> Record:
+        """One cell's record, and nothing left behind that would burden the next."""
+        queue = "-".join(str(part) for part in (*cell, repetition))
+        record = {"kind": "cell", **cell._asdict(), "repetition": repetition}
+        record |= self.load(cell, plan, queue)
+        if cell.scenario not in BASELINES and cell.queues == 1:
+            self.forget(queue)
+        return record
+
+    def load(self, cell: Cell, plan: Plan, queue: str) -> Record:
+        """What a cell comes to, with all messages in this queue if it is of one queue."""
+        pids = self.pids
+        tls = self._tls
+        if cell.scenario in BASELINES:
+            pids, tls = [self._baselines[cell.scenario].pid], None
+        if cell.queues > 1:
+            self._create(cell)
         marks: list[tuple[float, float]] = []
+        places = itertools.count()
 
         def mark() -> None:
             marks.append((machine.total_cpu_s(pids), machine.cpu_s(os.getpid())))
 
         def make() -> Exchange:
-            if cell.scenario == LIFECYCLE:
-                return Lifecycles(queue, cell.batch, plan.body_bytes, key=self._guard.key)
-            persistent = cell.scenario != WEAK_PUT
-            return Puts(
-                queue, cell.batch, plan.body_bytes, persistent=persistent, key=self._guard.key
-            )
+            if cell.queues == 1:
+                return self._exchange(cell, queue)
+            own = range(next(places) % cell.queues, cell.queues, cell.connections)
+            return InTurn(self._exchange(cell, _one_of_many(number)) for number in own)
 
-        async def load() -> Measured:
-            running = Load(
-                ports, cell.connections, make, self._tls if cell.scenario != NULL else None
-            )
+        async def run() -> Measured:
+            running = Load(self._ports(cell), cell.connections, make, tls)
             return await running.run(plan.warmup_s, plan.measure_s, mark)
 
-        measured = _in_loop(load())
-        record: dict[str, object] = {"kind": "cell", **cell._asdict(), "repetition": repetition}
-        record |= _figures(measured, marks)
-        if cell.scenario != NULL:
-            record["rss_mib"] = {node.name: machine.rss_mib(node.pid) for node in self._cluster}
-            self.forget(queue)
-        return record
+        figures = _figures(_in_loop(run()), marks)
+        if cell.scenario not in BASELINES:
+            figures["rss_mib"] = self.rss_mib()
+        return figures
+
+    def rss_mib(self) -> dict[str, float]:
+        """Of each node."""
+        return {node.name: machine.rss_mib(node.pid) for node in self.cluster}
+
+    def _exchange(self, cell: Cell, queue: str) -> Exchange:
+        if cell.scenario == LIFECYCLE:
+            return Lifecycles(queue, cell.batch, cell.body_bytes, key=self._guard.key)
+        persistent = cell.scenario != WEAK_PUT
+        return Puts(queue, cell.batch, cell.body_bytes, persistent=persistent, key=self._guard.key)
+
+    def _create(self, cell: Cell) -> None:
+        """The first put to a queue creates it; that is not what is measured."""
+        missing = range(self._queues, cell.queues)
+        if missing:
+            places = itertools.count()
+
+            def make() -> Exchange:
+                own = missing[next(places) :: cell.connections]
+                return InTurn(Puts(_one_of_many(number), 1, 0, 1) for number in own)
+
+            run_out(lambda: Load(self.ports, min(cell.connections, len(missing)), make))
+            self._queues = cell.queues
 
     def _ports(self, cell: Cell) -> list[int]:
-        if cell.scenario == NULL:
-            return [self._null_port]
+        if cell.scenario in BASELINES:
+            return [self._baseline_ports[cell.scenario]]
         if cell.target == ALL:
             return self.ports
+        if cell.target == LEADER:
+            return [self.cluster.wait_leader().api_port]
         return [self.follower_port]
 
     def _prepare(self) -> None:
         """Until all nodes know the key, and with bodies sealed if they are to be."""
-        for node in self._cluster:
+        for node in self.cluster:
             until(lambda node=node: node.request("GET", "/cluster").status == 200, "it is let in")
         if self._guard.sealed:
-            node, account = self._cluster.follower(), f"/v1/{exchanges.ACCOUNT}"
+            node, account = self.cluster.follower(), f"/v1/{exchanges.ACCOUNT}"
             for path, body in ((account, {}), (f"{account}/encryption", {"enabled": True})):
                 answer = node.request("PUT", path, body)
                 assert answer.status in (200, 201), answer
 
     def forget(self, queue: str, account: str = exchanges.ACCOUNT) -> None:
         """What one measurement leaves behind must not burden the next."""
-        node = self._cluster.follower()
+        node = self.cluster.follower()
         answer = node.request("DELETE", exchanges.queue_path(queue, account), timeout_s=DELETE_S)
         assert answer.status in (200, 204), answer
 
-    @property
-    def _null_pid(self) -> int:
-        assert self._null is not None
-        return self._null.pid
-
-    def _null_answers(self) -> bool:
-        assert self._null is not None
-        if self._null.poll() is not None:
-            raise NotInTime(f"the empty handler has ended with {self._null.returncode}")
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self._null_port)) == 0
+    def _baselines_answer(self) -> bool:
+        for name, process in self._baselines.items():
+            if process.poll() is not None:
+                raise NotInTime(f"the baseline {name} has ended with {process.returncode}")
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self._baseline_ports[name])):
+                    return False
+        return True
 
     def _stop(self) -> None:
-        self._cluster.close()
-        if self._null is not None:
-            self._null.terminate()
-            self._null.wait(10)
+        self.cluster.close()
+        for process in self._baselines.values():
+            process.terminate()
+        for process in self._baselines.values():
+            process.wait(10)
+
+
+def _one_of_many(number: int) -> str:
+    return f"many-{number}"
 
 
 def run_out(make: Callable[[], Load]) -> Measured:
@@ -197,10 +232,10 @@ def _in_loop(work: Coroutine[Any, Any, Measured]) -> Measured:
         return runner.run(work)
 
 
-def _figures(measured: Measured, marks: list[tuple[float, float]]) -> dict[str, object]:
+def _figures(measured: Measured, marks: list[tuple[float, float]]) -> Record:
     (servers_before_s, client_before_s), (servers_s, client_s) = marks
     unit = max(measured.messages, 1) / CPU_UNIT
-    figures: dict[str, object] = {
+    figures: Record = {
         "messages_per_s": round(measured.messages / measured.seconds, 1),
         "requests_per_s": round(measured.requests / measured.seconds, 1),
         **machine.percentiles(measured.latencies_s),

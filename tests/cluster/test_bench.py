@@ -1,15 +1,27 @@
-"""The benchmark still runs: its smallest plan, to the end."""
+"""The benchmark still runs, its smallest plan, to the end; and what it tells is so."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cluster import ROOT
 from loadtests.bench import versus
+from loadtests.bench.client import BadAnswer
+from loadtests.bench.exchanges import InTurn, Lifecycles, Puts
+from loadtests.bench.open_loop import OpenLoop, Outcomes, Stage
+from loadtests.bench.parts import PARTS
+from loadtests.bench.plan import ALL, LIFECYCLE, NULL, PLANS, PUT, Cell
+from loadtests.bench.records import FIGURES, interval, medians
+from lone_page import assert_stands_alone
 
 
 def run(out: Path, *arguments: str, module: str = "loadtests.bench") -> list[dict[str, Any]]:
@@ -19,7 +31,7 @@ def run(out: Path, *arguments: str, module: str = "loadtests.bench") -> list[dic
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == out.read_text().splitlines()
@@ -32,30 +44,64 @@ def test_the_smallest_plan_measures_everything_and_nothing_fails(tmp_path: Path)
     kinds = {record["kind"] for record in records}
     assert kinds == {
         "run",
+        "idle",
         "sync_loop",
         "cell",
+        "open",
         "median",
         "backlog_fill",
         "backlog_drain",
+        "restart",
         "claim_latency",
         "parked",
         "wake",
+        "failover",
+        "failovers",
         "neighbour",
         "overload",
+        "part",
         "end",
     }
-    assert "<svg" in out.with_suffix(".html").read_text()
+    assert [one["part"] for one in records if one["kind"] == "part"] == [
+        part.name for part in PARTS if part.usual
+    ]
+    page = out.with_suffix(".html").read_text()
+    assert_stands_alone(page)
     for record in records:
         if record["kind"] == "overload":
             assert max(record["goodput"]) > 0
         if record["kind"] == "median":
-            assert record["messages_per_s"] > 0
+            low, high = record["interval"]["messages_per_s"]
+            assert 0 < low <= record["messages_per_s"] <= high
             assert record["p50_ms"] > 0
-            assert ("ratio_to_null" in record) == (record["scenario"] != "null")
+            baseline = record["scenario"] in ("null", "endpoint", "bare")
+            assert ("ratio_to_null" in record) != baseline
+        if record["kind"] == "open":
+            assert record["served"] > 0
+        if record["kind"] == "failovers":
+            assert 0 < record["median_s"] <= record["max_s"] < 20
+    states = [one["state"] for one in records if one["kind"] == "claim_latency"]
+    assert states == ["empty", "backlog", "backlog", "backlog", "after_deletes"]
+    assert [one["how"] for one in records if one["kind"] == "restart"] == ["stopped", "killed"]
+    asked = {one["target"] for one in records if one["kind"] == "cell" and one["scenario"] == "put"}
+    assert asked == {"follower", "leader", "all"}
+
+
+def test_what_comes_and_goes_is_measured_for_as_long_as_was_asked(tmp_path: Path) -> None:
+    out = tmp_path / "churn.jsonl"
+    records = run(out, "--slice", "--only", "churn", "--churn", "1")
+    assert {record["kind"] for record in records} == {"run", "churn", "part", "end"}
+    samples = [record for record in records if record["kind"] == "churn"]
+    assert len(samples) > 1
+    for sample in samples:
+        assert sample["messages_per_s"] > 0
+        assert all(mib > 1 for name in ("rss_mib", "disk_mib") for mib in sample[name].values())
+    assert samples[-1]["at_s"] < 1
+    assert "Churn" in out.with_suffix(".html").read_text()
 
 
 def test_each_protection_has_its_price_told(tmp_path: Path) -> None:
-    records = run(tmp_path / "costs.jsonl", "--costs", "--slice")
+    records = run(tmp_path / "costs.jsonl", "--slice", "--only", "costs")
     told = [record for record in records if record["kind"] == "cost"]
     assert [record["of"] for record in told[::3]] == ["keys", "TLS", "encryption at rest"]
     assert all(record["ratio"] > 0 and record["server_cpu_ratio"] >= 0 for record in told)
@@ -103,7 +149,97 @@ def test_a_machine_that_is_slow_for_a_while_decides_nothing() -> None:
 
 
 def test_what_differs_from_turn_to_turn_has_a_wide_interval() -> None:
-    low, high = versus.interval([0.8, 0.9, 1.0, 1.1, 1.2])
+    low, high = interval([0.8, 0.9, 1.0, 1.1, 1.2])
     assert low <= 0.9
     assert high >= 1.1
-    assert versus.interval([1.0] * 5) == (1.0, 1.0)
+    assert interval([1.0] * 5) == (1.0, 1.0)
+
+
+def cell(scenario: str, repetition: int, rate: float, part: str = "connections") -> dict[str, Any]:
+    """A measurement that was as fast as this."""
+    target = NULL if scenario == NULL else ALL
+    figures = dict.fromkeys(FIGURES, 1.0) | {"messages_per_s": rate, "requests_per_s": rate}
+    sizes = Cell(scenario, target, 16, 1)._asdict()
+    return {"kind": "cell", "part": part, **sizes, "repetition": repetition, **figures}
+
+
+def test_medians_have_intervals_and_compare_with_the_baseline_of_their_turn_and_part() -> None:
+    rates = {NULL: (100, 200, 400), PUT: (10, 30, 40)}
+    records = [cell(name, turn, rate) for name, of in rates.items() for turn, rate in enumerate(of)]
+    other = [cell(NULL, 0, 1, "batches"), cell(PUT, 0, 1, "batches")]
+    null, put, _, alone = medians([*records, *other])
+    assert (null["part"], null["messages_per_s"]) == ("connections", 200)
+    assert null["interval"]["messages_per_s"] == [100, 400]
+    assert put["ratio_to_null"] == 0.1
+    assert "ratio_to_null" not in null
+    assert (alone["part"], alone["ratio_to_null"]) == ("batches", 1)
+
+
+def test_every_queue_has_its_turn_until_nobody_has_more_to_say() -> None:
+    one, other = Puts("one", 1, 10, 2), Puts("other", 1, 10, 1)
+    turns = InTurn([one, other])
+    said = [turns.first(), turns.next(201, b""), turns.next(201, b"")]
+    assert said == [one.first(), other.first(), one.first()]
+    assert turns.next(201, b"") is None
+    assert turns.finished == 1
+
+
+def test_an_operation_of_several_requests_stays_with_its_queue() -> None:
+    one, other = Lifecycles("one", 1, 10), Lifecycles("other", 1, 10)
+    turns = InTurn([one, other])
+    turns.first()
+    turns.next(201, b"")
+    assert turns.finished == 0
+    turns.next(201, b'{"claim":"ab"}')
+    assert turns.next(200, b'{"acked":1}') == other.first()
+    assert turns.finished == 1
+    with pytest.raises(BadAnswer):
+        turns.next(503, b"")
+    assert turns.first() == other.first()
+
+
+def test_a_server_that_stops_is_charged_for_all_who_came_meanwhile() -> None:
+    stalled_s, rate_per_s = 0.3, 100
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(stalled_s)
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1000):
+                writer.write(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            writer.close()
+            await writer.wait_closed()
+        hung_up.set()
+
+    hung_up = asyncio.Event()
+
+    async def measure() -> OpenLoop:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            loop = OpenLoop([port], 1, b"x", patience_s=math.inf)
+            await loop.run([Stage(rate_per_s, stalled_s)])
+            await hung_up.wait()
+            return loop
+
+    loop = asyncio.run(measure())
+    latencies_s = loop.outcomes.latencies_s(201, since_s=0.0, until_s=math.inf)
+    assert len(latencies_s) == loop.due == stalled_s * rate_per_s
+    # Whoever waits for each answer would have measured one that is slow.
+    slow = [latency_s for latency_s in latencies_s if latency_s > stalled_s / 3]
+    assert len(slow) >= loop.due / 2
+
+
+def test_the_first_that_is_served_is_one_that_came_afterwards() -> None:
+    outcomes = Outcomes()
+    for due_s, done_s, status in ((1.0, 2.5, 201), (2.1, 2.6, 503), (2.2, 2.8, 201)):
+        outcomes.add(due_s, done_s, status)
+    assert outcomes.first_s(201, due_since_s=2.0) == 2.8
+    assert outcomes.first_s(201, due_since_s=2.5) is None
+
+
+def test_lifecycles_of_many_connections_have_more_time() -> None:
+    plan = PLANS["full"]
+    few, many = Cell(LIFECYCLE, ALL, 16, 1), Cell(LIFECYCLE, ALL, 1024, 1)
+    assert plan.lasting(few) == plan
+    assert plan.lasting(many).measure_s == 4 * plan.measure_s
+    assert plan.lasting(Cell(PUT, ALL, 1024, 1)) == plan
