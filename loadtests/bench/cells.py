@@ -6,13 +6,13 @@ is slower for a while slows all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from statistics import median
 
 import plots
 from loadtests.bench import machine
 from loadtests.bench.plan import ALL, BASELINES, KIB, LIFECYCLE, PUT, Cell, Plan
-from loadtests.bench.records import Record, cell_of, of_kind
+from loadtests.bench.records import Record, of_kind
 from loadtests.bench.report import Plot, Section, Table
 from loadtests.bench.service import Service
 from plots import Axis, Series
@@ -31,7 +31,6 @@ WIDE = {
     "server_cpu_s_per_10k": ("CPU of the nodes", " s"),
     "client_cpu_s_per_10k": ("CPU of the load generator", " s"),
 }
-Size = Callable[[Cell], int]
 
 
 def by_connections(service: Service, plan: Plan) -> Iterator[Record]:
@@ -66,7 +65,7 @@ def connections_section(records: list[Record]) -> Section:
         "nodes, to a follower alone, or to the leader alone, beside servers that do nothing. A "
         "lifecycle is a put, a claim and an ack.",
         records,
-        lambda cell: cell.connections,
+        "connections",
     )
     return section._replace(tables=[*section.tables, _syncs(of_kind(records, "sync_loop"))])
 
@@ -74,19 +73,19 @@ def connections_section(records: list[Record]) -> Section:
 def batches_section(records: list[Record]) -> Section:
     """See ``by_batch``."""
     about = "Messages of 1 KiB in one request."
-    return _section("Batches", about, records, lambda cell: cell.batch)
+    return _section("Batches", about, records, "batch")
 
 
 def bodies_section(records: list[Record]) -> Section:
     """See ``by_body``."""
     about = "Messages of other sizes, in bytes, one in a request."
-    return _section("Bodies", about, records, lambda cell: cell.body_bytes)
+    return _section("Bodies", about, records, "body_bytes")
 
 
 def queues_section(records: list[Record]) -> Section:
     """See ``by_queues``."""
     about = "The same messages, spread over more and more queues."
-    return _section("Queues", about, records, lambda cell: cell.queues)
+    return _section("Queues", about, records, "queues")
 
 
 def _repeated(service: Service, plan: Plan, cells: list[Cell]) -> Iterator[Record]:
@@ -101,7 +100,7 @@ def _measured(
         yield service.measure(cell, plan.lasting(cell), repetition)
 
 
-def _section(title: str, about: str, records: list[Record], size: Size) -> Section:
+def _section(title: str, about: str, records: list[Record], size: str) -> Section:
     """Everything over one size; latencies and CPU only where all nodes are asked."""
     summaries = of_kind(records, "median")
     asked = [one for one in summaries if one["scenario"] not in BASELINES]
@@ -109,31 +108,33 @@ def _section(title: str, about: str, records: list[Record], size: Size) -> Secti
     durable = [one for one in asked if one["target"] == ALL and one["scenario"] in (PUT, LIFECYCLE)]
     over = f", over {title.lower()}"
     drawn = [Plot(f"messages a second{over}", _rates(asked, "messages_per_s", size))]
-    if len({size(cell_of(one)) for one in empty}) > 1:
-        drawn.append(Plot(f"requests to baselines{over}", _rates(empty, "requests_per_s", size)))
+    if len({one[size] for one in empty}) > 1:
+        drawn.append(
+            Plot(f"requests a second to baselines{over}", _rates(empty, "requests_per_s", size))
+        )
     for figure, (of, unit) in WIDE.items():
         drawn.append(Plot(f"{of}{over}", _wide(durable, figure, size, unit)))
     told = f"{about} {_fixed(summaries)}{NOTES}"
     return Section(title, told, [_cells(summaries)], drawn)
 
 
-def _rates(summaries: list[Record], figure: str, size: Size) -> str:
+def _rates(summaries: list[Record], figure: str, size: str) -> str:
     top = max(one["interval"][figure][1] for one in summaries)
     return plots.plot(_sizes(summaries, size), plots.linear(top), _lines(summaries, figure, size))
 
 
-def _wide(summaries: list[Record], figure: str, size: Size, unit: str) -> str:
+def _wide(summaries: list[Record], figure: str, size: str, unit: str) -> str:
     values = [max(value, 1e-3) for one in summaries for value in one["interval"][figure]]
     y = plots.decades(min(values), max(values), unit)
     return plots.plot(_sizes(summaries, size), y, _lines(summaries, figure, size))
 
 
-def _sizes(summaries: list[Record], size: Size) -> Axis:
-    values = sorted({size(cell_of(one)) for one in summaries})
+def _sizes(summaries: list[Record], size: str) -> Axis:
+    values = sorted({one[size] for one in summaries})
     return plots.stops(values, [f"{value:,}" for value in values])
 
 
-def _lines(summaries: list[Record], figure: str, size: Size) -> list[Series]:
+def _lines(summaries: list[Record], figure: str, size: str) -> list[Series]:
     """One for each scenario and target."""
     lines: dict[str, list[Record]] = {}
     for one in summaries:
@@ -142,7 +143,7 @@ def _lines(summaries: list[Record], figure: str, size: Size) -> list[Series]:
         Series(
             colour,
             name,
-            [(size(cell_of(one)), one[figure]) for one in own],
+            [(one[size], one[figure]) for one in own],
             [one["interval"][figure] for one in own],
         )
         for colour, (name, own) in zip(COLOURS, lines.items(), strict=False)

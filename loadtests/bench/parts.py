@@ -48,7 +48,7 @@ PARTS = (
     Part(
         "connections",
         "puts and lifecycles over 1 to 1,024 connections, by target, beside baselines",
-        "6 min",
+        "5 min",
         cells.by_connections,
         cells.connections_section,
     ),
@@ -64,7 +64,7 @@ PARTS = (
     Part(
         "open",
         "latency at fixed rates of arrival, from when a request was due",
-        "1 min",
+        "40 s",
         open_latency.records,
         open_latency.section,
     ),
@@ -108,7 +108,7 @@ PARTS = (
     Part(
         "costs",
         "what keys, TLS and encryption at rest cost",
-        "3 min",
+        "2 min",
         costs.records,
         costs.section,
         usual=False,

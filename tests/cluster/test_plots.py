@@ -42,3 +42,12 @@ def test_a_line_has_gaps_and_intervals() -> None:
     assert next(where for css, where in paths if css == "whisker blue") == "M0.0,100.0V50.0"
     assert "a &lt;b&gt;" in drawn
     assert_stands_alone(plots.page("a <b>", [drawn]))
+
+
+def test_a_clock_has_hours_if_there_are_any() -> None:
+    assert [plots.clock_text(seconds) for seconds in (0, 59.6, 3_599, 7_265)] == [
+        "0:00",
+        "1:00",
+        "59:59",
+        "2:01:05",
+    ]

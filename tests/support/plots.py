@@ -84,10 +84,11 @@ def figure(x: Axis, labels: str, drawing: str, *, legend: str = "", css: str = "
         f'<span style="left:{100 * x.share(mark.value):.2f}%">{mark.text}</span>'
         for mark in x.marks
     )
+    many = " many" if len(x.marks) >= TICKS else ""
     return (
         f'<figure class="{css}"><div class="labels">{labels}</div>'
         f'<svg viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" preserveAspectRatio="none">{drawing}</svg>'
-        f'<div class="ticks">{ticks}</div><figcaption>{legend}</figcaption></figure>'
+        f'<div class="ticks{many}">{ticks}</div><figcaption>{legend}</figcaption></figure>'
     )
 
 
@@ -124,15 +125,16 @@ def stops(values: Sequence[float], texts: Sequence[str]) -> Axis:
 
 
 def clock(seconds: float) -> Axis:
-    """Minutes and seconds, or hours and minutes if there are many."""
+    """Time from the start."""
     values = [seconds * number / (TICKS - 1) for number in range(TICKS)]
     return Axis(0.0, max(seconds, 1e-9), [Mark(value, clock_text(value)) for value in values])
 
 
 def clock_text(seconds: float) -> str:
-    """Minutes and seconds."""
+    """Minutes and seconds, and hours if there are any."""
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def round_up(value: float) -> float:
