@@ -15,8 +15,9 @@ LIFECYCLE = "lifecycle"
 FOLLOWER, LEADER, ALL = "follower", "leader", "all"
 KIB = 1024
 BODY_BYTES = KIB
-CROWD = 256
-"""With more connections than these a lifecycle takes long."""
+MUCH_BYTES = 4 * KIB * KIB
+MANY_CONNECTIONS = 256
+"""What takes long: more bytes than these at once, or a lifecycle of more connections."""
 SUBJECTS = (
     (PUT, FOLLOWER),
     (PUT, LEADER),
@@ -77,8 +78,10 @@ class Plan(NamedTuple):
     body_bytes: int = BODY_BYTES
 
     def lasting(self, cell: Cell) -> Plan:
-        """With so much time that a lifecycle of many connections fits in many times."""
-        factor = max(cell.connections / CROWD, 1) if cell.scenario == LIFECYCLE else 1
+        """With so much time that even what is large or crowded happens several times."""
+        factor = max(cell.connections * cell.batch * cell.body_bytes / MUCH_BYTES, 1)
+        if cell.scenario == LIFECYCLE:
+            factor = max(cell.connections / MANY_CONNECTIONS, factor)
         return self._replace(warmup_s=factor * self.warmup_s, measure_s=factor * self.measure_s)
 
     def by_connections(self) -> list[Cell]:
@@ -148,8 +151,8 @@ PLANS = {
             parked=1_000,
             parked_s=10.0,
             wakes=100,
-            kills=10,
-            overload_s=30.0,
+            kills=7,
+            overload_s=24.0,
             open_connections=4_800,
             noisy_s=6.0,
             churn_s=7_200.0,

@@ -237,9 +237,16 @@ def test_the_first_that_is_served_is_one_that_came_afterwards() -> None:
     assert outcomes.first_s(201, due_since_s=2.5) is None
 
 
-def test_lifecycles_of_many_connections_have_more_time() -> None:
+@pytest.mark.parametrize(
+    ("cell", "factor"),
+    [
+        (Cell(LIFECYCLE, ALL, 16, 64), 1),
+        (Cell(LIFECYCLE, ALL, 1024, 1), 4),
+        (Cell(PUT, ALL, 1024, 1), 1),
+        (Cell(PUT, ALL, 16, 1, 1 << 20), 4),
+    ],
+)
+def test_what_is_large_or_crowded_has_more_time(cell: Cell, factor: int) -> None:
     plan = PLANS["full"]
-    few, many = Cell(LIFECYCLE, ALL, 16, 1), Cell(LIFECYCLE, ALL, 1024, 1)
-    assert plan.lasting(few) == plan
-    assert plan.lasting(many).measure_s == 4 * plan.measure_s
-    assert plan.lasting(Cell(PUT, ALL, 1024, 1)) == plan
+    assert plan.lasting(cell).measure_s == factor * plan.measure_s
+    assert plan.lasting(cell).warmup_s == factor * plan.warmup_s
