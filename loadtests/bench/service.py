@@ -122,17 +122,12 @@ class Service:
 
     def load(self, cell: Cell, plan: Plan, queue: str) -> Record:
         """What a cell comes to, with all messages in this queue if it is of one queue."""
-        pids = self.pids
-        tls = self._tls
+        ports, pids, tls = self._ports(cell), self.pids, self._tls
         if cell.scenario in BASELINES:
             pids, tls = [self._baselines[cell.scenario].pid], None
         if cell.queues > 1:
             self._create(cell)
-        marks: list[tuple[float, float]] = []
         places = itertools.count()
-
-        def mark() -> None:
-            marks.append((machine.total_cpu_s(pids), machine.cpu_s(os.getpid())))
 
         def make() -> Exchange:
             if cell.queues == 1:
@@ -140,11 +135,10 @@ class Service:
             own = range(next(places) % cell.queues, cell.queues, cell.connections)
             return InTurn(self._exchange(cell, _one_of_many(number)) for number in own)
 
-        async def run() -> Measured:
-            running = Load(self._ports(cell), cell.connections, make, tls)
-            return await running.run(plan.warmup_s, plan.measure_s, mark)
+        def load() -> Load:
+            return Load(ports, cell.connections, make, tls)
 
-        figures = _figures(_in_loop(run()), marks)
+        figures = run_measured(load, plan, lambda: machine.total_cpu_s(pids))
         if cell.scenario not in BASELINES:
             figures["rss_mib"] = self.rss_mib()
         return figures
@@ -216,6 +210,21 @@ class Service:
 
 def _one_of_many(number: int) -> str:
     return f"many-{number}"
+
+
+def run_measured(
+    make: Callable[[], Load], plan: Plan, servers_cpu_s: Callable[[], float]
+) -> Record:
+    """The figures of a load in the plan's window."""
+    marks: list[tuple[float, float]] = []
+
+    def mark() -> None:
+        marks.append((servers_cpu_s(), machine.cpu_s(os.getpid())))
+
+    async def load() -> Measured:
+        return await make().run(plan.warmup_s, plan.measure_s, mark)
+
+    return _figures(_in_loop(load()), marks)
 
 
 def run_out(make: Callable[[], Load]) -> Measured:
