@@ -18,6 +18,7 @@ QUEUE = "quiet"
 BODY_BYTES = 32
 WAIT_S = 60.0
 WAKE_WITHIN_S = 10.0
+PARKED_S = 50.0  # Less than they wait.
 LINGER_S = 0.5
 """Between the last claim that was parked and the time in which nothing happens."""
 
@@ -67,7 +68,11 @@ async def _measure(service: Service, plan: Plan) -> list[Record]:
     ]
     try:
         await asyncio.to_thread(
-            until, lambda: service.parked_polls() >= len(polls), "all claims wait", poll_s=0.1
+            until,
+            lambda: service.parked_polls() >= len(polls),
+            "all claims wait",
+            PARKED_S,
+            poll_s=0.1,
         )
         found.append(await _quiet(service, plan.parked, plan.parked_s))
         latencies_s = [await _wake(service.follower_port, woken) for _ in range(plan.wakes)]
