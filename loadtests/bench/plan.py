@@ -16,7 +16,7 @@ FOLLOWER, LEADER, ALL = "follower", "leader", "all"
 KIB = 1024
 BODY_BYTES = KIB
 MUCH_BYTES = 4 * KIB * KIB
-MANY_CONNECTIONS = 256
+MANY_CONNECTIONS = 128
 """What takes long: more bytes than these at once, or a lifecycle of more connections."""
 SUBJECTS = (
     (PUT, FOLLOWER),
@@ -152,7 +152,7 @@ PLANS = {
             parked_s=10.0,
             wakes=100,
             kills=7,
-            overload_s=24.0,
+            overload_s=20.0,
             open_connections=4_800,
             noisy_s=6.0,
             churn_s=7_200.0,

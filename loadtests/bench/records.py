@@ -31,6 +31,7 @@ FIGURES = (
     "client_cpu_s_per_10k",
     "client_cpu_share",
 )
+RATES = FIGURES[:2]
 RESAMPLES = 2_000
 
 
@@ -96,8 +97,10 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def _median(cell: Cell, repetitions: list[Record], baselines: dict[int, Record]) -> Record:
     summary: Record = {**cell._asdict(), "repetitions": len(repetitions), "interval": {}}
+    # Where nothing was finished there is a rate, but neither latency nor cost of a message.
+    finished = [one for one in repetitions if one["messages_per_s"]] or repetitions
     for figure in FIGURES:
-        values = [one[figure] for one in repetitions]
+        values = [one[figure] for one in (repetitions if figure in RATES else finished)]
         summary[figure] = round(median(values), 3)
         summary["interval"][figure] = [round(value, 3) for value in interval(values)]
     if cell.scenario not in BASELINES and baselines:

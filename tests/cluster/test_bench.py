@@ -175,6 +175,14 @@ def test_medians_have_intervals_and_compare_with_the_baseline_of_their_turn_and_
     assert (alone["part"], alone["ratio_to_null"]) == ("batches", 1)
 
 
+def test_a_turn_in_which_nothing_was_finished_has_a_rate_and_no_latency() -> None:
+    stuck = cell(PUT, 0, 0) | {"p50_ms": 0.0, "server_cpu_s_per_10k": 9_000.0}
+    (put,) = medians([stuck, cell(PUT, 1, 20)])
+    assert (put["messages_per_s"], put["p50_ms"], put["server_cpu_s_per_10k"]) == (10, 1, 1)
+    assert put["interval"]["messages_per_s"] == [0, 20]
+    assert put["interval"]["p50_ms"] == [1, 1]
+
+
 def test_every_queue_has_its_turn_until_nobody_has_more_to_say() -> None:
     one, other = Puts("one", 1, 10, 2), Puts("other", 1, 10, 1)
     turns = InTurn([one, other])
@@ -241,7 +249,7 @@ def test_the_first_that_is_served_is_one_that_came_afterwards() -> None:
     ("cell", "factor"),
     [
         (Cell(LIFECYCLE, ALL, 16, 64), 1),
-        (Cell(LIFECYCLE, ALL, 1024, 1), 4),
+        (Cell(LIFECYCLE, ALL, 1024, 1), 8),
         (Cell(PUT, ALL, 1024, 1), 1),
         (Cell(PUT, ALL, 16, 1, 1 << 20), 4),
     ],
