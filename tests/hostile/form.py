@@ -32,6 +32,9 @@ BETWEEN_FIELDS = {
     "move says to where, and nothing else does",
     "a transaction must have a part",
     "are fields of a JSON message",
+    "are fields of each message",
+    "ids is for streams",
+    "a stream cannot be repeated",
     "is not a message id",
     "is not a claim",
     "marker must be",
@@ -49,6 +52,18 @@ BETWEEN_FIELDS = {
     "Invalid RFC3339 encoded datetime",  # To JSON Schema a format is a remark.
     "Expected `int`, got `float`",  # To JSON Schema 1.0 is an integer.
 }
+
+
+@schemathesis.serializer("application/x-ndjson")
+def one_line(ctx: Any, value: Any) -> bytes:
+    """A stream of a single line."""
+    return json.dumps(value).encode() + b"\n"
+
+
+@schemathesis.deserializer("application/x-ndjson")
+def last_line(ctx: Any, response: schemathesis.Response) -> Any:
+    """Of an answer the line that says how it ended."""
+    return json.loads(response.content.splitlines()[-1])
 
 
 @schemathesis.hook
