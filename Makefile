@@ -10,6 +10,9 @@ INSTALLED := $(VENV)/.installed
 LOAD_VENV := .venv-load
 LOAD_PYTHON := $(LOAD_VENV)/bin/python
 LOAD_INSTALLED := $(LOAD_VENV)/.installed
+PEERS_VENV := .venv-peers
+PEERS_PYTHON := $(PEERS_VENV)/bin/python
+PEERS_INSTALLED := $(PEERS_VENV)/.installed
 AUDIT_VENV := .venv-audit
 AUDIT_PYTHON := $(AUDIT_VENV)/bin/python
 AUDIT_INSTALLED := $(AUDIT_VENV)/.installed
@@ -65,7 +68,7 @@ format: $(INSTALLED) ## Put the code into the one format
 	$(VENV)/bin/ruff check --fix-only --quiet .
 	$(VENV)/bin/ruff format .
 
-bench: $(INSTALLED) ## Throughput, latency, CPU and memory beside baselines, as a page in reports/; ARGS=--quick for a glance, --help
+bench: $(INSTALLED) $(if $(findstring peers,$(ARGS)),$(PEERS_INSTALLED)) ## Throughput, latency, CPU and memory beside baselines, as a page in reports/; ARGS=--quick for a glance, --help
 	$(PYTHON) -m loadtests.bench $(ARGS)
 
 versus: $(INSTALLED) ## This checkout against another version: AGAINST=a commit, or the directory of a checkout
@@ -88,7 +91,7 @@ lock: ## Pin all dependencies anew, with hashes and without addresses (needs uv)
 	  --no-emit-index-url --no-strip-extras -o requirements.lock
 
 clean: ## Remove what was installed and cached; data/ stays
-	rm -rf $(VENV) $(LOAD_VENV) $(AUDIT_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LOAD_VENV) $(PEERS_VENV) $(AUDIT_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.lock pyproject.toml | $(PYTHON)
@@ -102,12 +105,17 @@ $(LOAD_INSTALLED): loadtests/requirements.lock | $(LOAD_PYTHON)
 	@$(LOAD_PYTHON) -m pip --quiet --disable-pip-version-check install --require-hashes -r $<
 	@touch $@
 
+$(PEERS_INSTALLED): loadtests/bench/peers/requirements.lock | $(PEERS_PYTHON)
+	@echo "Installing into $(PEERS_VENV) ..."
+	@$(PEERS_PYTHON) -m pip --quiet --disable-pip-version-check install --require-hashes -r $<
+	@touch $@
+
 $(AUDIT_INSTALLED): audit/requirements.lock | $(AUDIT_PYTHON)
 	@echo "Installing into $(AUDIT_VENV) ..."
 	@$(AUDIT_PYTHON) -m pip --quiet --disable-pip-version-check install --require-hashes -r $<
 	@touch $@
 
-$(PYTHON) $(LOAD_PYTHON) $(AUDIT_PYTHON):
+$(PYTHON) $(LOAD_PYTHON) $(PEERS_PYTHON) $(AUDIT_PYTHON):
 	@$(call ensure-venv)
 	@$(PYTHON3) -m venv --clear $(patsubst %/bin/python,%,$@)
 

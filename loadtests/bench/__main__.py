@@ -14,7 +14,7 @@ from pathlib import Path
 
 from loadtests import ROOT, leave_in_order
 from loadtests.bench import machine, report
-from loadtests.bench.parts import PARTS, Part
+from loadtests.bench.parts import PARTS, PEERS, Part
 from loadtests.bench.plan import PLANS, Plan
 from loadtests.bench.records import Records, console, medians
 from loadtests.bench.service import Service
@@ -27,7 +27,13 @@ def main() -> int:
     asked = _arguments()
     leave_in_order()
     plan = _plan(asked)
-    parts = [part for part in PARTS if part.name in asked.only or (part.usual and not asked.only)]
+    parts = [
+        part
+        for part in PARTS
+        if part.name in asked.only
+        or (part.usual and not asked.only)
+        or (part.name == PEERS and asked.peers)
+    ]
     records = Records(asked.out, f"bench-{plan.name}")
     records.add({"kind": "run", "plan": plan._asdict(), **machine.describe(ROOT)})
     with tempfile.TemporaryDirectory(prefix="raftq-bench-", dir=asked.dir) as directory:
@@ -90,6 +96,9 @@ def _arguments() -> argparse.Namespace:
         choices=[part.name for part in PARTS],
         default=[],
         help="one of those below; again for more (default: all that are not only by name)",
+    )
+    parser.add_argument(
+        "--peers", action="store_true", help="also what others do (as much as: --only peers)"
     )
     parser.add_argument("--backlog", metavar="MESSAGES", type=int, help="how many lie in a queue")
     parser.add_argument(

@@ -2,22 +2,26 @@
 
 Requests are prebuilt bytes and answers are only looked at as far as the next request
 needs it, so that the client does not become what is measured; its own CPU time is
-reported all the same.
+reported all the same. What an answer is depends on the ``Dialect`` that is spoken.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import cycle
 from time import perf_counter
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
+HOST = "127.0.0.1"
 HEAD_END = b"\r\n\r\n"
 LENGTH = b"content-length:"
 ERRORS_MAX = 100
+CONNECT_S = 10.0
 
 
 class Exchange(Protocol):
@@ -31,7 +35,15 @@ class Exchange(Protocol):
         ...
 
     def next(self, status: int, body: bytes) -> bytes | None:
-        """The next request; None: no more. ``BadAnswer`` begins a new operation."""
+        """The next request; nothing: wait for more; None: the end. ``BadAnswer``: begin anew."""
+        ...
+
+
+class Framing(Protocol):
+    """Recognises answers in the bytes that come over one connection."""
+
+    def feed(self, data: bytes) -> tuple[int, bytes] | None:
+        """Status and body of what is whole now; None: it has only begun."""
         ...
 
 
@@ -41,6 +53,42 @@ class BadAnswer(Exception):
 
 class TooManyErrors(Exception):
     """What is measured is not the service but its failing."""
+
+
+class HttpFraming:
+    """Answers of HTTP/1.1 with a length, one after the other."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> tuple[int, bytes] | None:
+        """See ``Framing``."""
+        if self._buffer:
+            data = self._buffer + data
+        end = data.find(HEAD_END)
+        if end < 0 or len(data) - end - len(HEAD_END) < content_length(data[:end]):
+            self._buffer = data
+            return None
+        self._buffer = b""
+        return int(data[9:12]), data[end + len(HEAD_END) :]
+
+
+def connect(port: int) -> socket.socket:
+    """A connection on which what is sent goes out at once."""
+    connection = socket.create_connection((HOST, port), CONNECT_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+class Dialect(NamedTuple):
+    """What is spoken on a connection."""
+
+    connect: Callable[[int], socket.socket]
+    """To a port, as far as the first request; blocks."""
+    framing: Callable[[], Framing]
+
+
+HTTP = Dialect(connect, HttpFraming)
 
 
 class Measured:
@@ -64,18 +112,16 @@ class Load:
         connections: int,
         make: Callable[[], Exchange],
         tls: ssl.SSLContext | None = None,
+        dialect: Dialect = HTTP,
     ) -> None:
         self.measured = Measured()
-        self._ports, self._tls = ports, tls
-        self._wires = [_Wire(make(), self.measured) for _ in range(connections)]
+        self._ports, self._tls, self._dialect = ports, tls, dialect
+        self._wires = [_Wire(make(), dialect.framing(), self.measured) for _ in range(connections)]
 
     async def connect(self) -> None:
         """Connect all; connection n goes to port n modulo their number."""
-        loop = asyncio.get_running_loop()
-        for place, wire in enumerate(self._wires):
-            port = self._ports[place % len(self._ports)]
-            itself = partial(_Wire.itself, wire)
-            await loop.create_connection(itself, "127.0.0.1", port, ssl=self._tls)
+        ports = cycle(self._ports)
+        await asyncio.gather(*(self._open(wire, next(ports)) for wire in self._wires))
 
     async def run(self, warmup_s: float, measure_s: float, marked: Callable[[], None]) -> Measured:
         """Warm up, measure, hang up; ``marked`` is called as the window opens and closes."""
@@ -107,6 +153,14 @@ class Load:
         self.measured.seconds = perf_counter() - started_s
         return self.measured
 
+    async def _open(self, wire: _Wire, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        connection = await loop.run_in_executor(None, self._dialect.connect, port)
+        connection.setblocking(False)
+        named = HOST if self._tls else None
+        itself = partial(_Wire.itself, wire)
+        await loop.create_connection(itself, sock=connection, ssl=self._tls, server_hostname=named)
+
     async def _healthy(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         if len(self.measured.errors) > ERRORS_MAX:
@@ -114,10 +168,10 @@ class Load:
 
 
 class _Wire(asyncio.Protocol):
-    def __init__(self, exchange: Exchange, measured: Measured) -> None:
+    def __init__(self, exchange: Exchange, framing: Framing, measured: Measured) -> None:
         self._exchange = exchange
+        self._framing = framing
         self._measured = measured
-        self._buffer = b""
         self._began_s = 0.0
         self._stopping = False
         self._transport: asyncio.Transport | None = None
@@ -145,18 +199,9 @@ class _Wire(asyncio.Protocol):
             self.ended.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        if self._buffer:
-            data = self._buffer + data
-        end = data.find(HEAD_END)
-        if end < 0:
-            self._buffer = data
-            return
-        body = data[end + 4 :]
-        if len(body) < content_length(data[:end]):
-            self._buffer = data
-            return
-        self._buffer = b""
-        self._answered(int(data[9:12]), body)
+        answer = self._framing.feed(data)
+        if answer is not None:
+            self._answered(*answer)
 
     def _answered(self, status: int, body: bytes) -> None:
         measured = self._measured
@@ -168,6 +213,8 @@ class _Wire(asyncio.Protocol):
             measured.errors.append(f"{status} {body[:300]!r}")
             request, finished = exchange.first(), 0
             self._began_s = perf_counter()
+        if request == b"":
+            return
         if measured.open:
             measured.requests += 1
             measured.messages += finished

@@ -20,12 +20,14 @@ from loadtests.bench import (
     overload,
     parked,
 )
+from loadtests.bench.peers import comparison
 from loadtests.bench.plan import Plan
 from loadtests.bench.records import Record
 from loadtests.bench.report import Section
 from loadtests.bench.service import CROWDED, Guard, Service
 
 CROWD = Guard(CROWDED)
+PEERS = "peers"
 
 
 class Part(NamedTuple):
@@ -111,6 +113,14 @@ PARTS = (
         "2 min",
         costs.records,
         costs.section,
+        usual=False,
+    ),
+    Part(
+        PEERS,
+        "PostgreSQL, RabbitMQ and NATS JetStream with the same promise, turn by turn",
+        "20 min",
+        comparison.records,
+        comparison.section,
         usual=False,
     ),
     Part(

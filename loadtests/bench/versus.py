@@ -137,18 +137,19 @@ def compared(records: Sequence[Record]) -> list[Record]:
             versions = found.setdefault(cell_of(record), {"other": [], "this": []})
             versions[record["version"]].append(record)
     return [
-        {"kind": "versus", **cell._asdict(), "figure": figure, **_ratio(figure, versions)}
+        {"kind": "versus", **cell._asdict(), "figure": figure, **ratio(figure, **versions)}
         for cell, versions in found.items()
         for figure in FIGURES
     ]
 
 
-def _ratio(figure: str, versions: dict[str, list[Record]]) -> Record:
-    other, this = ([record[figure] for record in versions[name]] for name in ("other", "this"))
+def ratio(figure: str, other: Sequence[Record], this: Sequence[Record]) -> Record:
+    """Medians, and that of the ratios of this to other, turn by turn, with its interval."""
+    before, now = ([record[figure] for record in records] for records in (other, this))
     # Too few messages for a tick of the processors' clock: nothing to divide by.
-    ratios = [now / before for before, now in zip(other, this, strict=True) if before] or [1.0]
+    ratios = [one / base for base, one in zip(before, now, strict=True) if base] or [1.0]
     low, high = interval(ratios)
-    figures = {"other": median(other), "this": median(this), "ratio": median(ratios)}
+    figures = {"other": median(before), "this": median(now), "ratio": median(ratios)}
     return {name: round(value, 3) for name, value in (figures | {"low": low, "high": high}).items()}
 
 

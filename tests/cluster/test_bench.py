@@ -96,7 +96,7 @@ def test_what_comes_and_goes_is_measured_for_as_long_as_was_asked(tmp_path: Path
     for sample in samples:
         assert sample["messages_per_s"] > 0
         assert all(mib > 1 for name in ("rss_mib", "disk_mib") for mib in sample[name].values())
-    assert samples[-1]["at_s"] < 1
+    assert samples[-1]["at_s"] <= 1 + samples[-1]["seconds"]
     assert "Churn" in out.with_suffix(".html").read_text()
 
 
