@@ -1,4 +1,4 @@
-"""What the connections say: put, or put, claim and ack, by ones or in batches, to many queues."""
+"""What the connections say: put, or put, claim and ack, by ones, in batches or in lines."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import re
 from collections import deque
 from collections.abc import Iterable
 
-from loadtests.bench.client import BadAnswer, Exchange
+from loadtests.bench.client import BadAnswer, Dialect, Exchange, connect
 
 ACCOUNT = "bench"
 QUIET, NOISY, LIMITED = "quiet", "noisy", "limited"
 """Neighbours: the last one has limits."""
 LEASE_S = 600
+OK, CREATED, FAILED = 200, 201, 500
+
+STARTED = b"HTTP/1.1 200 "
 
 _CLAIM = re.compile(rb'"claim":\s*"([0-9a-f]+)"')
 _ACKED = re.compile(rb'"acked":\s*(\d+)')
+_PUT = re.compile(rb'"put":\s*(\d+)')
 
 
 def request(method: str, path: str, body: bytes = b"", *, key: str = "") -> bytes:
@@ -33,6 +37,10 @@ def queue_path(queue: str, account: str = ACCOUNT) -> str:
     return f"/v1/{account}/queues/{queue}"
 
 
+def _message(body_bytes: int) -> dict[str, object]:
+    return {"body": {"padding": "x" * max(0, body_bytes - len('{"padding":""}'))}}
+
+
 def put_request(
     queue: str,
     batch: int,
@@ -43,9 +51,7 @@ def put_request(
     account: str = ACCOUNT,
 ) -> bytes:
     """``batch`` messages of JSON; one goes as a bare message."""
-    message: dict[str, object] = {
-        "body": {"padding": "x" * max(0, body_bytes - len('{"padding":""}'))}
-    }
+    message = _message(body_bytes)
     if not persistent:
         message["persistent"] = False
     sent = message if batch == 1 else {"messages": [message] * batch}
@@ -59,13 +65,21 @@ def claim_request(queue: str, limit: int, wait_s: float = 0, *, key: str = "") -
     return request("POST", f"{queue_path(queue)}/claims", body, key=key)
 
 
-def ack_request(queue: str, claimed: bytes, *, key: str = "") -> bytes:
-    """Everything that the claim in this answer holds."""
+def ack_request(queue: str, claimed: bytes, *, then: int = 0, key: str = "") -> bytes:
+    """Everything that the claim in this answer holds; and claim up to so many others."""
     found = _CLAIM.search(claimed)
     if found is None:
         raise BadAnswer
     claim = found.group(1).decode()
-    return request("POST", f"{queue_path(queue)}/claims/{claim}/ack", key=key)
+    body = json.dumps({"next": {"limit": then, "lease": LEASE_S}}).encode() if then else b""
+    return request("POST", f"{queue_path(queue)}/claims/{claim}/ack", body, key=key)
+
+
+def _acked(answer: bytes, expected: int) -> int:
+    found = _ACKED.search(answer)
+    if found is None or int(found.group(1)) != expected:
+        raise BadAnswer
+    return expected
 
 
 class Puts:
@@ -133,11 +147,101 @@ class Lifecycles:
             return self._claim
         if stage == 1:
             return ack_request(self._queue, body, key=self._key)
-        acked = _ACKED.search(body)
-        if acked is None or int(acked.group(1)) != self._batch:
-            raise BadAnswer
-        self.finished = self._batch
+        self.finished = _acked(body, self._batch)
         return self._put
+
+
+class Rounds:
+    """Put, and ack what was claimed before by the request that claims what is next.
+
+    It begins with a put and a claim. There is enough for everybody, as in ``Lifecycles``.
+    """
+
+    def __init__(self, queue: str, batch: int, body_bytes: int, *, key: str = "") -> None:
+        self.finished = 0
+        self._queue, self._key = queue, key
+        self._batch = batch
+        self._put = put_request(queue, batch, body_bytes, key=key)
+        self._held = b""  # The answer that has what is to be acked.
+        self._has_put = False
+
+    def first(self) -> bytes:
+        """See ``Exchange``."""
+        self._held, self._has_put, self.finished = b"", False, 0
+        return self._put
+
+    def next(self, status: int, body: bytes) -> bytes | None:
+        """See ``Exchange``."""
+        self.finished = 0
+        self._has_put = not self._has_put
+        if self._has_put:
+            if status != CREATED:
+                raise BadAnswer
+            if not self._held:
+                return claim_request(self._queue, self._batch, key=self._key)
+            return ack_request(self._queue, self._held, then=self._batch, key=self._key)
+        if status != (OK if self._held else CREATED):
+            raise BadAnswer
+        if self._held:
+            self.finished = _acked(body, self._batch)
+        self._held = body
+        return self._put
+
+
+class Streams:
+    """Lines, as many as a batch has at first, and one for each that is confirmed."""
+
+    def __init__(self, queue: str, batch: int, body_bytes: int, *, key: str = "") -> None:
+        self.finished = self._put = 0
+        self._batch = batch
+        self._line = json.dumps(_message(body_bytes), separators=(",", ":")).encode() + b"\n"
+        lines = [
+            f"POST {queue_path(queue)}/messages HTTP/1.1",
+            "Host: raftq",
+            "Content-Type: application/x-ndjson",
+            "Transfer-Encoding: chunked",
+            *([f"Authorization: Bearer {key}"] if key else []),
+        ]
+        self._head = "\r\n".join([*lines, "", ""]).encode()
+
+    def first(self) -> bytes:
+        """See ``Exchange``."""
+        self.finished = self._put = 0
+        return self._head + self._chunk(self._batch)
+
+    def next(self, status: int, body: bytes) -> bytes | None:
+        """See ``Exchange``: ``body`` is what was put so far, as the newest line says."""
+        if status != OK:
+            raise BadAnswer
+        put = int(body)
+        self.finished, self._put = put - self._put, put
+        return self._chunk(self.finished) if self.finished else b""
+
+    def _chunk(self, count: int) -> bytes:
+        lines = self._line * count
+        return b"%x\r\n%b\r\n" % (len(lines), lines)
+
+
+class LineFraming:
+    """The newest confirmation of a stream, or the answer that it has instead."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> tuple[int, bytes] | None:
+        """See ``Framing``."""
+        data = self._buffer + data
+        if not data.endswith(b"\n"):
+            self._buffer = data
+            return None
+        self._buffer = b""
+        found = _PUT.findall(data)
+        if b'"problem"' in data or (data.startswith(b"HTTP") and not data.startswith(STARTED)):
+            return FAILED, data
+        return (OK, found[-1]) if found else None
+
+
+LINES = Dialect(connect, LineFraming)
 
 
 class Drains:

@@ -17,7 +17,7 @@ import uvloop
 import plots
 from loadtests.bench import exchanges, machine
 from loadtests.bench.client import Load
-from loadtests.bench.exchanges import Puts
+from loadtests.bench.exchanges import CREATED, Puts
 from loadtests.bench.open_loop import GIVEN_UP, OpenLoop, Outcomes, Stage
 from loadtests.bench.plan import Plan
 from loadtests.bench.records import Record, of_kind
@@ -34,7 +34,6 @@ BACK = 0.95  # Of what is offered after the overload: it is answered again.
 PEAK_CONNECTIONS = 192
 BATCHES = (8, 1)
 """Messages of a request. By ones it is the hardest: to say no costs much of what a put does."""
-CREATED = 201
 OVERLOADED = 503
 
 

@@ -12,6 +12,10 @@ PUT = "put"
 WEAK_PUT = "put-weak"
 """Puts of messages that need not persist."""
 LIFECYCLE = "lifecycle"
+ROUNDS = "rounds"
+"""Lifecycles that claim with the ack of what was claimed before."""
+STREAM = "stream"
+"""Puts in lines, of which so many are on their way on each connection as a batch has."""
 FOLLOWER, LEADER, ALL = "follower", "leader", "all"
 KIB = 1024
 BODY_BYTES = KIB
@@ -80,7 +84,7 @@ class Plan(NamedTuple):
     def lasting(self, cell: Cell) -> Plan:
         """With so much time that even what is large or crowded happens several times."""
         factor = max(cell.connections * cell.batch * cell.body_bytes / MUCH_BYTES, 1)
-        if cell.scenario == LIFECYCLE:
+        if cell.scenario in (LIFECYCLE, ROUNDS):
             factor = max(cell.connections / MANY_CONNECTIONS, factor)
         return self._replace(warmup_s=factor * self.warmup_s, measure_s=factor * self.measure_s)
 
@@ -94,11 +98,11 @@ class Plan(NamedTuple):
         ]
 
     def by_batch(self) -> list[Cell]:
-        """More messages in a request."""
+        """More messages in a request, and as many on their way where there are no requests."""
         return _with_baselines(
             Cell(*subject, connections, batch, self.body_bytes)
             for connections, batch in ((self.several, 1), *self.batches)
-            for subject in EVERYWHERE
+            for subject in (*EVERYWHERE, (ROUNDS, ALL), (STREAM, ALL))
         )
 
     def by_body(self) -> list[Cell]:

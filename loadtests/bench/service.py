@@ -20,9 +20,19 @@ from certificates import Authority
 from cluster import Cluster, NotInTime, Settings, free_ports, until
 from loadtests import ROOT
 from loadtests.bench import exchanges, machine
-from loadtests.bench.client import Exchange, Load, Measured
-from loadtests.bench.exchanges import InTurn, Lifecycles, Puts
-from loadtests.bench.plan import ALL, BASELINES, LEADER, LIFECYCLE, WEAK_PUT, Cell, Plan
+from loadtests.bench.client import HTTP, Exchange, Load, Measured
+from loadtests.bench.exchanges import LINES, InTurn, Lifecycles, Puts, Rounds, Streams
+from loadtests.bench.plan import (
+    ALL,
+    BASELINES,
+    LEADER,
+    LIFECYCLE,
+    ROUNDS,
+    STREAM,
+    WEAK_PUT,
+    Cell,
+    Plan,
+)
 from loadtests.bench.records import Record
 
 READY_S = 60.0
@@ -136,7 +146,8 @@ class Service:
             return InTurn(self._exchange(cell, _one_of_many(number)) for number in own)
 
         def load() -> Load:
-            return Load(ports, cell.connections, make, tls)
+            dialect = LINES if cell.scenario == STREAM else HTTP
+            return Load(ports, cell.connections, make, tls, dialect)
 
         figures = run_measured(load, plan, lambda: machine.total_cpu_s(pids))
         if cell.scenario not in BASELINES:
@@ -148,8 +159,9 @@ class Service:
         return {node.name: machine.rss_mib(node.pid) for node in self.cluster}
 
     def _exchange(self, cell: Cell, queue: str) -> Exchange:
-        if cell.scenario == LIFECYCLE:
-            return Lifecycles(queue, cell.batch, cell.body_bytes, key=self._guard.key)
+        kind = {LIFECYCLE: Lifecycles, ROUNDS: Rounds, STREAM: Streams}.get(cell.scenario)
+        if kind is not None:
+            return kind(queue, cell.batch, cell.body_bytes, key=self._guard.key)
         persistent = cell.scenario != WEAK_PUT
         return Puts(queue, cell.batch, cell.body_bytes, persistent=persistent, key=self._guard.key)
 

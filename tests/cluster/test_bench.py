@@ -16,7 +16,7 @@ import pytest
 from cluster import ROOT
 from loadtests.bench import versus
 from loadtests.bench.client import BadAnswer
-from loadtests.bench.exchanges import InTurn, Lifecycles, Puts
+from loadtests.bench.exchanges import InTurn, Lifecycles, LineFraming, Puts, Rounds, Streams
 from loadtests.bench.open_loop import OpenLoop, Outcomes, Stage
 from loadtests.bench.parts import PARTS
 from loadtests.bench.plan import ALL, LIFECYCLE, NULL, PLANS, PUT, Cell
@@ -258,3 +258,39 @@ def test_what_is_large_or_crowded_has_more_time(cell: Cell, factor: int) -> None
     plan = PLANS["full"]
     assert plan.lasting(cell).measure_s == factor * plan.measure_s
     assert plan.lasting(cell).warmup_s == factor * plan.warmup_s
+
+
+def test_a_round_acks_what_was_claimed_by_the_request_that_claims_what_is_next() -> None:
+    rounds = Rounds("q", 2, 10)
+    put = rounds.first()
+    claim = rounds.next(201, b"{}")
+    assert claim is not None
+    assert claim.startswith(b"POST /v1/bench/queues/q/claims HTTP")
+    assert rounds.next(201, b'{"claim": "0a"}') == put
+    ack = rounds.next(201, b"{}")
+    assert ack is not None
+    assert ack.startswith(b"POST /v1/bench/queues/q/claims/0a/ack HTTP")
+    assert ack.endswith(b'{"next": {"limit": 2, "lease": 600}}')
+    assert rounds.finished == 0
+    assert rounds.next(200, b'{"acked": 2, "claim_ended": false, "next": {"claim": "0b"}}') == put
+    assert rounds.finished == 2
+    following = rounds.next(201, b"{}")
+    assert following is not None
+    assert b"/claims/0b/ack" in following
+    with pytest.raises(BadAnswer):
+        rounds.next(200, b'{"acked": 1, "next": null}')
+
+
+def test_a_stream_sends_as_much_as_was_confirmed() -> None:
+    framing, stream = LineFraming(), Streams("q", 3, 10)
+    head, _, body = stream.first().partition(b"\r\n\r\n")
+    assert b"\r\nTransfer-Encoding: chunked" in head
+    line = b'{"body":{"padding":""}}\n'
+    assert body == b"%x\r\n%b\r\n" % (3 * len(line), 3 * line)
+    assert framing.feed(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n") is None
+    assert framing.feed(b'c\r\n{"pu') is None
+    assert framing.feed(b't":1}\n\r\nc\r\n{"put":3}\n\r\n') == (200, b"3")
+    assert stream.next(200, b"3") == b"%x\r\n%b\r\n" % (3 * len(line), 3 * line)
+    assert stream.finished == 3
+    assert framing.feed(b'{"put":3,"problem":{}}\n')[0] == 500
+    assert LineFraming().feed(b"HTTP/1.1 403 Forbidden\r\n\r\n")[0] == 500
