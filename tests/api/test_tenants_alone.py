@@ -289,7 +289,7 @@ IN_ORDER = re.findall(
     get_queue patch_queue claim_messages inspect_claim extend_claim extend_claims nack_messages
     claim_messages ack_messages put_messages claim_messages put_messages claim_messages
     release_claim queue_stats transact share_queue start_redrive put_messages put_messages
-    put_messages start_job show_job cancel_job put_messages delete_message put_messages
+    delete_message put_messages start_job show_job cancel_job put_messages put_messages
     queue_events account_events list_bindings put_binding get_binding list_bindings
     delete_binding put_schedule list_schedules get_schedule delete_schedule put_subscription
     list_subscriptions get_subscription delete_subscription get_account patch_account get_usage
