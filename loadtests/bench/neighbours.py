@@ -7,6 +7,7 @@ second as are answered when nobody else is there; once without limits, and once 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator
 from statistics import median
 
@@ -15,7 +16,7 @@ import uvloop
 from loadtests.bench import exchanges, machine
 from loadtests.bench.client import Load
 from loadtests.bench.exchanges import LIMITED, NOISY, QUIET, Puts
-from loadtests.bench.open_loop import OpenLoop, Stage
+from loadtests.bench.open_loop import OpenLoop, Stage, peak_per_s
 from loadtests.bench.plan import Plan
 from loadtests.bench.records import Record, of_kind
 from loadtests.bench.report import Section, Table
@@ -74,15 +75,14 @@ async def _capacity(service: Service, plan: Plan) -> float:
         return Puts(QUEUE, NOISY_BATCH, plan.body_bytes, account=NOISY)
 
     load = Load(service.ports, NOISY_CONNECTIONS, make)
-    measured = await load.run(plan.warmup_s, plan.noisy_s / 4, lambda: None)
-    return measured.requests / measured.seconds
+    return await peak_per_s(load, NOISY_BATCH, plan.warmup_s, plan.noisy_s / 4)
 
 
 async def _beside(
     service: Service, plan: Plan, noisy: str | None, noisy_per_s: float
 ) -> dict[str, float]:
     put = exchanges.put_request(QUEUE, 1, plan.body_bytes, account=QUIET)
-    quiet = OpenLoop(service.ports, QUIET_CONNECTIONS, put)
+    quiet = OpenLoop(service.ports, QUIET_CONNECTIONS, put, patience_s=math.inf)
     running = [quiet.run([Stage(QUIET_PER_S, plan.noisy_s)])]
     found: dict[str, float] = {}
     if noisy is not None:
@@ -93,7 +93,7 @@ async def _beside(
     await asyncio.gather(*running)
     latencies_s = quiet.outcomes.latencies_s(CREATED, since_s=0.0, until_s=plan.noisy_s)
     found |= machine.percentiles(latencies_s)
-    found["errors"] = len(quiet.outcomes.status) - len(latencies_s)
+    found["errors"] = quiet.due - len(latencies_s)
     if noisy is not None:
         for status in (CREATED, LIMITED_STATUS, OVERLOADED):
             found[f"noisy_{status}"] = other.outcomes.count(status)

@@ -19,7 +19,7 @@ import plots
 from loadtests.bench import exchanges, machine
 from loadtests.bench.client import Load
 from loadtests.bench.exchanges import Puts
-from loadtests.bench.open_loop import OpenLoop, Stage
+from loadtests.bench.open_loop import OpenLoop, Stage, peak_per_s
 from loadtests.bench.plan import Plan
 from loadtests.bench.records import Record, of_kind
 from loadtests.bench.report import Plot, Section, Table
@@ -83,8 +83,7 @@ def section(records: list[Record]) -> Section:
 async def _capacity_per_s(service: Service, plan: Plan) -> float:
     connections = min(CAPACITY_CONNECTIONS, plan.open_connections)
     load = Load(service.ports, connections, lambda: Puts(QUEUE, 1, plan.body_bytes))
-    measured = await load.run(plan.warmup_s, plan.open_s / 2, lambda: None)
-    return measured.requests / measured.seconds
+    return await peak_per_s(load, 1, plan.warmup_s, plan.open_s / 2)
 
 
 async def _at(service: Service, plan: Plan, rate_per_s: float) -> Record:

@@ -15,7 +15,7 @@ from functools import partial
 from time import perf_counter
 from typing import NamedTuple, cast
 
-from loadtests.bench.client import HEAD_END, content_length
+from loadtests.bench.client import HEAD_END, Load, content_length
 
 PATIENCE_S = 0.25
 DRAIN_S = 5.0
@@ -74,6 +74,15 @@ class Stage(NamedTuple):
 
     rate_per_s: float
     seconds: float
+
+
+async def peak_per_s(load: Load, batch: int, warmup_s: float, seconds: float) -> float:
+    """Requests of so many messages that are answered as they should to clients that wait.
+
+    At least one in all the time, as rates are made of it.
+    """
+    measured = await load.run(warmup_s, seconds, lambda: None)
+    return max(measured.messages / batch, 1) / measured.seconds
 
 
 class OpenLoop:

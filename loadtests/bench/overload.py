@@ -18,7 +18,7 @@ import plots
 from loadtests.bench import exchanges, machine
 from loadtests.bench.client import Load
 from loadtests.bench.exchanges import CREATED, Puts
-from loadtests.bench.open_loop import GIVEN_UP, OpenLoop, Outcomes, Stage
+from loadtests.bench.open_loop import GIVEN_UP, OpenLoop, Outcomes, Stage, peak_per_s
 from loadtests.bench.plan import Plan
 from loadtests.bench.records import Record, of_kind
 from loadtests.bench.report import Plot, Section, Table
@@ -108,8 +108,7 @@ def _drawn(one: Record) -> str:
 
 async def _peak(service: Service, plan: Plan, batch: int) -> float:
     load = Load(service.ports, PEAK_CONNECTIONS, lambda: Tries(QUEUE, batch, plan.body_bytes))
-    measured = await load.run(plan.warmup_s, plan.overload_s / 6, lambda: None)
-    return measured.messages / batch / measured.seconds
+    return await peak_per_s(load, batch, plan.warmup_s, plan.overload_s / 6)
 
 
 async def _course(service: Service, plan: Plan, batch: int, peak_per_s: float) -> Record:

@@ -15,9 +15,9 @@ import pytest
 
 from cluster import ROOT
 from loadtests.bench import versus
-from loadtests.bench.client import BadAnswer
+from loadtests.bench.client import BadAnswer, Load, Measured
 from loadtests.bench.exchanges import InTurn, Lifecycles, LineFraming, Puts, Rounds, Streams
-from loadtests.bench.open_loop import OpenLoop, Outcomes, Stage
+from loadtests.bench.open_loop import OpenLoop, Outcomes, Stage, peak_per_s
 from loadtests.bench.parts import PARTS
 from loadtests.bench.plan import ALL, LIFECYCLE, NULL, PLANS, PUT, Cell
 from loadtests.bench.records import FIGURES, interval, medians
@@ -235,6 +235,16 @@ def test_a_server_that_stops_is_charged_for_all_who_came_meanwhile() -> None:
     # Whoever waits for each answer would have measured one that is slow.
     slow = [latency_s for latency_s in latencies_s if latency_s > stalled_s / 3]
     assert len(slow) >= loop.due / 2
+
+
+def test_a_service_that_answers_nobody_has_a_peak_that_rates_can_be_made_of() -> None:
+    class Silent(Load):
+        async def run(self, warmup_s: float, measure_s: float, marked: object) -> Measured:
+            self.measured.seconds = measure_s
+            return self.measured
+
+    peak = asyncio.run(peak_per_s(Silent([], 0, lambda: Puts("q", 8, 10)), 8, 0.0, 0.5))
+    assert peak == 2
 
 
 def test_the_first_that_is_served_is_one_that_came_afterwards() -> None:
