@@ -13,7 +13,8 @@ from loadtests.bench.service import Service
 
 
 def records(service: Service, plan: Plan) -> Iterator[Record]:
-    """CPU in percent of a core, and memory, of each node."""
+    """CPU in percent of a core, and memory, of each node, once what a start leaves is done."""
+    time.sleep(plan.idle_s / 2)
     before_s = {node.name: machine.cpu_s(node.pid) for node in service.cluster}
     time.sleep(plan.idle_s)
     yield {
