@@ -112,16 +112,17 @@ class Admission:
 
         ``is_read``: all of them are there already.
         """
+        now_s = self._looked()
         kind, account = kind_of(path)
         held = self._accounts.get(account)
         if held is None:
             held = _Held()
-        if not (self._has_room(kind, held, size) and self._has_time(kind, held)):
+        if not (self._has_room(kind, held, size) and self._has_time(kind, held, now_s)):
             self._observe(kind)
             return None
         place = Place(self, kind, account, held, size)
         if size and not is_read:
-            self._reading.append((self._clock(), place))
+            self._reading.append((now_s, place))
         return place
 
     def _has_room(self, kind: Kind, held: _Held, size: int) -> bool:
@@ -131,10 +132,7 @@ class Admission:
         free_bytes = twice * self._bytes_max - self.held_bytes - size
         return free_bytes >= 0 and held.size <= SHARE * free_bytes
 
-    def _has_time(self, kind: Kind, held: _Held) -> bool:
-        now_s = self._clock()
-        if now_s - self._window_s >= WINDOW_S:
-            self._look(now_s)
+    def _has_time(self, kind: Kind, held: _Held, now_s: float) -> bool:
         if kind is Kind.ALWAYS:
             return True
         twice = 2 if kind is Kind.FINISHING else 1
@@ -151,6 +149,13 @@ class Admission:
             return True
         self._shed_at_s = now_s
         return False
+
+    def _looked(self) -> float:
+        """The time, having looked if that is due: also while all are turned away."""
+        now_s = self._clock()
+        if now_s - self._window_s >= WINDOW_S:
+            self._look(now_s)
+        return now_s
 
     def _look(self, now_s: float) -> None:
         """Now and then: how much is answered, and who is still being read?"""
@@ -250,7 +255,7 @@ class Place:
     def begin(self) -> bool:
         """See ``Aside``."""
         self.step_aside()  # It is not in its own way.
-        if not self._admission._has_time(self._kind, self._held):
+        if not self._admission._has_time(self._kind, self._held, self._admission._looked()):
             self._admission._observe(self._kind)
             return False
         self.step_back()

@@ -303,6 +303,14 @@ def test_who_takes_long_to_say_what_he_wants_keeps_nobody_out() -> None:
     assert (node.admission.active, node.admission.held_bytes) == (0, 0)
 
 
+def test_a_slow_client_is_stepped_aside_also_while_there_is_no_room_for_anybody() -> None:
+    node = Node()
+    assert node.admission.ask(PUT.format("a"), 10) is not None
+    node.now_s += READING_S + 0.1
+    assert not node.ask(size=BYTES_MAX)
+    assert node.admission.active == 0
+
+
 def test_who_was_read_in_time_or_has_left_is_not_stepped_aside_later() -> None:
     node = Node()
     assert node.ask(size=10)
