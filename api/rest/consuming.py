@@ -32,7 +32,6 @@ from api.rest.operations import Operation, Says
 from api.rest.parameters import ZoneMode
 from api.rest.polling import Presence
 from api.rest.requests import (
-    IDEMPOTENCY_KEY,
     NDJSON,
     RETRY_S,
     Call,
@@ -110,10 +109,7 @@ async def consume_messages(call: Call, query: ConsumeQuery) -> Stream:
     """POST consume."""
     if not is_ndjson(call.content_type):
         raise Problem("unsupported_media_type", f"send this as {NDJSON}")
-    if IDEMPOTENCY_KEY in call.headers:
-        detail = "a stream cannot be repeated as a whole"
-        raise Problem("invalid_request", detail, field="Idempotency-Key")
-    call.refuse_encoding()
+    lines.require_plain(call)
     batch = parameters.in_range(query.batch, 1, call.service.limits.claim_messages_max, "batch")
     of_each = ClaimToMake(
         batch,

@@ -16,8 +16,8 @@ import msgspec
 from starlette.types import Message
 
 from api.problems import Problem
-from api.rest.requests import NDJSON, Call
-from api.rest.streams import PROXIES_KEEP_OUT
+from api.rest import streams
+from api.rest.requests import IDEMPOTENCY_KEY, NDJSON, Call
 
 BYTES_PER_S_MIN = 1_024
 """Of a long line: beside the time for any line it has a second more for each of these."""
@@ -107,14 +107,17 @@ class Lines:
         return found
 
 
+def require_plain(call: Call, instead: str = "") -> None:
+    """Refuse a stream that is to be repeated as a whole, or that is compressed."""
+    if IDEMPOTENCY_KEY in call.headers:
+        detail = f"a stream cannot be repeated as a whole{instead}"
+        raise Problem("invalid_request", detail, field="Idempotency-Key")
+    call.refuse_encoding()
+
+
 def head() -> Message:
     """The beginning of an answer in lines."""
-    headers = [
-        (b"content-type", NDJSON.encode()),
-        (b"cache-control", b"no-store"),
-        PROXIES_KEEP_OUT,
-    ]
-    return {"type": "http.response.start", "status": 200, "headers": headers}
+    return streams.head(NDJSON)
 
 
 def line(value: msgspec.Struct) -> Message:

@@ -29,7 +29,6 @@ from api.rest.lines import Line, Lines
 from api.rest.messages import BatchToPut, MessageToPut, Place, Put, PutQuery, Taken
 from api.rest.operations import Operation, Says
 from api.rest.requests import (
-    IDEMPOTENCY_KEY,
     NDJSON,
     RETRY_S,
     Call,
@@ -78,10 +77,7 @@ async def put_messages(call: Call, query: PutQuery) -> Answer | Stream:
         return await messages.put_whole(call, query)
     if query != PutQuery(ids=query.ids):
         raise Problem("invalid_request", f"{messages.ATTRIBUTES} are fields of each message")
-    if IDEMPOTENCY_KEY in call.headers:
-        detail = "a stream cannot be repeated as a whole; give its messages a dedup_id each"
-        raise Problem("invalid_request", detail, field="Idempotency-Key")
-    call.refuse_encoding()
+    lines.require_plain(call, "; give its messages a dedup_id each")
     stream = PutStream(call, with_ids=query.ids)
     # What is wrong before anything was put is an answer like any other.
     return Stream((await stream.begun()).run)

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 import msgspec
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from api.ports import Unavailable, Watch
 from api.problems import Problem
@@ -53,12 +53,7 @@ class EventStream:
     async def run(self, send: Send, with_body: bool) -> None:
         """See ``answers.Stream``."""
         try:
-            headers = [
-                (b"content-type", MEDIA_TYPE.encode()),
-                (b"cache-control", b"no-store"),
-                PROXIES_KEEP_OUT,
-            ]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send(head(MEDIA_TYPE))
             if with_body:
                 await self._run_body(send)
             await send({"type": "http.response.body", "body": b""})
@@ -123,6 +118,16 @@ class EventStream:
         extension = self._call.scope.get("extensions", {}).get(ABORT)
         if extension is not None:
             extension["abort"]()
+
+
+def head(media_type: str) -> Message:
+    """The beginning of an answer that goes out as it comes to be."""
+    headers = [
+        (b"content-type", media_type.encode()),
+        (b"cache-control", b"no-store"),
+        PROXIES_KEEP_OUT,
+    ]
+    return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
 def block(position: Position, kind: str, data: bytes) -> bytes:

@@ -15,6 +15,7 @@ import uvloop
 
 from cluster import NotInTime
 from loadtests.bench import exchanges
+from loadtests.bench.exchanges import CREATED
 from loadtests.bench.open_loop import OpenLoop, Stage
 from loadtests.bench.plan import Plan
 from loadtests.bench.records import Record, of_kind
@@ -27,7 +28,6 @@ CONNECTIONS = 2_000
 BEFORE_S = 1.0
 GIVE_UP_S = 30.0
 POLL_S = 0.002
-CREATED = 201
 
 
 def records(service: Service, plan: Plan) -> Iterator[Record]:

@@ -15,7 +15,7 @@ import uvloop
 
 from loadtests.bench import exchanges, machine
 from loadtests.bench.client import Load
-from loadtests.bench.exchanges import LIMITED, NOISY, QUIET, Puts
+from loadtests.bench.exchanges import CREATED, LIMITED, NOISY, QUIET, Puts
 from loadtests.bench.open_loop import OpenLoop, Stage, peak_per_s
 from loadtests.bench.plan import Plan
 from loadtests.bench.records import Record, of_kind
@@ -28,7 +28,6 @@ QUIET_CONNECTIONS = 30
 NOISES = {"none": None, "limits on": LIMITED, "limits off": NOISY}
 NOISY_BATCH = 64
 NOISY_CONNECTIONS = 16
-CREATED = 201
 LIMITED_STATUS = 429
 OVERLOADED = 503
 

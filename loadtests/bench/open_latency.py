@@ -18,7 +18,7 @@ import uvloop
 import plots
 from loadtests.bench import exchanges, machine
 from loadtests.bench.client import Load
-from loadtests.bench.exchanges import Puts
+from loadtests.bench.exchanges import CREATED, Puts
 from loadtests.bench.open_loop import OpenLoop, Stage, peak_per_s
 from loadtests.bench.plan import Plan
 from loadtests.bench.records import Record, of_kind
@@ -30,7 +30,6 @@ QUEUE = "open"
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 CONNECTIONS = 1_000
 CAPACITY_CONNECTIONS = 256
-CREATED = 201
 FIGURES = {"p50_ms": ("p50", "green"), "p99_ms": ("p99", "orange"), "max_ms": ("longest", "red")}
 
 

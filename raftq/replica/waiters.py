@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 Callback = Callable[[], object]
+W = TypeVar("W")
 # Told in which zone something is ready; whether it was still waiting: if not, the next one is told.
 TakesWake = Callable[[str], bool]
 QueueKey = tuple[str, str]  # (account, queue)
@@ -104,13 +105,7 @@ class Waiters:
 
     def when_applied(self, index: int, callback: Callback) -> Callable[[], None]:
         """Call back once ``index`` has been applied; answers how to stop waiting."""
-        ticket = object()
-        self._reaching[ticket] = (index, callback)
-
-        def forget() -> None:
-            self._reaching.pop(ticket, None)
-
-        return forget
+        return _kept(self._reaching, (index, callback))
 
     def watch(self, account: str, queue: str | None, watcher: Watcher) -> Callable[[], None]:
         """Tell of new events in a queue, or in all of the account; answers how to stop."""
@@ -136,30 +131,18 @@ class Waiters:
 
     def when_subscriptions_change(self, callback: Callback) -> Callable[[], None]:
         """Call back at the next change; answers how to stop waiting."""
-        ticket = object()
-        self._watching[ticket] = callback
-
-        def forget() -> None:
-            self._watching.pop(ticket, None)
-
-        return forget
+        return _kept(self._watching, callback)
 
     def subscriptions_changed(self) -> None:
         """A round was applied that changed subscriptions, or who runs them."""
         self.subscription_changes += 1
         watching, self._watching = self._watching, {}
-        for callback in watching.values():
+        for callback in [*watching.values()]:
             callback()
 
     def when_stopping(self, callback: Callback) -> Callable[[], None]:
         """Call back when the node begins to stop; answers how to wait no longer."""
-        ticket = object()
-        self._until_stop[ticket] = callback
-
-        def forget() -> None:
-            self._until_stop.pop(ticket, None)
-
-        return forget
+        return _kept(self._until_stop, callback)
 
     def stopping(self) -> None:
         """The node begins to stop."""
@@ -206,3 +189,14 @@ class Waiters:
         queue = self._ready.get(key)
         if queue is not None and not queue.by_zone:
             del self._ready[key]
+
+
+def _kept(waiting: dict[object, W], one: W) -> Callable[[], None]:
+    """Add one that waits; answers how it waits no longer."""
+    ticket = object()
+    waiting[ticket] = one
+
+    def forget() -> None:
+        waiting.pop(ticket, None)
+
+    return forget

@@ -30,6 +30,7 @@ from loadtests.bench.peers.peer import Peer
 from loadtests.bench.peers.postgresql_wire import PostgresFraming
 from loadtests.bench.peers.processes import Processes
 from loadtests.bench.peers.rabbitmq import Publishing
+from loadtests.bench.peers.session import OK
 from loadtests.bench.plan import PLANS
 from loadtests.bench.service import Service
 
@@ -82,9 +83,9 @@ def told(subject: str, payload: bytes, *, reply: str = "") -> bytes:
         (HttpFraming, b"HTTP/1.1 201 Created\r\nContent-Length: 3\r\n\r\na\r\n", 201),
         (PostgresFraming, row(b"1", READY) + complete(b"SELECT 1") + READY, postgresql_wire.OK),
         (PostgresFraming, postgresql_wire.message(b"E", b"\0") + READY, postgresql_wire.FAILED),
-        (AmqpFraming, method(Method.SELECT_OK, b""), amqp_wire.OK),
-        (NatsFraming, told("inbox", b"a\r\nMSG x 1 9\r\n"), nats_wire.OK),
-        (NatsFraming, b"HMSG inbox 2 12 12\r\nNATS/1.0\r\n\r\n\r\n", nats_wire.OK),
+        (AmqpFraming, method(Method.SELECT_OK, b""), OK),
+        (NatsFraming, told("inbox", b"a\r\nMSG x 1 9\r\n"), OK),
+        (NatsFraming, b"HMSG inbox 2 12 12\r\nNATS/1.0\r\n\r\n\r\n", OK),
     ],
 )
 def test_an_answer_is_recognised_wherever_it_is_cut(

@@ -11,9 +11,8 @@ import struct
 from collections.abc import Iterator
 
 from loadtests.bench.client import BadAnswer
-from loadtests.bench.peers.session import Session
+from loadtests.bench.peers.session import Session, WholeFraming
 
-OK = 0
 GREETING = b"AMQP\x00\x00\x09\x01"
 CHANNEL = 1
 METHOD, HEADER, BODY = 1, 2, 3
@@ -55,18 +54,11 @@ class Method(enum.IntEnum):
     SELECT_OK = 85 << 16 | 11
 
 
-class AmqpFraming:
-    """Frames, as many as are whole; the exchange knows how many it waits for."""
+class AmqpFraming(WholeFraming):
+    """Frames; the exchange knows how many it waits for."""
 
     def __init__(self) -> None:
-        self._buffer = b""
-
-    def feed(self, data: bytes) -> tuple[int, bytes] | None:
-        """See ``Framing``."""
-        data = self._buffer + data
-        whole = max((end for _, _, end in _frames(data)), default=0)
-        self._buffer = data[whole:]
-        return (OK, data[:whole]) if whole else None
+        super().__init__(_frames)
 
 
 class AmqpSession(Session):

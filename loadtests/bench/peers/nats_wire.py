@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from loadtests.bench.client import BadAnswer
-from loadtests.bench.peers.session import Session
+from loadtests.bench.peers.session import Session, WholeFraming
 
-OK = 0
 LINE_END = b"\r\n"
 CONNECT = b'CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true}\r\n'
 API = "$JS.API"
@@ -23,18 +22,11 @@ OWN, LOAD = 1, 2
 """Numbers of subscriptions: of a session, and of the load that goes on with its connection."""
 
 
-class NatsFraming:
-    """Lines with their payloads, as many as are whole."""
+class NatsFraming(WholeFraming):
+    """Lines with their payloads."""
 
     def __init__(self) -> None:
-        self._buffer = b""
-
-    def feed(self, data: bytes) -> tuple[int, bytes] | None:
-        """See ``Framing``."""
-        data = self._buffer + data
-        whole = max((end for _, _, end in _messages(data)), default=0)
-        self._buffer = data[whole:]
-        return (OK, data[:whole]) if whole else None
+        super().__init__(_messages)
 
 
 class NatsSession(Session):

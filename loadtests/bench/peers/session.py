@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import ClassVar, Self
 
 from loadtests.bench.client import Framing, connect
 
+OK = 0
+"""All that there is to say of what has no status."""
 RECEIVE_BYTES = 1 << 16
+
+
+class WholeFraming:
+    """As many pieces of a protocol as are whole: see ``Framing``."""
+
+    def __init__(self, pieces: Callable[[bytes], Iterable[tuple[int, int, int]]]) -> None:
+        """``pieces``: those that are whole, one behind the other; the last number is the end."""
+        self._pieces = pieces
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> tuple[int, bytes] | None:
+        """See ``Framing``."""
+        data = self._buffer + data
+        whole = max((end for _, _, end in self._pieces(data)), default=0)
+        self._buffer = data[whole:]
+        return (OK, data[:whole]) if whole else None
 
 
 class Session(abc.ABC):
