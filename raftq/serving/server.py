@@ -26,8 +26,9 @@ much as ever came at once."""
 HANDSHAKE_TIMEOUT_S = 10.0
 HANDSHAKES_MAX = 256
 """Under TLS, at once: more than a node can finish in the time that the way to a client takes."""
+TICK_S = 0.1
 TICKS_PER_ROUND = 10
-"""uvicorn ticks ten times a second: each connection is looked at about once."""
+"""Each connection is looked at about once a second, and a server without any is as often."""
 
 
 class HttpServer(uvicorn.Server):
@@ -53,6 +54,7 @@ class HttpServer(uvicorn.Server):
             limits.connections_max, limits.connections_per_address_max, metrics.connection_ended
         )
         self._unwatched: list[GuardedHttp] = []
+        self._told_to_stop = asyncio.Event()
         metrics.before_render(lambda: setattr(metrics, "connections", len(self._gate)))
         admission = Admission(
             wait_target_s=limits.wait_target_ms / 1000,
@@ -64,6 +66,16 @@ class HttpServer(uvicorn.Server):
         shared = Shared(limits, self._gate, admission, body_bytes=request_bytes_max)
         protocol = functools.partial(Intake, shared)
         super().__init__(_config(app, cast(type[asyncio.Protocol], protocol)))
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether it was told to stop; to be set on the loop that it runs on."""
+        return self._told_to_stop.is_set()
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        if value:
+            self._told_to_stop.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -94,6 +106,19 @@ class HttpServer(uvicorn.Server):
                 idle.transport.abort()
         await super().shutdown(sockets)
         await self._listening.wait_stopped()
+
+    async def main_loop(self) -> None:
+        """Tick, as uvicorn does ten times a second; but once while nobody is connected."""
+        counter = 0
+        while not await self.on_tick(counter):
+            if len(self._gate):
+                await asyncio.sleep(TICK_S)
+                counter += 1
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TICK_S * TICKS_PER_ROUND):
+                        await self._told_to_stop.wait()
+                counter = 0
 
     async def on_tick(self, counter: int) -> bool:
         """Look at some connections at a time: at all at once would be a pause for all of them."""

@@ -333,6 +333,47 @@ def test_a_body_is_left_with_the_kernel_until_it_is_asked_for() -> None:
     assert 0 < held[0] <= READ_BYTES
 
 
+class Ticking(HttpServer):
+    """Notes when it ticks."""
+
+    def __init__(self) -> None:
+        super().__init__(app, LIMITS, Metrics(), request_bytes_max=REQUEST_BYTES_MAX)
+        self.ticked_at: list[float] = []
+
+    async def on_tick(self, counter: int) -> bool:
+        self.ticked_at.append(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
+    async def until_ticked(self, times: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.ticked_at) < times:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_a_server_ticks_seldom_while_nobody_is_connected_and_stops_at_once(
+    connected: bool,
+) -> None:
+    async def scenario() -> tuple[float, float]:
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = Ticking()
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        if connected:
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+        await server.until_ticked(3)
+        if connected:
+            writer.transport.abort()
+        server.should_exit = True
+        await serving
+        listener.close()
+        _, second, third = server.ticked_at[:3]
+        return third - second, asyncio.get_running_loop().time() - third
+
+    between_s, to_stop_s = run(scenario())
+    assert (between_s < 0.9) == connected
+    assert to_stop_s < 0.9
+
+
 def test_connections_beyond_an_address_s_share_are_refused() -> None:
     async def scenario() -> None:
         limits = msgspec.structs.replace(LIMITS, connections_per_address_max=2, keep_alive_s=20)
