@@ -31,6 +31,7 @@ class Exchange(RequestResponseCycle):
     _place: Place | None = None  # Once it was let in.
     _is_taken = False  # The whole body, by the application.
     _head = b""  # What waits for the body.
+    _until_closed = False  # Who speaks HTTP/1.0 knows no chunks (RFC 9112, section 7.1).
 
     def let_in(self, place: Place) -> None:
         """It has a place, which it leaves however it ends."""
@@ -88,15 +89,18 @@ class Exchange(RequestResponseCycle):
                 self.chunked_encoding = False
             elif name == b"connection":
                 self.keep_alive = self.keep_alive and value != b"close"
+        if self.chunked_encoding is None and not (self._is_head() or status in (204, 304)):
+            if self.scope["http_version"] == "1.0":
+                self._until_closed, self.keep_alive = True, False
+            else:
+                self.chunked_encoding = True
+                headers.append((b"transfer-encoding", b"chunked"))
         if not self.keep_alive and CLOSE not in headers:
             headers.append(CLOSE)
-        if self.chunked_encoding is None and not (self._is_head() or status in (204, 304)):
-            self.chunked_encoding = True
-            headers.append((b"transfer-encoding", b"chunked"))
         head = _head(status, headers)
         self.response_started = True
         self.waiting_for_100_continue = False
-        if self.chunked_encoding:
+        if self.chunked_encoding or self._until_closed:
             # Whoever waits for the first of a stream is to know that there is one.
             self.transport.write(head)
         else:
@@ -110,6 +114,8 @@ class Exchange(RequestResponseCycle):
         elif self.chunked_encoding:
             chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             self.transport.write(chunk if more else chunk + b"0\r\n\r\n")
+        elif self._until_closed:
+            self.transport.write(body)
         else:
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:

@@ -79,6 +79,15 @@ def test_the_head_of_a_stream_leaves_before_there_is_anything_in_it() -> None:
     assert written[1:] == [b"3\r\none\r\n", b"0\r\n\r\n"]
 
 
+def test_who_speaks_http_1_0_is_not_answered_in_chunks() -> None:
+    asked = GET.replace(b"1.1", b"1.0").replace(b"x\r\n", b"x\r\nConnection: keep-alive\r\n", 1)
+    wire = served(saying(start(), body(b"one", more=True), body(b"two")), asked)
+    head, *rest = wire.written
+    assert head.endswith(b"date: today\r\nconnection: close\r\n\r\n")
+    assert rest == [b"one", b"two"]
+    assert wire.closed
+
+
 @pytest.mark.parametrize(
     ("request_", "status", "headers"),
     [(HEAD, 200, ((LENGTH, b"2"),)), (HEAD, 200, ()), (GET, 204, ()), (GET, 304, ())],
