@@ -20,7 +20,7 @@ SIMULATION := PYTHONPATH=tests/support:tests $(PYTHON) -m simulation
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up install test hostile fuzz simulate cluster-full chaos mutants trace check audit format bench versus inside locality example load lock clean
+.PHONY: help up install test hostile fuzz simulate cluster-full chaos mutants trace check audit format bench versus inside locality groups example load lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -79,6 +79,9 @@ inside: $(INSTALLED) ## What a message costs inside a node, part by part, withou
 
 locality: $(INSTALLED) ## Work that stays in its zone, with delays between the zones; ARGS=--quick for a glance
 	$(PYTHON) -m loadtests.locality $(ARGS)
+
+groups: $(INSTALLED) ## What many groups would give, simulated, as a page in reports/; ARGS=--quick for a glance
+	$(PYTHON) -m loadtests.groups $(ARGS)
 
 example: $(INSTALLED) ## Three zones at work, one cut off and healed, as a page in reports/; ARGS='--seconds 20'
 	@$(PYTHON) -m examples.three_zones $(ARGS)

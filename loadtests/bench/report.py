@@ -51,17 +51,24 @@ def show(sections: Sequence[Section], console: Console) -> None:
             console.print(shown)
 
 
-def write(run: Record, sections: Sequence[Section], path: Path) -> None:
+def write(
+    run: Record,
+    sections: Sequence[Section],
+    path: Path,
+    *,
+    title: str = "raftq, measured",
+    about: str = "Three nodes, the load generator and all baselines on one machine, in one run. "
+    "Compare what is on this page with itself, not with other machines.",
+) -> None:
     """The page, with the machine on top."""
     facts = {name: value for name, value in run.items() if name not in ("kind", "plan")}
     parts = [
-        "<h1>raftq, measured</h1>",
-        "<p>Three nodes, the load generator and all baselines on one machine, in one run. "
-        "Compare what is on this page with itself, not with other machines.</p>",
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>{html.escape(about)}</p>",
         f"<dl>{''.join(_fact(name, value) for name, value in facts.items())}</dl>",
         *(_section(section) for section in sections),
     ]
-    path.write_text(plots.page("raftq, measured", parts))
+    path.write_text(plots.page(title, parts))
 
 
 def _fact(name: str, value: object) -> str:
