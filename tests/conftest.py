@@ -1,8 +1,17 @@
-"""What has become of each test of this run, for ``test_semantics``, which comes last."""
+"""What has become of each test of this run, for ``test_semantics``, which comes last.
+
+Modules are compiled once and not by each node that a test starts, whatever the environment says.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 OUTCOMES: dict[str, str] = {}
 """By the test's name: ``passed``, ``failed`` or ``skipped``; of its parts the worst counts."""
