@@ -189,6 +189,7 @@ class Model:
         self.revisions: dict[HookNames, list[int]] = {}  # As the caller has seen them.
         self.woken: Counter[Place] = Counter()
         self.all_ids: list[tuple[Names, bytes]] = []
+        self.newest: dict[Names, bytes] = {}  # What tells the ids of a queue apart, of the last.
         self.all_claims: list[tuple[Names, int]] = []
         self.moment = 0
         self.made_up = 0
@@ -492,8 +493,7 @@ class Model:
             return False
         queue.dedup.pop(new.dedup_id, None)
         assert len(message_id) == 10
-        seen = [known[2:] for known_names, known in self.all_ids if known_names == names]
-        assert all(earlier < message_id[2:] for earlier in seen), "ids grow"
+        assert self.newest.get(names, b"") < message_id[2:], "ids grow"
         in_force = self.in_force(names)
         ttl_ms = in_force.ttl_ms if new.ttl_ms is None else new.ttl_ms
         delay_ms = in_force.delay_ms if new.delay_ms is None else new.delay_ms
@@ -514,7 +514,7 @@ class Model:
         )
         self._note(queue, "enqueued", queue.messages[message_id])
         self._turn(names, queue, queue.messages[message_id])
-        self.all_ids.append((names, message_id))
+        self._known(names, message_id)
         queue.counts["enqueued", self.now_ms] += 1
         return True
 
@@ -632,15 +632,15 @@ class Model:
         taken: list[Message] = []
         for given in outcome.messages:
             self.learn(names, given.id, given.record)
-        while len(taken) < command.limit:
-            waiting = self._for_claim(command, queue)
-            due = [one for one, due_ms in waiting if due_ms <= self.now_ms and one not in taken]
-            if not due:
-                break
-            if due[0].expired(self.now_ms):
-                self._expires(names, queue, due[0])
+        due = self._due(command, queue)
+        while due and len(taken) < command.limit:
+            message = due.pop(0)
+            if message.expired(self.now_ms):
+                # Its group may have another one for this claim then.
+                self._expires(names, queue, message)
+                due = [one for one in self._due(command, queue) if one not in taken]
             else:
-                taken.append(due[0])
+                taken.append(message)
         if not taken:
             until_ms = min([due_ms for _, due_ms in self._for_claim(command, queue)], default=0)
             assert outcome == o.Claimed(0, until_ms, ())
@@ -658,6 +658,11 @@ class Model:
             assert given.error == message.error
             self.same(message, given.record)
         return taken
+
+    def _due(self, command: c.Claim | c.Take, queue: Queue) -> list[Message]:
+        """Those that this claim may have now."""
+        waiting = self._for_claim(command, queue)
+        return [message for message, due_ms in waiting if due_ms <= self.now_ms]
 
     def _for_claim(self, command: c.Claim | c.Take, queue: Queue) -> list[tuple[Message, int]]:
         """Ready messages that are for this claim, sooner or later; the first to take first."""
@@ -697,11 +702,15 @@ class Model:
         del queue.messages[found.id]
         found.id, found.is_known = message_id, True
         queue.messages[message_id] = found
-        self.all_ids.append((names, message_id))
+        self._known(names, message_id)
         found.zone = queue.zone(found.new.zone)
         if found.state != "delayed":
             found.state = "blocked"
             self._turn(names, queue, found)
+
+    def _known(self, names: Names, message_id: bytes) -> None:
+        self.all_ids.append((names, message_id))
+        self.newest[names] = max(self.newest.get(names, b""), message_id[2:])
 
     def _why(self, queue: Queue, ids: Iterable[bytes], ended: int = 0) -> tuple[o.Why, ...]:
         """What became of messages that a claim does not hold, or no more as it has ended."""
