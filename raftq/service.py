@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from api.access.bearer import BearerKeys
 from api.access.gate import Gate, Way
-from api.access.oidc import Oidc
 from api.access.signed_urls import SignedUrls
 from api.audit import ACTS
 from api.ports import (
@@ -37,7 +36,6 @@ from api.ports import (
 from api.watching import EventWatch
 from raftq.access_log import AccessLog
 from raftq.config import Config, masters
-from raftq.fetching import Fetcher
 from raftq.metrics import Metrics
 from raftq.replica import ticks
 from raftq.replica.replica import Replica
@@ -479,6 +477,10 @@ def _issuer(service: NodeService, config: Config) -> list[Way]:
     policy = config.oidc
     if not policy.issuer:
         return []
+    # Late: no other node needs what reads tokens and fetches their keys.
+    from api.access.oidc import Oidc
+    from raftq.fetching import Fetcher
+
     return [Oidc(service, policy, Fetcher(policy.ca_file).fetch)]
 
 
