@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from scale import scale as chosen_scale
 
 MakeCluster = Callable[..., Cluster]
 
-_failed = pytest.StashKey[bool]()
+_running: list[Cluster] = []
 
 
 @pytest.hookimpl(wrapper=True)
@@ -27,7 +27,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
-        item.stash[_failed] = True
+        report.sections += [("nodes", cluster.logs()) for cluster in _running]
     return report
 
 
@@ -36,9 +36,8 @@ def scale() -> Scale:
     return chosen_scale()
 
 
-@pytest.fixture
-def make_cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeCluster]:
-    """Makes a started cluster that is ready; ``settings`` go over the observable ones."""
+@contextmanager
+def making(directory: Path) -> Iterator[MakeCluster]:
     with ExitStack() as stack:
 
         def make(
@@ -51,16 +50,27 @@ def make_cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mak
             for section, keys in (settings or {}).items():
                 merged.setdefault(section, {}).update(keys)
             made = Cluster(
-                tmp_path, settings=merged, sabotage=sabotage, authority=authority, size=size
+                directory, settings=merged, sabotage=sabotage, authority=authority, size=size
             )
             cluster = stack.enter_context(made)
-            stack.callback(show, cluster)
+            _running.append(cluster)
+            stack.callback(_running.remove, cluster)
             return cluster.start().wait_ready()
 
-        def show(cluster: Cluster) -> None:
-            if request.node.stash.get(_failed, False):
-                print(cluster.logs())
+        yield make
 
+
+@pytest.fixture
+def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
+    """Makes a started cluster that is ready; ``settings`` go over the observable ones."""
+    with making(tmp_path) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeCluster]:
+    """The same for all tests of a module, which put into queues of their own."""
+    with making(tmp_path_factory.mktemp("shared")) as make:
         yield make
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,17 @@ from raftq.client import AsyncRaftq, Raftq
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 MESSAGES = 1_500
+
+
+@pytest.fixture(scope="module")
+def shared(make_shared: Callable[..., Cluster]) -> Cluster:
+    return make_shared()
+
+
+@pytest.fixture
+def cluster(shared: Cluster) -> Cluster:
+    """All its nodes run, whatever has become of them before."""
+    return shared.start().wait_ready()
 
 
 def test_the_examples_of_the_readme_do_what_they_say(cluster: Cluster, tmp_path: Path) -> None:
@@ -44,7 +56,7 @@ def test_nothing_is_lost_when_the_leader_is_killed(cluster: Cluster) -> None:
     seen: list[int] = []
     # In the leader's zone: it is the replica that is used.
     with Raftq(leader.api_url, zone=leader.zone, timeout=60.0) as client:
-        queue = client.queue("jobs")
+        queue = client.queue("killed")
 
         def work() -> None:
             for message in queue.consume(20, lease=5, wait=1):
@@ -74,7 +86,7 @@ def test_a_replica_that_hangs_is_left_and_nothing_is_doubled(cluster: Cluster) -
 
     async def work() -> None:
         async with AsyncRaftq(follower.api_url, zone=follower.zone, try_timeout=1.0) as client:
-            queue = client.queue("jobs")
+            queue = client.queue("hanging")
             first = await queue.put("before")
             cluster.pause(follower.name)
             try:
@@ -90,7 +102,7 @@ def test_a_replica_that_hangs_is_left_and_nothing_is_doubled(cluster: Cluster) -
 def test_events_go_on_at_another_replica_when_theirs_is_killed(cluster: Cluster) -> None:
     follower = cluster.follower()
     with Raftq(follower.api_url, zone=follower.zone) as client:
-        queue = client.queue("jobs")
+        queue = client.queue("told")
         with queue.events(from_="oldest", kinds=["enqueued"]) as events:
             ids = [queue.put(number) for number in range(3)]
             seen = [next(events).messages[0].id for _ in range(3)]
@@ -110,7 +122,7 @@ def test_a_program_that_fails_in_its_loop_ends(
         "from raftq.client import Raftq",
         "client = Raftq(sys.argv[1])",
         "with client if sys.argv[2] == 'True' else contextlib.nullcontext():",
-        "    queue = client.queue('jobs')",
+        "    queue = client.queue('failing-' + sys.argv[2])",
         "    queue.put('x')",
         "    for message in queue.consume(lease=60):",
         "        raise KeyError(message.body)",
@@ -120,7 +132,7 @@ def test_a_program_that_fails_in_its_loop_ends(
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
     assert (run.returncode, "KeyError: 'x'" in run.stderr) == (1, True), run.stderr
     with Raftq(cluster["n2"].api_url) as client:
-        left = client.queue("jobs").stats(consistency="linearizable").messages
+        left = client.queue(f"failing-{closes}").stats(consistency="linearizable").messages
     # Not closed, it may still hold the message: that comes back when its lease ends.
     assert left.ready + left.claimed == 1
     assert left.ready == 1 or not closes

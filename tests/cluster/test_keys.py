@@ -6,7 +6,6 @@ import re
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -18,13 +17,15 @@ OPERATOR = minting.new_token(minting.new_id())
 REVOKED_WITHIN_S = 1.0
 
 
-@pytest.fixture
-def guarded(make_cluster: Callable[..., Cluster], tmp_path: Path) -> Cluster:
+@pytest.fixture(scope="module")
+def guarded(
+    make_shared: Callable[..., Cluster], tmp_path_factory: pytest.TempPathFactory
+) -> Cluster:
     """One that asks for keys, and knows the operator's."""
-    path = tmp_path / "operator.key"
+    path = tmp_path_factory.mktemp("operator") / "operator.key"
     path.touch(mode=0o600)
     path.write_text(OPERATOR)
-    cluster = make_cluster({"auth": {"required": True, "bootstrap_key_file": str(path)}})
+    cluster = make_shared({"auth": {"required": True, "bootstrap_key_file": str(path)}})
     for node in cluster:
         node.key = OPERATOR
         until(lambda: node.request("GET", "/v1").status == 200, "the operator is let in")  # noqa: B023 - now.

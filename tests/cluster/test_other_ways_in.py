@@ -64,7 +64,7 @@ class Issuer:
         return {"Authorization": f"Bearer {token}"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def issuer() -> Iterator[Issuer]:
     found = Issuer()
     yield found
@@ -72,9 +72,9 @@ def issuer() -> Iterator[Issuer]:
     found.server.server_close()
 
 
-@pytest.fixture
-def cluster(make_cluster: Callable[..., Cluster], issuer: Issuer) -> Cluster:
-    return make_cluster(
+@pytest.fixture(scope="module")
+def cluster(make_shared: Callable[..., Cluster], issuer: Issuer) -> Cluster:
+    return make_shared(
         {
             "auth": {"required": True, "bootstrap_key": BOOTSTRAP},
             "oidc": {"issuer": issuer.url, "audience": "raftq", "algorithms": ["ES256"]},
