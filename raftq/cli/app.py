@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.main import get_command
 
 from raftq.cli import (
     account,
@@ -30,6 +32,9 @@ EPILOG = (
     "Exit codes: 0 done; 1 refused, damaged or failed; 2 wrong usage or configuration; "
     "3 no replica could be reached; 4 the outcome is unknown; 5 there was nothing to get."
 )
+
+_built = cache(get_command)
+"""Once for all: it takes longer than most commands."""
 
 app = typer.Typer(
     name="raftq",
@@ -87,7 +92,7 @@ def _options(
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
     try:
-        app(args=arguments, prog_name="raftq")
+        _built(app)(args=arguments, prog_name="raftq")
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else Exit.DONE
     except Failure as failure:

@@ -332,9 +332,15 @@ def _bearing(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def _trust(ca_file: str | None) -> ssl.SSLContext | bool:
-    """In these authorities and no others; True: in those that everybody trusts."""
-    return True if ca_file is None else ssl.create_default_context(cafile=ca_file)
+def _trust(ca_file: str | None) -> ssl.SSLContext:
+    """In these authorities and no others; None: in those that everybody trusts."""
+    return _widely_trusted() if ca_file is None else ssl.create_default_context(cafile=ca_file)
+
+
+@functools.cache
+def _widely_trusted() -> ssl.SSLContext:
+    """Read once for all clients: there are many, and it takes longer than most requests."""
+    return httpx2.create_ssl_context()
 
 
 def _request(
