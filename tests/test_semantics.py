@@ -50,9 +50,10 @@ def test_every_feature_names_a_test(feature: str, names: list[str]) -> None:
     assert names, feature
 
 
-def test_every_test_named_is_there() -> None:
-    collected = run("--collect-only", *NAMES)
-    for name in NAMES:
+def test_every_test_named_is_there(outcomes: dict[str, str]) -> None:
+    unseen = [name for name in NAMES if not any(is_part_of(test, name) for test in outcomes)]
+    collected = run("--collect-only", *unseen) if unseen else ""
+    for name in unseen:
         assert name in collected, name
 
 

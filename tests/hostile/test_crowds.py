@@ -49,14 +49,21 @@ def alone_s(target: Target) -> float:
         return measured(neighbour)
 
 
+@pytest.fixture(scope="module")
+def before_s(attacked: Target) -> float:
+    """The neighbour's own pace, before anybody else comes."""
+    return alone_s(attacked)
+
+
 def check_unnoticed(target: Target, before_s: float, during_s: float) -> None:
     """Others use this machine: what is the neighbour's own pace is asked again afterwards."""
     if during_s > max(TIMES * before_s, NOTICED_S):
         assert during_s <= TIMES * alone_s(target)
 
 
-def test_all_attacks_at_once_cost_neither_memory_nor_the_neighbour_s_time(attacked: Target) -> None:
-    before_s = alone_s(attacked)
+def test_all_attacks_at_once_cost_neither_memory_nor_the_neighbour_s_time(
+    attacked: Target, before_s: float
+) -> None:
     before_bytes = attacked.rss_bytes()
     with Neighbour(attacked) as neighbour, ThreadPoolExecutor(4) as crowd:
         for _ in range(ROUNDS):
@@ -119,8 +126,7 @@ def test_what_no_key_was_verified_for_costs_little(alone: Target) -> None:
     assert grown / count < 64 * KIB
 
 
-def test_a_slow_crowd_is_cut_off_and_not_noticed(attacked: Target) -> None:
-    before_s = alone_s(attacked)
+def test_a_slow_crowd_is_cut_off_and_not_noticed(attacked: Target, before_s: float) -> None:
     with Neighbour(attacked) as neighbour:
         crowd = [_connected(attacked, 9) for _ in range(200)]
         began_s = time.monotonic()
@@ -154,11 +160,12 @@ def test_a_compressed_bomb_stays_compressed(attacked: Target) -> None:
     assert attacked.rss_bytes() - before < 8 * MIB
 
 
-def test_claims_that_are_never_acked_are_their_own_tenant_s_trouble(attacked: Target) -> None:
+def test_claims_that_are_never_acked_are_their_own_tenant_s_trouble(
+    attacked: Target, before_s: float
+) -> None:
     queue = "/v1/mine/queues/hoard"
     key = attacked.words[b"{MINE_KEY}"].decode()
     attacked.asked("PUT", queue, {"lease": 1}, key)
-    before_s = alone_s(attacked)
     with Neighbour(attacked) as neighbour:
         for _ in range(30):
             attacked.asked("POST", f"{queue}/messages", {"messages": [{"body": 1}] * 20}, key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -265,10 +266,11 @@ def test_a_client_that_reads_slowly_but_does_is_kept() -> None:
         async with served(limits) as server:
             reader, writer = await server.connect()
             writer.write(LAST.replace(b"/ ", b"/large "))
-            got = 0
+            got, began_s = 0, time.monotonic()
             while part := await reader.read(1 << 20):
                 got += len(part)
-                await asyncio.sleep(0.05)  # It takes longer in all than it may stand still.
+                await asyncio.sleep(0.025)
+            assert time.monotonic() - began_s > 2 * limits.write_timeout_s
             writer.close()
             assert server.ended() == {}
             return got
