@@ -32,7 +32,8 @@ class Stream:
         self._socket.settimeout(DEADLINE_S)
         self._socket.connect((host, int(port)))
         resumed = f"Last-Event-ID: {last}\r\n" if last else ""
-        self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{resumed}\r\n".encode())
+        head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{resumed}\r\n"
+        self._socket.sendall(head.encode())
         self._file = self._socket.makefile("rb")
 
     def events(self) -> Iterator[tuple[str, Any]]:
