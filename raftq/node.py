@@ -7,6 +7,7 @@ process at once (``Fatal``): a node that has failed once must not go on answerin
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
 import resource
@@ -36,6 +37,8 @@ EXIT_FATAL = 70  # EX_SOFTWARE
 EXIT_START = 78  # EX_CONFIG: it never ran
 POSTING_GRACE_S = 3.0
 GC_ALLOCATIONS = 50_000
+M_MMAP_THRESHOLD = -3  # malloc.h
+LARGE_BYTES = 256 * 1024
 OTHER_FILES = 1_000
 """Of stores and journals, and connections of peers."""
 
@@ -169,6 +172,8 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
 def _server(
     config: Config, service: NodeService, metrics: Metrics, tls: Certificates
 ) -> HttpServer:
+    if tls.api is not None:
+        _keep_large_blocks_apart()
     return HttpServer(
         api.app.create(service, names=config.api.frontends, origins=config.api.cors_origins),
         config.api,
@@ -217,6 +222,18 @@ def settle_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 20, 50)
+
+
+def _keep_large_blocks_apart() -> None:
+    """Have large blocks mapped by themselves, whatever was freed before.
+
+    Under TLS uvloop has one for each connection, and uses a page or two of it. Once one was freed,
+    glibc has them among all others (mallopt(3), ``M_MMAP_THRESHOLD``): each comes to lie on what
+    the handshake before it needed for a moment, and keeps these 20 KiB from being used again.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # Not every C library has it.
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def _listen(address: str) -> socket.socket:

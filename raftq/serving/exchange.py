@@ -7,12 +7,15 @@ application has at hand, and both leave in one write. The head of a stream does 
 
 from __future__ import annotations
 
+from typing import cast
+
 from uvicorn._types import (
     ASGI3Application,
     ASGIReceiveEvent,
     ASGISendEvent,
     HTTPResponseBodyEvent,
     HTTPResponseStartEvent,
+    HTTPScope,
 )
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
@@ -56,11 +59,17 @@ class Exchange(RequestResponseCycle):
         body, self.body = bytes(self.body), bytearray()
         return {"type": "http.request", "body": body, "more_body": False}
 
+    def forget(self) -> None:
+        """Nobody asks for it any more; its connection may be kept for long."""
+        self.scope = cast(HTTPScope, {})
+        self.body = bytearray()
+
     async def run_asgi(self, app: ASGI3Application) -> None:
         """See ``RequestResponseCycle``."""
         try:
             await super().run_asgi(app)
         finally:
+            self.forget()
             if self._place is not None:
                 self._place.leave()
 

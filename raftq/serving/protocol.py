@@ -4,9 +4,9 @@ uvicorn's protocol sets no limits to heads, to pipelined requests, to slowness o
 client leaves unread. Here each connection is in one of four phases, and one watch over all of
 them, not a timer for each, looks whether it has been in it for too long.
 
-What a peer may cost before anybody has asked who it is: a head of ``head_bytes_max``, plus
-twice what is read at once: the piece in which the head begins, and what came with its end.
-No more of the body is read until the application asks for it.
+What a peer may cost before anybody has asked who it is: a head of ``head_bytes_max``, as the
+bytes that it is, plus what is read at once and came with its end. No more of the body is read
+until the application asks for it. Of a request that was answered nothing is kept.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from raftq.config import ApiConfig
 from raftq.serving import shedding
 from raftq.serving.exchange import Exchange
 from raftq.serving.gate import End, Gate
+from raftq.serving.heads import Unfinished
 from raftq.serving.refusals import Refusal, Refusals
 
 READ_BYTES = 16_384
@@ -130,6 +131,7 @@ class GuardedHttp(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.url, self.headers = b"", []
         self._gate = shared.gate
         self._idle = shared.gate.idle
         self._limits = shared.limits
@@ -139,7 +141,9 @@ class GuardedHttp(HttpToolsProtocol):
         self._phase = Phase.IDLE
         self._since = self.loop.time()  # When the phase began; nought: not yet asked.
         self._patience_s = shared.limits.head_timeout_s  # With whom has not asked for anything.
+        self._piece_bytes = 0  # What came last.
         self._received_bytes = 0  # Of the head, or since it.
+        self._unfinished: Unfinished | None = None  # The head, if it has come in several pieces.
         self._body_bytes = 0
         self._deaf = self._is_under_tls = False
         self._is_known = True  # Or it is to be kept little for.
@@ -176,6 +180,7 @@ class GuardedHttp(HttpToolsProtocol):
         if self._deaf:
             return
         self._idle.pop(self, None)
+        self._piece_bytes = len(data)
         self._received_bytes += len(data)
         refusal = None
         try:
@@ -205,14 +210,25 @@ class GuardedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._phase, self._since, self._received_bytes = Phase.HEAD, 0.0, 0
-        self.url = b""
+        # Before it there may be another one in the same piece. To who is not known both count.
+        is_counted = self._phase is Phase.IDLE or not self._is_known
+        self._received_bytes = self._piece_bytes if is_counted else 0
+        self._phase, self._since = Phase.HEAD, 0.0
         self.expect_100_continue = False
-        self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of its headers; trailers go nowhere."""
+        if self._phase is Phase.HEAD:
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Its head is there; its body may be under way."""
         refusals, parser = self._refusals, self.parser
+        if self._unfinished is not None:
+            self.headers, self._unfinished = self._unfinished.finished(self.headers), None
         if len(self.headers) > self._limits.header_fields_max:
             raise Refuse(refusals.head)
         if len(self.url) > self._limits.target_bytes_max:
@@ -238,8 +254,7 @@ class GuardedHttp(HttpToolsProtocol):
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
-        # Trailers must not get among the headers, which the request has by now.
-        self.headers = []
+        self.url, self.headers = b"", []  # The request has them by now.
         self._phase, self._since = Phase.BODY, 0.0
         self._received_bytes = self._body_bytes = 0
         self._is_streamed = False
@@ -365,9 +380,12 @@ class GuardedHttp(HttpToolsProtocol):
 
     def _judge_head(self) -> None:
         limits = self._limits
+        if self._unfinished is None:
+            self._unfinished = Unfinished()
+        self._unfinished.add(self.headers)
         if (
             self._received_bytes > limits.head_bytes_max
-            or len(self.headers) > limits.header_fields_max
+            or self._unfinished.fields > limits.header_fields_max
         ):
             self._refuse(self._refusals.head)
 
@@ -405,6 +423,8 @@ class GuardedHttp(HttpToolsProtocol):
     def _know(self) -> None:
         """Whoever it is has shown that they may ask for what they ask for."""
         self._is_known = True
+        if self._phase is Phase.HEAD:  # Of the next request.
+            self._received_bytes = 0
         if self.transport.is_closing():
             return
         plug: socket.socket = self.transport.get_extra_info("socket")
@@ -420,6 +440,7 @@ class GuardedHttp(HttpToolsProtocol):
         """Take nothing more; answer, unless an earlier request is still to be answered."""
         self._deaf = True
         self.pipeline.clear()
+        self.url, self.headers, self._unfinished = b"", [], None
         serving = self._serving
         if serving is None or serving.response_complete:
             self._tell(refusal)

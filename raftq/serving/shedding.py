@@ -38,5 +38,6 @@ def answer(exchange: Exchange, *, is_last: bool) -> None:
     exchange.response_started = exchange.response_complete = True
     body = b"" if exchange.scope["method"] == "HEAD" else _BODY
     exchange.transport.write((_IS_LAST if is_last else _GOES_ON) + body)
+    exchange.forget()
     if is_last:
         exchange.transport.close()

@@ -46,8 +46,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         body = b"" if scope["path"] == "/early" else await Request(scope, receive).body()
     except ClientDisconnect:
         return
-    named = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-    said = f"{scope['method']} {len(body)} {sorted(named)}"
+    named = [f"{name.decode()}: {value.decode('latin-1')}" for name, value in scope["headers"]]
+    said = f"{scope['method']} {len(body)} {named}"
     await PlainTextResponse(said)(scope, receive, send)
 
 
@@ -124,6 +124,8 @@ def fields(count: int) -> bytes:
 ANSWERED = {
     "small": (big_head(100), b"200"),
     "large": (big_head(HEAD_BYTES_MAX // 2), b"200"),
+    "as large as it may be": (big_head(HEAD_BYTES_MAX - 100), b"200"),
+    "a little too large": (big_head(HEAD_BYTES_MAX + 2 * CHUNK), b"431"),
     "too large": (big_head(UNTIL_TOO_LARGE * CHUNK), b"431"),
     "endless request line": (
         [b"GET /" + b"a" * CHUNK] + [b"a" * CHUNK] * (UNTIL_TOO_LARGE - 1),
@@ -178,6 +180,26 @@ def test_a_request_is_served_or_refused_and_the_connection_closed(
     if status != b"200":
         assert b"content-type: application/problem+json" in head
         assert msgspec.json.decode(body)["status"] == int(status)
+
+
+def test_a_head_is_the_same_in_pieces_of_any_size() -> None:
+    head = LAST.replace(b"\r\n\r\n", b"\r\nA: b\r\nEmpty:\r\nTwice: c\r\nTwice: d\r\n\r\n")
+
+    async def in_pieces(size: int) -> bytes:
+        async with served() as server:
+            reader, writer = await server.connect()
+            for at in range(0, len(head), size):
+                writer.write(head[at : at + size])
+                await asyncio.sleep(0.001)  # Or they leave together.
+            answer = await reader.read()
+            writer.close()
+            return answer.partition(b"\r\n\r\n")[2]
+
+    whole = run(in_pieces(len(head)))
+    headers = ["host: x", "connection: close", "a: b", "empty: ", "twice: c", "twice: d"]
+    assert str(headers).encode() in whole
+    for size in (1, 2, 3, 7, 20):
+        assert run(in_pieces(size)) == whole
 
 
 def test_trailers_do_not_become_headers() -> None:
