@@ -72,6 +72,7 @@ COUNTERS = {
     "tls_reloads": "Times certificates were taken anew from their files",
     "tls_reload_failures": "Times they could not be, and the old ones stayed",
     "tls_handshakes_failed": "Callers of the API that came to no connection under TLS",
+    "tls_handshakes_refused": "Callers of the API hung up on, as their address began too many",
     "peers_refused": "Connections of peers, or of who called as one, that were refused",
     "requests_refused": "Requests answered 503, as there was no leader or too much was pending",
     "bodies_damaged": "Reads of encrypted bodies that were changed on a disk",
@@ -116,7 +117,8 @@ class Metrics(Collector):
 
     webhook_subscriptions = 0
     webhook_requests = 0
-    tls_reloads = tls_reload_failures = tls_handshakes_failed = peers_refused = 0
+    tls_reloads = tls_reload_failures = tls_handshakes_failed = tls_handshakes_refused = 0
+    peers_refused = 0
     certificate_ends_s: dict[str, float]
     _requests: dict[tuple[str, str, int], Distribution]
     _deliveries: dict[str, Distribution]
@@ -202,6 +204,10 @@ class Metrics(Collector):
     def handshake_failed(self, _address: str, _reason: str) -> None:
         """Somebody called the API; not logged, since anybody may call as often as he likes."""
         self.tls_handshakes_failed += 1
+
+    def handshake_refused(self) -> None:
+        """An address began too many of them."""
+        self.tls_handshakes_refused += 1
 
     def appended(self, commands: int, size_bytes: int) -> None:
         """This node, as the leader, made an entry."""

@@ -93,6 +93,8 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cors_origins: tuple[str, ...] = ()
     connections_max: Count = 10_000
     connections_per_address_max: Count = 1_000
+    handshakes_per_s: Count = 100
+    handshakes_burst: Count = 1_000
     pending_max: Count = 20_000
     pending_bytes_max: Bytes = 128 * MIB
     bodies_bytes_max: Bytes = 128 * MIB

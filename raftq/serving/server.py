@@ -13,11 +13,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from api.fairness.admission import Admission
+from api.fairness.gcra import Rate
 from raftq.config import ApiConfig
 from raftq.metrics import Metrics
+from raftq.serving.callers import Callers
 from raftq.serving.gate import Gate
 from raftq.serving.protocol import GuardedHttp, Intake, Shared
-from raftq.transport.listening import Listening, Patience, Tls
+from raftq.transport.listening import Listening, Patience, Tls, anybody
 
 GRACE_S = 5
 TLS_RECEIVE_BYTES = 4 * 1024
@@ -48,6 +50,11 @@ class HttpServer(uvicorn.Server):
         tls: Tls | None = None,
     ) -> None:
         self._tls, self._refused = tls, metrics.handshake_failed
+        self._callers = Callers(
+            Rate(limits.handshakes_per_s, limits.handshakes_burst),
+            clock=asyncio.get_running_loop().time,
+            count=metrics.handshake_refused,
+        )
         self._listening: Listening | None = None
         self._write_timeout_s = limits.write_timeout_s
         self._gate: Gate[GuardedHttp] = Gate(
@@ -93,6 +100,7 @@ class HttpServer(uvicorn.Server):
             create=self._protocol,
             tls=self._tls,
             patience=Patience(HANDSHAKE_TIMEOUT_S, HANDSHAKES_MAX, self._write_timeout_s),
+            may_open=anybody if self._tls is None else self._callers.may_begin,
             refused=self._refused,
         )
 

@@ -56,6 +56,11 @@ class Patience(NamedTuple):
     """From ``close`` to the end: to take what was sent, and to say that it was heard."""
 
 
+def anybody(_host: str) -> bool:
+    """Whoever calls may."""
+    return True
+
+
 def bind(address: Address) -> list[socket.socket]:
     """Listening sockets for every address of the host; OSError says which one failed."""
     infos = socket.getaddrinfo(
@@ -82,7 +87,11 @@ def bind(address: Address) -> list[socket.socket]:
 
 
 class Listening:
-    """Accepts on bound sockets until ``stop``; ``refused`` is told address and reason."""
+    """Accepts on bound sockets until ``stop``.
+
+    ``may_open`` is asked for each caller's host: whoever may not is hung up on at once.
+    ``refused`` is told address and reason of those of whom nothing became.
+    """
 
     def __init__(
         self,
@@ -91,11 +100,12 @@ class Listening:
         create: Callable[[], asyncio.Protocol],
         tls: Tls | None,
         patience: Patience,
+        may_open: Callable[[str], bool],
         refused: Callable[[str, str], None],
     ) -> None:
         self._sockets = list(sockets)
         self._create, self._tls = create, tls
-        self._patience, self._refused = patience, refused
+        self._patience, self._may_open, self._refused = patience, may_open, refused
         self._loop = asyncio.get_running_loop()
         self._opening: dict[asyncio.Task[None], str] = {}  # Oldest first, with their addresses.
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
@@ -126,6 +136,9 @@ class Listening:
                 self._loop.remove_reader(plug)
                 self._pauses[plug] = self._loop.call_later(PAUSE_S, self._go_on, plug)
                 return
+            if not self._may_open(where[0]):
+                wire.close()
+                continue
             wire.setblocking(False)
             address = f"{where[0]}:{where[1]}"
             task = self._loop.create_task(self._open(wire, address), name=f"raftq opens {address}")

@@ -20,7 +20,7 @@ from raftq.transport.complaints import Complaints
 from raftq.transport.connection import Connection
 from raftq.transport.dialling import Dialling
 from raftq.transport.handshake import NONCE_BYTES, Acceptor, Dialler, Identity
-from raftq.transport.listening import Listening, Patience, Tls, bind, in_words
+from raftq.transport.listening import Listening, Patience, Tls, anybody, bind, in_words
 from raftq.transport.network import Address, Handler
 from raftq.transport.settings import Counts, Meter, Settings
 
@@ -93,6 +93,7 @@ class TcpNetwork:
                 self._settings.handshakes_max,
                 self._settings.goodbye_s,
             ),
+            may_open=anybody,
             refused=self._unheard,
         )
         self._handler = handler

@@ -62,11 +62,11 @@ def ca_file(node: Node) -> str:
 
 
 @contextlib.contextmanager
-def shown(node: Node) -> Iterator[ssl.SSLSocket]:
-    """A connection to the API."""
+def shown(node: Node, source: str = "") -> Iterator[ssl.SSLSocket]:
+    """A connection to the API, from this address."""
     assert node.trust is not None
     with (
-        socket.create_connection((node.address, node.api_port), timeout=5) as plug,
+        socket.create_connection((node.address, node.api_port), 5, (source, 0)) as plug,
         node.trust.wrap_socket(plug, server_hostname=node.address) as wrapped,
     ):
         yield wrapped
@@ -181,6 +181,29 @@ def test_who_is_turned_away_is_gone_soon_though_he_says_nothing(
         plugs = [open_still.enter_context(shown(node)) for _ in range(20)]
         assert all(b"too_many_connections" in plug.recv(4_096) for plug in plugs)
         until(lambda: descriptors(node.pid) <= few, "they are gone", GONE_S)
+
+
+def test_who_begins_handshakes_without_end_is_hung_up_on(
+    make_cluster: MakeCluster, authority: Authority
+) -> None:
+    settings = {"api": {"handshakes_per_s": 5, "handshakes_burst": 20}}
+    node = make_cluster(settings, authority=authority, size=1)["n1"]
+    ended = []
+    for _ in range(40):
+        try:
+            with shown(node, "127.1.2.3"):
+                ended.append(False)
+        except OSError:
+            ended.append(True)
+    assert not any(ended[:20])
+    assert sum(ended) >= 5
+
+    def is_counted() -> bool:
+        with contextlib.suppress(OSError):  # We have called often ourselves.
+            return metric(node, "raftq_tls_handshakes_refused_total") >= sum(ended)
+        return False
+
+    until(is_counted, "others may call")
 
 
 def test_whom_nobody_knows_little_is_kept_for(

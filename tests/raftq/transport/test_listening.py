@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from raftq.transport import listening
-from raftq.transport.listening import Listening, Patience
+from raftq.transport.listening import Listening, Patience, anybody
 
 if TYPE_CHECKING:  # pytest loads conftest.py itself; as a module it has no importable name.
     from conftest import Lab
@@ -44,6 +44,7 @@ async def test_without_descriptors_it_pauses_and_goes_on_by_itself(
             create=lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(), hello),
             tls=None,
             patience=PATIENCE,
+            may_open=anybody,
             refused=lambda _address, _reason: None,
         )
         wire = lab.wrap(*await asyncio.open_connection(*plug.getsockname()))
@@ -64,6 +65,7 @@ async def test_stopped_in_a_pause_it_does_not_go_on(lab: Lab) -> None:
             create=asyncio.Protocol,
             tls=None,
             patience=PATIENCE,
+            may_open=anybody,
             refused=lambda _address, _reason: None,
         )
         with socket.create_connection(plug.getsockname()):
