@@ -241,8 +241,8 @@ def outcome_unknown(error: OutcomeUnknown) -> Problem:
     """The client must not take this for a failure."""
     return Problem(
         "outcome_unknown",
-        "The request may or may not have taken effect, or may yet; repeat it with the same "
-        f"Idempotency-Key to learn which, or look. ({error})",
+        "The request may or may not have taken effect, or may yet: if it had an Idempotency-Key, "
+        f"repeat it with the same one to learn which; otherwise look. ({error})",
     )
 
 

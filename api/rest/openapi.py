@@ -221,7 +221,7 @@ def _one_of(kinds: tuple[Any, ...]) -> dict[str, Any]:
 def _responses(row: Operation[Any]) -> dict[str, Any]:
     found = {str(status): _says(says) for status, says in row.answers.items()}
     by_status: dict[int, list[str]] = {}
-    for reason in (*row.refusals, *row.access.refusals):
+    for reason in row.problems:
         by_status.setdefault(problems.KINDS[reason].status, []).append(reason)
     for status, reasons in sorted(by_status.items()):
         found[str(status)] = _problem(" or ".join(f"`{reason}`" for reason in reasons))

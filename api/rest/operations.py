@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from api import problems
 from api.access.rules import Access
 from api.edge import send_problem
+from api.fairness.admission import Kind, kind_of
 from api.fairness.allowances import Allowances
 from api.ports import Service
 from api.problems import ENDINGS, Problem
@@ -79,6 +80,20 @@ class Operation(Generic[Q]):
     def id(self) -> str:
         """A name that is unique in the table."""
         return self.handler.__name__
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Reasons of refusals: its own, for who asks, and for what the node has to do."""
+        found = [*self.refusals, *self.access.refusals]
+        if "{account}" in self.path:
+            found.append("rate_limited")
+        if self.access.refusals and kind_of(self.path)[0] is not Kind.ALWAYS:
+            found.append("overloaded")
+        if self.proposes or self.reads:
+            found.append("no_leader")
+        if self.reads:
+            found.append("behind")
+        return tuple(found)
 
     def parsed(self, query_string: bytes) -> Q:
         """The checked query."""

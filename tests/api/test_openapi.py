@@ -17,7 +17,7 @@ from access import bearing, make_key
 from api import problems
 from api.access.principals import Role
 from api.app import Application
-from api.ports import AccessPolicy, WebhookPolicy
+from api.ports import AccessPolicy, Fairness, WebhookPolicy
 from api.rest.requests import NDJSON
 from api.rest.table import TABLE
 from local_service import LocalService
@@ -27,6 +27,7 @@ from statemachine.commands import NewMessage, PutSchedule, Timing
 ACCOUNT = "/v1/shop"
 QUEUE = f"{ACCOUNT}/queues/orders"
 ABSENT_ID = "0" * 20
+BURST_BYTES = 4_000_000
 NIGHTLY = {"queue": "orders", "message": {"body": 1}, "cron": "0 3 * * *", "timezone": "Asia/Tokyo"}
 HOURLY = {
     "queue": "orders",
@@ -211,6 +212,11 @@ def a_good_key(client: TestClient, service: LocalService) -> dict[str, str]:
     return no_key(client, service)
 
 
+def a_busy_account(client: TestClient, service: LocalService) -> dict[str, str]:
+    client.post(f"{QUEUE}/messages", content=bytes(BURST_BYTES))
+    return {}
+
+
 def a_stale_replica(client: TestClient, service: LocalService) -> dict[str, str]:
     service.staleness_ms = 1_001
     return no_key(client, service)
@@ -271,6 +277,7 @@ REFUSING: dict[str, Prepare] = {
     "unauthorized": no_key,
     "forbidden": a_weak_key,
     "not_current": a_stale_replica,
+    "rate_limited": a_busy_account,
 }
 CASES = [
     Case("put_messages", 201, json={"body": None}),
@@ -521,9 +528,15 @@ CASES = [
         Case(row.id, problems.KINDS[reason].status, prepare)
         for row in TABLE
         for reason, prepare in REFUSING.items()
-        if reason in row.access.refusals
+        if reason in row.problems and reason not in row.refusals
     ),
 ]
+
+
+@pytest.fixture
+def service() -> LocalService:
+    """Lets no account wait but one that is busy."""
+    return LocalService(fairness=Fairness(bytes_per_s=1, bytes_burst=BURST_BYTES))
 
 
 @pytest.fixture
@@ -561,7 +574,7 @@ def test_every_answer_declared_has_a_case(document: dict[str, Any]) -> None:
 
 
 def test_every_declared_refusal_has_a_kind() -> None:
-    assert {reason for row in TABLE for reason in row.refusals} <= problems.KINDS.keys()
+    assert {reason for row in TABLE for reason in row.problems} <= problems.KINDS.keys()
 
 
 def _validator(document: dict[str, Any], schema: dict[str, Any]) -> Draft202012Validator:
