@@ -186,7 +186,7 @@ def test_who_is_turned_away_is_gone_soon_though_he_says_nothing(
 def test_who_begins_handshakes_without_end_is_hung_up_on(
     make_cluster: MakeCluster, authority: Authority
 ) -> None:
-    settings = {"api": {"handshakes_per_s": 5, "handshakes_burst": 20}}
+    settings = {"api": {"handshakes_per_s": 1, "handshakes_burst": 20}}
     node = make_cluster(settings, authority=authority, size=1)["n1"]
     ended = []
     for _ in range(40):
