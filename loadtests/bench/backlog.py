@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import plots
-from loadtests.bench import exchanges
+from loadtests.bench import exchanges, machine
 from loadtests.bench.client import Load, Measured
 from loadtests.bench.exchanges import Drains, Puts
-from loadtests.bench.machine import percentiles
 from loadtests.bench.plan import Plan
 from loadtests.bench.records import Record, of_kind
 from loadtests.bench.report import Plot, Section, Table
@@ -29,6 +28,8 @@ TIMEOUT_S = 30
 RESTART_S = 1_800.0
 STEPS = (100, 10, 1)
 """The claims are timed with such parts of the whole in the queue."""
+SETTLED_PERCENT = 5.0
+SETTLED_WITHIN_S = 120.0
 
 
 def records(service: Service, plan: Plan) -> Iterator[Record]:
@@ -40,6 +41,8 @@ def records(service: Service, plan: Plan) -> Iterator[Record]:
         filled += measured.messages
         yield {"kind": "backlog_fill", **_rate(measured)}
         yield _claims("backlog", filled, service, plan.claims)
+    _settle(service)
+    yield _claims("settled", filled, service, plan.claims)
     for how, end in (("stopped", service.cluster.stop), ("killed", service.cluster.kill)):
         yield {"kind": "restart", "how": how, "messages": filled, **_restarted(service, end)}
     port = service.follower_port
@@ -55,7 +58,8 @@ def section(records: list[Record]) -> Section:
     figures = ("p50_ms", "p99_ms")
     return Section(
         "Backlog",
-        "Claims on one connection from a queue that is empty, long, and empty again; how fast it "
+        "Claims on one connection from a queue that is empty, long (right after it was filled and, "
+        "as settled, when the nodes have come to rest), and empty again; how fast it "
         f"is filled and emptied, in batches of {FILL_BATCH:,}; and how long all nodes take from "
         "their start until they can serve with it.",
         [
@@ -99,7 +103,7 @@ def section(records: list[Record]) -> Section:
 
 
 def _over_messages(claims: list[Record]) -> str:
-    growing = [one for one in claims if one["state"] != "after_deletes"]
+    growing = [one for one in claims if one["state"] in ("empty", "backlog")]
     # 0 is nowhere on such an axis; 1 is as good.
     sizes = [max(one["messages"], 1) for one in growing]
     values = [one[name] for one in growing for name in ("p50_ms", "p99_ms")]
@@ -109,6 +113,19 @@ def _over_messages(claims: list[Record]) -> str:
     ]
     x = plots.stops(sizes, [f"{one['messages']:,}" for one in growing])
     return plots.plot(x, plots.linear(max(values), " ms"), lines)
+
+
+def _settle(service: Service) -> None:
+    """Wait until the stores have done what the filling has left them to do, within reason."""
+    nodes, end_s = list(service.cluster), time.monotonic() + SETTLED_WITHIN_S
+    shares = [math.inf]
+    while max(shares) > SETTLED_PERCENT and time.monotonic() < end_s:
+        before_s = [machine.cpu_s(node.pid) for node in nodes]
+        time.sleep(1.0)
+        shares = [
+            100 * (machine.cpu_s(node.pid) - was_s)
+            for node, was_s in zip(nodes, before_s, strict=True)
+        ]
 
 
 def _restarted(service: Service, end: Callable[[], None]) -> Record:
@@ -160,7 +177,7 @@ def _claims(state: str, messages: int, service: Service, count: int) -> Record:
         "state": state,
         "messages": messages,
         "claims": count,
-        **percentiles(latencies_s),
+        **machine.percentiles(latencies_s),
     }
 
 

@@ -81,7 +81,7 @@ def test_the_smallest_plan_measures_everything_and_nothing_fails(tmp_path: Path)
         if record["kind"] == "failovers":
             assert 0 < record["median_s"] <= record["max_s"] < 20
     states = [one["state"] for one in records if one["kind"] == "claim_latency"]
-    assert states == ["empty", "backlog", "backlog", "backlog", "after_deletes"]
+    assert states == ["empty", *["backlog"] * 3, "settled", "after_deletes"]
     assert [one["how"] for one in records if one["kind"] == "restart"] == ["stopped", "killed"]
     asked = {one["target"] for one in records if one["kind"] == "cell" and one["scenario"] == "put"}
     assert asked == {"follower", "leader", "all"}
