@@ -14,11 +14,11 @@ import msgspec
 from starlette.types import Message, Send
 
 from api.fairness.gcra import Meter, Rate
+from api.fairness.shares import Shares
 from api.ports import AccountLimits, Fairness
 from api.problems import Problem
 
 ALLOWANCES_MAX = 100_000
-SWEEP_MIN = 64
 CONCURRENT_RETRY_S = 1
 
 Header = tuple[str, str]
@@ -182,8 +182,9 @@ class Allowances:
         }
         self.are_any = self._common is not None or bool(self._own)
         """Whether any account has limits."""
-        self._kept: dict[str, Allowance] = {}
-        self._sweep_at = SWEEP_MIN
+        self._kept: Shares[Allowance] = Shares(
+            ALLOWANCES_MAX, lambda allowance: allowance.is_idle(clock())
+        )
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -199,31 +200,14 @@ class Allowances:
         return allowance
 
     def _of(self, account: str) -> Allowance | None:
-        """The account's.
-
-        Accounts beyond ``ALLOWANCES_MAX`` have what one of them may have together: as many
-        cannot all be honest, and none of them may push out what another one has used.
-        """
+        """The account's. Accounts beyond ``ALLOWANCES_MAX`` share one: see ``Shares``."""
         found = self._kept.get(account)
         if found is not None:
             return found
         terms = self._own.get(account, self._common)
         if terms is None:
             return None
-        if len(self._kept) >= self._sweep_at:
-            self._sweep()
-        if len(self._kept) >= ALLOWANCES_MAX:
-            account = ""
-            if account in self._kept:
-                return self._kept[account]
-        found = self._kept[account] = Allowance(terms, self._clock, self._observe)
-        return found
-
-    def _sweep(self) -> None:
-        """Each sweep is paid for by as many newcomers as it leaves behind."""
-        now_s = self._clock()
-        self._kept = {name: one for name, one in self._kept.items() if not one.is_idle(now_s)}
-        self._sweep_at = max(2 * len(self._kept), SWEEP_MIN)
+        return self._kept.begin(account, lambda: Allowance(terms, self._clock, self._observe))
 
 
 def _terms(limits: AccountLimits) -> _Terms | None:

@@ -9,6 +9,7 @@ import pytest
 
 from api.fairness import allowances
 from api.fairness.allowances import Allowance, Allowances
+from api.fairness.shares import SWEEP_MIN
 from api.ports import Fairness
 from api.problems import Problem
 
@@ -125,7 +126,7 @@ def test_accounts_that_have_paid_off_what_they_used_are_forgotten() -> None:
         node.now_s += 0.01
         node.enter(f"a{number}").leave()
     # In debt for a tenth of a second each: ten at a time, and as many again until the next sweep.
-    assert len(node.all) <= allowances.SWEEP_MIN + 1
+    assert len(node.all) <= SWEEP_MIN + 1
     busy.leave()
     assert node.enter("busy") is busy
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from api.fairness.gcra import Rate
+from api.fairness.shares import SWEEP_MIN
 from raftq.serving import callers
 from raftq.serving.callers import Callers
 
@@ -40,7 +41,7 @@ def test_nothing_is_kept_of_who_has_paid_off_what_he_began() -> None:
     for number in range(10_000):
         clock.now_s += 0.01
         assert ours.may_begin(f"10.0.{number >> 8}.{number & 255}")
-    assert len(ours) <= callers.SWEEP_MIN
+    assert len(ours) <= SWEEP_MIN
 
 
 def test_however_many_addresses_there_are_the_memory_is_bounded(
