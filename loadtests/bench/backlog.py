@@ -117,15 +117,10 @@ def _over_messages(claims: list[Record]) -> str:
 
 def _settle(service: Service) -> None:
     """Wait until the stores have done what the filling has left them to do, within reason."""
-    nodes, end_s = list(service.cluster), time.monotonic() + SETTLED_WITHIN_S
-    shares = [math.inf]
-    while max(shares) > SETTLED_PERCENT and time.monotonic() < end_s:
-        before_s = [machine.cpu_s(node.pid) for node in nodes]
-        time.sleep(1.0)
-        shares = [
-            100 * (machine.cpu_s(node.pid) - was_s)
-            for node, was_s in zip(nodes, before_s, strict=True)
-        ]
+    end_s = time.monotonic() + SETTLED_WITHIN_S
+    while max(machine.cpu_percents(service.pids, 1.0)) > SETTLED_PERCENT:
+        if time.monotonic() > end_s:
+            break
 
 
 def _restarted(service: Service, end: Callable[[], None]) -> Record:

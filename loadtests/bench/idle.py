@@ -15,14 +15,12 @@ from loadtests.bench.service import Service
 def records(service: Service, plan: Plan) -> Iterator[Record]:
     """CPU in percent of a core, and memory, of each node, once what a start leaves is done."""
     time.sleep(plan.idle_s / 2)
-    before_s = {node.name: machine.cpu_s(node.pid) for node in service.cluster}
-    time.sleep(plan.idle_s)
+    shares = machine.cpu_percents(service.pids, plan.idle_s)
     yield {
         "kind": "idle",
         "seconds": plan.idle_s,
         "cpu_percent": {
-            node.name: round(100 * (machine.cpu_s(node.pid) - before_s[node.name]) / plan.idle_s, 2)
-            for node in service.cluster
+            node.name: round(share, 2) for node, share in zip(service.cluster, shares, strict=True)
         },
         "rss_mib": service.rss_mib(),
     }

@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -37,6 +37,13 @@ def cpu_s(pid: int) -> float:
 def total_cpu_s(pids: Iterable[int]) -> float:
     """Of some processes together."""
     return sum(cpu_s(pid) for pid in pids)
+
+
+def cpu_percents(pids: Sequence[int], seconds: float) -> list[float]:
+    """What each process takes of a core in the ``seconds`` from now."""
+    before_s = [cpu_s(pid) for pid in pids]
+    time.sleep(seconds)
+    return [100 * (cpu_s(pid) - was_s) / seconds for pid, was_s in zip(pids, before_s, strict=True)]
 
 
 def rss_mib(pid: int) -> float:

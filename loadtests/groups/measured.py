@@ -23,7 +23,7 @@ from loadtests.bench.exchanges import Lifecycles, Puts
 from loadtests.bench.plan import BODY_BYTES, PLANS, PUT
 from loadtests.bench.records import Record, of_kind
 from loadtests.bench.service import PATIENT, READY_S, run_measured, run_out
-from loadtests.groups.costs import REALITY, Real, Shape
+from loadtests.groups.costs import REAL_SEVERAL_US, REALITY, Real, Shape
 
 PLAN = PLANS["full"]._replace(warmup_s=0.5, measure_s=2.0)
 SYNC_FILES = (1, 2, 4, 8, 16)
@@ -31,7 +31,7 @@ SYNC_BYTES = 16 << 10
 SYNC_FILE_BYTES = 4 << 20
 SYNC_S = 1.0
 RECOVER_S = 300.0
-SEVERAL = (1, 2, 4)
+SEVERAL = tuple(REAL_SEVERAL_US)
 SEVERAL_CLIENTS = 64
 QUEUE = "groups"
 CELL = "measured_cell"

@@ -333,7 +333,7 @@ def _bearing(key: str) -> dict[str, str]:
 
 
 def _trust(ca_file: str | None) -> ssl.SSLContext:
-    """In these authorities and no others; None: in those that everybody trusts."""
+    """In the authorities of the file and no others; without one in those that everybody trusts."""
     return _widely_trusted() if ca_file is None else ssl.create_default_context(cafile=ca_file)
 
 
