@@ -16,7 +16,7 @@ from raftq.journal import layout
 
 TEMPORARY_SUFFIX = ".tmp"
 _NAME = re.compile(r"([0-9a-f]{8})\.segment")
-_ZEROS = bytes(1 << 20)
+_ZEROS = bytes(1 << 18)  # No more at once: while a file is made, the log's syncs wait for as much.
 
 
 class Spare(NamedTuple):
@@ -78,8 +78,9 @@ def allocate(disk: Disk, path: str, size: int) -> Spare:
     """A spare, new or of a file that was in use; nothing is left behind when there is no room."""
     file = disk.open(path, create=True)
     try:
-        fill_with_zeros(file, 0, size)
-        file.sync()
+        for start in range(0, size, len(_ZEROS)):
+            fill_with_zeros(file, start, min(start + len(_ZEROS), size))
+            file.sync()
     except OSError:
         file.close()
         discard(disk, path)

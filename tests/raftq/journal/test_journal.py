@@ -293,6 +293,18 @@ def test_no_append_pays_for_a_segment_that_was_prepared() -> None:
     assert all(name.endswith(".segment") for name in disk.list("/log"))
 
 
+def test_a_segment_is_made_in_pieces_that_the_logs_syncs_can_wait_for() -> None:
+    disk = FaultyDisk()
+    Journal.open(disk, "/log", segment_bytes=1 << 20, cache_bytes=1 << 20).close()
+    before = disk.changes["sync"]
+    journal = Journal.open(disk, "/log", segment_bytes=1 << 20, cache_bytes=1 << 20)
+    journal.append(bytes(1 << 19), 1, 1)
+    work = journal.prepare()
+    assert work is not None
+    work()
+    assert disk.changes["sync"] - before >= 4, "of 256 KiB each"
+
+
 def fill(journal: Journal, segments: int) -> None:
     """Until there are so many."""
     while len(journal.segments()) < segments:
