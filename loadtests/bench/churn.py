@@ -2,7 +2,7 @@
 
 Every message is put, claimed and acknowledged, all in one queue that is as good as empty all
 the time, for as long as the plan says. What is deleted must free its memory and its disk, and
-must not make claims slower.
+must not make claims slower. Nobody fails, so a term that grows is an election for nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def records(service: Service, plan: Plan) -> Iterator[Record]:
         found = service.load(cell, sample, QUEUE)
         disk_mib = {node.name: machine.disk_mib(node.data_dir) for node in service.cluster}
         about = {"kind": "churn", "at_s": round(at_s, 1), "seconds": sample_s}
-        yield about | found | {"disk_mib": disk_mib}
+        yield about | found | {"disk_mib": disk_mib, "term": service.term()}
     service.forget(QUEUE)
 
 
@@ -93,6 +93,7 @@ def _ends(samples: Sequence[Record]) -> Table:
                     f"{median(max(one[key].values()) for one in own):,.1f}"
                     for key in ("rss_mib", "disk_mib")
                 ),
+                f"{own[-1]['term']}",
             )
         )
-    return Table(("samples", "messages/s", "p99 ms", "RSS MiB", "disk MiB"), rows)
+    return Table(("samples", "messages/s", "p99 ms", "RSS MiB", "disk MiB", "term"), rows)

@@ -47,6 +47,7 @@ CROWDED: Settings = {"fairness": {"accounts": LIMITS}, "api": CROWD}
 """Nodes shed as they do by default, and may be asked by many."""
 
 _PARKED = re.compile(r"^raftq_parked_polls (\S+)$", re.MULTILINE)
+_TERM = re.compile(r"^raftq_term (\S+)$", re.MULTILINE)
 
 
 class Guard(NamedTuple):
@@ -118,8 +119,16 @@ class Service:
 
     def parked_polls(self) -> int:
         """Claims that wait, on all nodes together."""
+        return sum(self._told(_PARKED))
+
+    def term(self) -> int:
+        """The latest term of any node: one more for each election since the first."""
+        return max(self._told(_TERM))
+
+    def _told(self, metric: re.Pattern[str]) -> list[int]:
+        """Of all nodes, by a number of their metrics."""
         pages = [node.request("GET", "/metrics").body.decode() for node in self.cluster]
-        return sum(int(float(number)) for page in pages for number in _PARKED.findall(page))
+        return [int(float(number)) for page in pages for number in metric.findall(page)]
 
     def measure(self, cell: Cell, plan: Plan, repetition: int) -> Record:
         """One cell's record, and nothing left behind that would burden the next."""
