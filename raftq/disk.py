@@ -7,7 +7,11 @@ what was not synced. Errors are ``OSError``. Paths are plain strings.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Protocol
+
+Ended = Callable[[OSError | None], None]
+"""Told of a sync that began: what went wrong, if anything did."""
 
 
 class File(Protocol):
@@ -31,6 +35,14 @@ class File(Protocol):
 
     def sync(self) -> None:
         """fdatasync: may run off the loop's thread. A failure is fatal for the node."""
+        ...
+
+    def begin_sync(self, ended: Ended) -> bool:
+        """Begin what ``sync`` does and go on; ``ended`` is called on the loop, and must not raise.
+
+        False, with nothing begun and nobody called, where that is not to be had. Belongs to the
+        loop's thread.
+        """
         ...
 
     def close(self) -> None:
@@ -74,11 +86,16 @@ class Disk(Protocol):
         ...
 
 
+BeginSync = Callable[[int, Ended], bool]
+"""See ``File.begin_sync``; of a file by its descriptor."""
+
+
 class OsFile:
     """A file of the operating system."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, begin_sync: BeginSync | None) -> None:
         self._descriptor = descriptor
+        self._begin_sync = begin_sync
 
     def pread(self, count: int, offset: int) -> bytes:
         """See ``File``."""
@@ -110,18 +127,25 @@ class OsFile:
         """See ``File``."""
         os.fdatasync(self._descriptor)
 
+    def begin_sync(self, ended: Ended) -> bool:
+        """See ``File``."""
+        return self._begin_sync is not None and self._begin_sync(self._descriptor, ended)
+
     def close(self) -> None:
         """See ``File``."""
         os.close(self._descriptor)
 
 
 class OsDisk:
-    """The operating system's file system."""
+    """The operating system's file system; ``begin_sync`` if it can sync on its own."""
+
+    def __init__(self, begin_sync: BeginSync | None = None) -> None:
+        self._begin_sync = begin_sync
 
     def open(self, path: str, *, create: bool = False) -> OsFile:
         """See ``Disk``."""
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        return OsFile(os.open(path, flags, 0o600))
+        return OsFile(os.open(path, flags, 0o600), self._begin_sync)
 
     def exists(self, path: str) -> bool:
         """See ``Disk``."""

@@ -24,6 +24,7 @@ from raftq import logs
 from raftq.clock import AsyncioRuntime
 from raftq.config import Config, NodeConfig, split_address
 from raftq.disk import OsDisk
+from raftq.kernel_syncs import KernelSyncs
 from raftq.metrics import Metrics
 from raftq.replica.replica import Replica
 from raftq.service import NodeService
@@ -121,7 +122,7 @@ async def _serve(config: Config, *, bootstrap: bool) -> int:
     runtime = AsyncioRuntime(loop, workers, fatal=fatal)
     try:
         listener = _listen(config.node.api_listen)
-        disk = OsDisk()
+        disk = _disk(loop)
         tls = Certificates(config, runtime=runtime, log=logs.logger("tls"), meter=metrics)
         network = configured.network(
             config,
@@ -181,6 +182,15 @@ def _server(
         request_bytes_max=config.limits.request_bytes_max,
         tls=tls.api,
     )
+
+
+def _disk(loop: asyncio.AbstractEventLoop) -> OsDisk:
+    """Threads sync its files where the kernel is too old to, or a sandbox forbids it."""
+    try:
+        return OsDisk(KernelSyncs(loop).begin)
+    except OSError as error:
+        logs.logger("node").info("the kernel does not sync by itself, threads do", error=str(error))
+        return OsDisk()
 
 
 def _say_that_it_serves(service: NodeService, node: NodeConfig) -> None:

@@ -26,6 +26,7 @@ from loadtests.bench.records import Record, Records, console
 from local_service import Instant
 from raftq.clock import AsyncioRuntime
 from raftq.disk import OsDisk
+from raftq.kernel_syncs import KernelSyncs
 from raftq.node import settle_garbage_collector
 from raftq.stores.rocks import Rocks
 from raftq.workers import Workers
@@ -126,19 +127,21 @@ class Applying:
 
 
 class Syncing:
-    """An fdatasync of a kilobyte: in place, and as a node does it, by a thread."""
+    """An fdatasync of a kilobyte: in place, by a thread, and by the kernel, as a node does it."""
 
     def __init__(self, directory: Path) -> None:
-        self._file = OsDisk().open(str(directory / "synced"), create=True)
+        disk = OsDisk(KernelSyncs(asyncio.get_running_loop()).begin)
+        self._file = disk.open(str(directory / "synced"), create=True)
         self._file.truncate(SYNCS * BODY_BYTES)
         self._workers = Workers("sync")
         self._runtime = AsyncioRuntime(asyncio.get_running_loop(), self._workers, _give_up)
 
     async def round(self) -> list[Record]:
-        """Two rows."""
+        """A row for each."""
         return [
             await self._row("sync in place", self._in_place),
             await self._row("sync by a thread", self._by_a_thread),
+            await self._row("sync by the kernel", self._by_the_kernel),
         ]
 
     def close(self) -> None:
@@ -165,15 +168,20 @@ class Syncing:
 
     def _by_a_thread(self) -> asyncio.Future[None]:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def told(_result: None, error: BaseException | None) -> None:
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-
-        self._runtime.offload(self._file.sync, told)
+        self._runtime.offload(self._file.sync, lambda _result, error: _settle(done, error))
         return done
+
+    def _by_the_kernel(self) -> asyncio.Future[None]:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        assert self._file.begin_sync(lambda error: _settle(done, error))
+        return done
+
+
+def _settle(done: asyncio.Future[None], error: BaseException | None) -> None:
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)
 
 
 def _give_up(error: BaseException) -> None:

@@ -1,10 +1,10 @@
-"""One sync on its way: made by the journal, run anywhere, taken back by the journal."""
+"""One sync on its way: made by the journal, begun or run anywhere, taken back by the journal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from raftq.disk import File
+from raftq.disk import Ended, File
 
 
 class SyncWork:
@@ -22,6 +22,23 @@ class SyncWork:
         self.done = False
         self._sync_names = sync_names
         self._failed = failed
+
+    def begin(self, ended: Ended) -> bool:
+        """Let the file sync itself; see ``File.begin_sync``. False: it is to be ``run``.
+
+        A failure is one of ``run``, too.
+        """
+        if self._sync_names is not None or len(self.files) != 1:
+            return False
+
+        def end(error: OSError | None) -> None:
+            if error is None:
+                self.done = True
+            else:
+                self._failed(error)
+            ended(error)
+
+        return self.files[0].begin_sync(end)
 
     def run(self) -> None:
         """Sync; on any thread. A failure also makes the journal refuse everything after it."""

@@ -52,7 +52,8 @@ class Syncing:
             self.go_on()
             self._prepare()
 
-        self._runtime.offload(work.run, done)
+        if not work.begin(lambda error: self._runtime.call_soon(lambda: done(None, error))):
+            self._runtime.offload(work.run, done)
 
     def hangs(self, patience_s: float) -> bool:
         """Whether an fsync has been under way for longer than that."""

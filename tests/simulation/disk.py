@@ -20,6 +20,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
 
+from raftq.disk import Ended
+
 SECTOR_BYTES = 512
 
 _directory_of = cache(os.path.dirname)
@@ -170,6 +172,10 @@ class FaultyFile:
             self._disk.need_room()
         self._disk.change("write")
         self._inode.resize(size)
+
+    def begin_sync(self, _ended: Ended) -> bool:
+        """See ``raftq.disk.File``: nothing here goes on by itself."""
+        return False
 
     def sync(self) -> None:
         self._alive()

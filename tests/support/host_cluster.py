@@ -182,10 +182,13 @@ def _relay(node: HostNode) -> RelayProcess:
 
 @contextlib.contextmanager
 def injected(node: Node, injection: str) -> Iterator[None]:
-    """While it lasts, every fdatasync of the running node goes as ``strace`` is told."""
+    """While it lasts, every fdatasync of the running node goes as ``strace`` is told.
+
+    The kernel takes none meanwhile: what it does by itself is nothing that can be reached.
+    """
     with traced(
         node.pid,
-        *("-f", "-o", "/dev/null", "-e", "trace=fdatasync"),
-        *("-e", f"inject=fdatasync:{injection}"),
+        *("-f", "-o", "/dev/null", "-e", "trace=fdatasync,io_submit"),
+        *("-e", f"inject=fdatasync:{injection}", "-e", "inject=io_submit:error=EAGAIN"),
     ):
         yield

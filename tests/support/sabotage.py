@@ -53,6 +53,7 @@ def acknowledge_before_commit() -> None:
 def sync_nothing() -> None:
     """Nothing is asked of the disk: what was written is on it whenever the system likes."""
     OsFile.sync = lambda _self: None  # type: ignore[method-assign]
+    OsFile.begin_sync = lambda _self, _ended: False  # type: ignore[method-assign]
 
 
 def forget_leases() -> None:

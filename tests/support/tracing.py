@@ -21,6 +21,14 @@ _CALL = re.compile(
     r"(?P<at>\d+\.\d+) (?P<name>\w+)\(\d+<(?P<path>[^>]*)>(?P<rest>.*) = (?P<result>-?\d+).*"
     r" <(?P<took>\d+\.\d+)>\n?"
 ).fullmatch
+_BEGUN = re.compile(
+    r"(?P<at>\d+\.\d+) io_submit\(.*aio_data=(?P<which>\w+), aio_lio_opcode=IOCB_CMD_FDSYNC,"
+    r" aio_fildes=\d+<(?P<path>[^>]*)>.* = 1 <.*\n?"
+).fullmatch
+_ENDED = re.compile(
+    r"(?P<at>\d+\.\d+) io_getevents\(.*data=(?P<which>\w+), .*res=(?P<result>-?\d+), .* = 1"
+    r" <(?P<took>\d+\.\d+)>\n?"
+).fullmatch
 
 
 class Call(NamedTuple):
@@ -67,20 +75,33 @@ def writes_and_syncs(pid: int, output: Path) -> Iterator[None]:
     """Have what the process writes to files and syncs in ``output``, for ``calls`` to read."""
     # A file for each thread: in one for all, calls of one are cut by those of another.
     told = ("-ff", "-ttt", "-T", "-y", "-s", str(STRING_BYTES), "-o", str(output))
-    with traced(pid, *told, "-e", "trace=pwrite64,pwritev,fdatasync,fsync"):
+    syncs = "fdatasync,fsync,io_submit,io_getevents"
+    with traced(pid, *told, "-e", f"trace=pwrite64,pwritev,{syncs}"):
         yield
 
 
 def calls(output: Path) -> list[Call]:
-    """All that was told, by the time at which it was over."""
+    """All that was told, by the time at which it was over.
+
+    A sync by the kernel is an fdatasync as well, from where it was asked for to where it was
+    heard of.
+    """
     found: list[Call] = []
     for file in output.parent.glob(f"{output.name}.*"):
+        begun: dict[str, tuple[str, float]] = {}
         with file.open(errors="replace") as lines:
-            for call in filter(None, map(_CALL, lines)):
-                at = float(call["at"])
-                ended_at = at + float(call["took"])
-                result = int(call["result"])
-                found.append(Call(call["name"], call["path"], call["rest"], result, at, ended_at))
+            for line in lines:
+                if call := _CALL(line):
+                    at, result = float(call["at"]), int(call["result"])
+                    ended_at = at + float(call["took"])
+                    rest = call["rest"]
+                    found.append(Call(call["name"], call["path"], rest, result, at, ended_at))
+                elif call := _BEGUN(line):
+                    begun[call["which"]] = call["path"], float(call["at"])
+                elif (call := _ENDED(line)) and call["which"] in begun:
+                    path, at = begun.pop(call["which"])
+                    ended_at = float(call["at"]) + float(call["took"])
+                    found.append(Call("fdatasync", path, "", int(call["result"]), at, ended_at))
     return sorted(found, key=lambda call: call.ended_at)
 
 

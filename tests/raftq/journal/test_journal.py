@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from raftq.disk import Disk, OsDisk
+from raftq.disk import Disk, Ended, OsDisk
 from raftq.journal import Journal, JournalFailure, LogEntry
+from raftq.journal.sync import SyncWork
 from simulation.disk import FaultyDisk, PowerLoss
 
 
@@ -497,6 +498,63 @@ def test_a_failed_reset_stops_the_journal() -> None:
     disk.fails_after = None
     refusals(journal)
     journal.close()
+
+
+def begun(begins: list[Ended], directory: Path) -> tuple[Journal, SyncWork]:
+    """A sync on its way of a disk that syncs by itself."""
+
+    def begin(_descriptor: int, ended: Ended) -> bool:
+        begins.append(ended)
+        return True
+
+    journal = opened(OsDisk(begin), f"{directory}/log")
+    extend(journal, 1)
+    work = journal.begin_sync()
+    assert work is not None
+    return journal, work
+
+
+def test_a_sync_that_goes_on_by_itself_counts_when_it_has_ended(tmp_path: Path) -> None:
+    begins: list[Ended] = []
+    told: list[BaseException | None] = []
+    journal, work = begun(begins, tmp_path)
+    assert work.begin(told.append)
+    assert journal.durable_index == 0
+    assert not work.done
+    (ended,) = begins
+    ended(None)
+    assert told == [None]
+    journal.end_sync(work)
+    assert journal.durable_index == 1
+
+
+def test_a_sync_that_fails_by_itself_stops_the_journal_at_once(tmp_path: Path) -> None:
+    begins: list[Ended] = []
+    told: list[BaseException | None] = []
+    journal, work = begun(begins, tmp_path)
+    assert work.begin(told.append)
+    failure = OSError(errno.EIO, "the disk is gone")
+    begins[0](failure)
+    assert told == [failure]
+    refusals(journal)
+    with pytest.raises(JournalFailure):
+        journal.end_sync(work)
+
+
+def test_only_one_file_goes_on_by_itself(tmp_path: Path) -> None:
+    begins: list[Ended] = []
+    journal, work = begun(begins, tmp_path)
+    work.run()
+    journal.end_sync(work)
+    while len(journal.segments()) == 1:
+        extend(journal, journal.last_index + 1)
+    work = journal.begin_sync()
+    assert work is not None
+    assert not work.begin(pytest.fail), "two files and their names: they are done in order"
+    assert not begins
+    work.run()
+    journal.end_sync(work)
+    assert journal.durable_index == journal.last_index
 
 
 def test_closing_beside_a_sync_leaves_its_files_to_it() -> None:
