@@ -103,7 +103,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     head_timeout_s: Count = 10
     body_timeout_s: Count = 20
     write_timeout_s: Count = 30
-    head_bytes_max: Bytes = 16 * KIB
+    head_bytes_max: Bytes = 10 * KIB
     header_fields_max: Count = 128
     target_bytes_max: Bytes = 8 * KIB
 

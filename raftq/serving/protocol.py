@@ -380,7 +380,9 @@ class GuardedHttp(HttpToolsProtocol):
         if self._unfinished is None:
             self._unfinished = Unfinished()
         self._unfinished.add(self.headers)
-        if (
+        if len(self.url) > limits.target_bytes_max:
+            self._refuse(self._refusals.target)
+        elif (
             self._received_bytes > limits.head_bytes_max
             or self._unfinished.fields > limits.header_fields_max
         ):

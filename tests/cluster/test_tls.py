@@ -30,11 +30,12 @@ MESSAGES = 300
 STRANGERS = 100
 GONE_S = 20.0
 STRANGER_BYTES_MAX = 64 * 1024
+RECORD_BYTES = 16_384
 HEAD = b"POST /v1/a/queues/q/messages HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 OF_STRANGERS = {
-    "half a head": HEAD + b"".join(b"X-%d: %s\r\n" % (n, b"y" * 130) for n in range(110)),
-    "half a head of one line": HEAD + b"X: " + b"y" * 16_000,
+    "half a head": HEAD + b"".join(b"X-%d: %s\r\n" % (n, b"y" * 130) for n in range(70)),
+    "half a head of one line": HEAD + b"X: " + b"y" * 10_000,
     "half a head behind a request": HEAD + b"\r\n" + HEAD + b"X: y\r\n" * 120,
     "a body that nobody asked for": HEAD + b"Content-Length: 4000000\r\n\r\n" + bytes(60_000),
     "trailers": CHUNKED + b"0\r\n" + b"x: y\r\n" * 2_500,
@@ -70,6 +71,27 @@ def shown(node: Node, source: str = "") -> Iterator[ssl.SSLSocket]:
         node.trust.wrap_socket(plug, server_hostname=node.address) as wrapped,
     ):
         yield wrapped
+
+
+@contextlib.contextmanager
+def stopped_short(node: Node, data: bytes) -> Iterator[None]:
+    """A connection that has sent this, and of a record of the largest size all but the end."""
+    assert node.trust is not None
+    received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with socket.create_connection((node.address, node.api_port), 5) as plug:
+        tls = node.trust.wrap_bio(received, to_send, server_hostname=node.address)
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                plug.sendall(to_send.read())
+                received.write(plug.recv(RECORD_BYTES))
+        tls.write(data)
+        plug.sendall(to_send.read())
+        tls.write(bytes(RECORD_BYTES))
+        plug.sendall(to_send.read()[:-1])
+        yield
 
 
 def certificate(node: Node) -> str:
@@ -224,6 +246,11 @@ def test_whom_nobody_knows_little_is_kept_for(
                 open_still.enter_context(shown(node)).sendall(data)
             until(node.is_ready, "the node has heard them all")
             each[sent] = (resident_bytes(node.pid) - before) / STRANGERS
+        before = resident_bytes(node.pid)
+        for _ in range(STRANGERS):
+            open_still.enter_context(stopped_short(node, OF_STRANGERS["half a head"]))
+        until(node.is_ready, "the node has heard them all")
+        each["half a head, half a record"] = (resident_bytes(node.pid) - before) / STRANGERS
         assert descriptors(node.pid) > len(each) * STRANGERS, "some were turned away"
     print({sent: f"{size / 1024:.1f} KiB" for sent, size in each.items()})
     assert max(each.values()) < STRANGER_BYTES_MAX, each
