@@ -16,7 +16,7 @@ import pytest
 
 from raftq.disk import OsDisk
 from raftq.stores import sst
-from raftq.stores.rocks import Rocks, RocksCopy, examine
+from raftq.stores.rocks import LESS_URGENT, Rocks, RocksCopy, examine
 from raftq.stores.store import StoreBusy, StoreCorruption, StoreError
 
 DISK = OsDisk()
@@ -252,3 +252,25 @@ def test_a_table_of_another_format_is_not_taken_for_a_good_one(directory: str) -
         file.write((6).to_bytes(4, "little"))
     with pytest.raises(StoreCorruption, match="not ours"):
         sst.check(DISK, str(table))
+
+
+def test_what_compacts_leaves_the_machine_to_what_answers(tmp_path: Path) -> None:
+    program = textwrap.dedent("""
+        import os, sys
+        from pathlib import Path
+        from raftq.disk import OsDisk
+        from raftq.stores.rocks import Rocks
+
+        Rocks(OsDisk(), sys.argv[1])
+        for task in Path("/proc/self/task").iterdir():
+            name = (task / "comm").read_text()
+            is_engines = name.startswith("rocksdb")
+            print(is_engines, os.getpriority(os.PRIO_PROCESS, int(task.name)))
+    """)
+    command = [sys.executable, "-c", program, str(tmp_path / "store")]
+    told = subprocess.run(command, capture_output=True, timeout=60, check=True, text=True).stdout
+    rows = [line.split() for line in told.splitlines()]
+    engines = [int(priority) for name, priority in rows if name == "True"]
+    others = [int(priority) for name, priority in rows if name == "False"]
+    assert engines
+    assert min(engines) >= min(max(others) + LESS_URGENT, 19)
