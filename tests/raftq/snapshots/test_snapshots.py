@@ -311,6 +311,7 @@ class MortalDisk(OsDisk):
     """Dies at the n-th change of a name."""
 
     def __init__(self, changes: int) -> None:
+        super().__init__()
         self.left = changes
 
     def rename(self, source: str, target: str) -> None:
