@@ -226,10 +226,10 @@ class GuardedHttp(HttpToolsProtocol):
         refusals, parser = self._refusals, self.parser
         if self._unfinished is not None:
             self.headers, self._unfinished = self._unfinished.finished(self.headers), None
-        if len(self.headers) > self._limits.header_fields_max:
-            raise Refuse(refusals.head)
         if len(self.url) > self._limits.target_bytes_max:
             raise Refuse(refusals.target)
+        if len(self.headers) > self._limits.header_fields_max or self._is_large():
+            raise Refuse(refusals.head)
         if b"%" in self.url and ENCODED_SEPARATOR.match(self.url):
             raise Refuse(refusals.malformed)
         if len(self.pipeline) >= PIPELINED_MAX:
@@ -387,6 +387,13 @@ class GuardedHttp(HttpToolsProtocol):
             or self._unfinished.fields > limits.header_fields_max
         ):
             self._refuse(self._refusals.head)
+
+    def _is_large(self) -> bool:
+        """A head that is whole; also when it came in one piece, in which it cost nothing more."""
+        most = self._limits.head_bytes_max
+        if max(self._received_bytes, self._piece_bytes) <= most:
+            return False
+        return len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > most
 
     def _judge_body(self) -> None:
         if self._received_bytes - 2 * self._body_bytes > FRAMING_BYTES_MAX:

@@ -127,6 +127,7 @@ ANSWERED = {
     "as large as it may be": (big_head(HEAD_BYTES_MAX - 100), b"200"),
     "a little too large": (big_head(HEAD_BYTES_MAX + 2 * CHUNK), b"431"),
     "too large": (big_head(UNTIL_TOO_LARGE * CHUNK), b"431"),
+    "too large, in one piece": ([b"".join(big_head(HEAD_BYTES_MAX))], b"431"),
     "endless request line": (
         [b"GET /" + b"a" * CHUNK] + [b"a" * CHUNK] * (UNTIL_TOO_LARGE - 1),
         b"431",
