@@ -78,8 +78,8 @@ def allocate(disk: Disk, path: str, size: int) -> Spare:
     """A spare, new or of a file that was in use; nothing is left behind when there is no room."""
     file = disk.open(path, create=True)
     try:
-        for start in range(0, size, len(_ZEROS)):
-            fill_with_zeros(file, start, min(start + len(_ZEROS), size))
+        for offset in range(0, size, len(_ZEROS)):
+            file.pwrite(_ZEROS[: size - offset], offset)
             file.sync()
     except OSError:
         file.close()
@@ -91,7 +91,7 @@ def allocate(disk: Disk, path: str, size: int) -> Spare:
 def fill_with_zeros(file: File, start: int, end: int) -> None:
     """Write zeros over a range."""
     for offset in range(start, end, len(_ZEROS)):
-        file.pwrite(_ZEROS[: min(len(_ZEROS), end - offset)], offset)
+        file.pwrite(_ZEROS[: end - offset], offset)
 
 
 def discard(disk: Disk, path: str) -> None:

@@ -226,10 +226,8 @@ class GuardedHttp(HttpToolsProtocol):
         refusals, parser = self._refusals, self.parser
         if self._unfinished is not None:
             self.headers, self._unfinished = self._unfinished.finished(self.headers), None
-        if len(self.url) > self._limits.target_bytes_max:
-            raise Refuse(refusals.target)
-        if len(self.headers) > self._limits.header_fields_max or self._is_large():
-            raise Refuse(refusals.head)
+        if (excess := self._excess(self._head_bytes(), len(self.headers))) is not None:
+            raise Refuse(excess)
         if b"%" in self.url and ENCODED_SEPARATOR.match(self.url):
             raise Refuse(refusals.malformed)
         if len(self.pipeline) >= PIPELINED_MAX:
@@ -376,24 +374,28 @@ class GuardedHttp(HttpToolsProtocol):
             self._idle[self] = None  # Empty lines before a request are none.
 
     def _judge_head(self) -> None:
-        limits = self._limits
         if self._unfinished is None:
             self._unfinished = Unfinished()
         self._unfinished.add(self.headers)
-        if len(self.url) > limits.target_bytes_max:
-            self._refuse(self._refusals.target)
-        elif (
-            self._received_bytes > limits.head_bytes_max
-            or self._unfinished.fields > limits.header_fields_max
-        ):
-            self._refuse(self._refusals.head)
+        excess = self._excess(self._received_bytes, self._unfinished.fields)
+        if excess is not None:
+            self._refuse(excess)
 
-    def _is_large(self) -> bool:
-        """A head that is whole; also when it came in one piece, in which it cost nothing more."""
-        most = self._limits.head_bytes_max
-        if max(self._received_bytes, self._piece_bytes) <= most:
-            return False
-        return len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > most
+    def _excess(self, head_bytes: int, fields: int) -> Refusal | None:
+        """What a head with so many is refused with, or nothing."""
+        limits = self._limits
+        if len(self.url) > limits.target_bytes_max:
+            return self._refusals.target
+        if head_bytes > limits.head_bytes_max or fields > limits.header_fields_max:
+            return self._refusals.head
+        return None
+
+    def _head_bytes(self) -> int:
+        """At most so many has a head that is whole; counted if it came with too many to tell."""
+        came = max(self._received_bytes, self._piece_bytes)
+        if came <= self._limits.head_bytes_max:
+            return came
+        return len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
 
     def _judge_body(self) -> None:
         if self._received_bytes - 2 * self._body_bytes > FRAMING_BYTES_MAX:

@@ -74,6 +74,14 @@ def shown(node: Node, source: str = "") -> Iterator[ssl.SSLSocket]:
 
 
 @contextlib.contextmanager
+def heard(node: Node, data: bytes) -> Iterator[None]:
+    """A connection that has sent this."""
+    with shown(node) as plug:
+        plug.sendall(data)
+        yield
+
+
+@contextlib.contextmanager
 def stopped_short(node: Node, data: bytes) -> Iterator[None]:
     """A connection that has sent this, and of a record of the largest size all but the end."""
     assert node.trust is not None
@@ -240,17 +248,16 @@ def test_whom_nobody_knows_little_is_kept_for(
     each: dict[str, float] = {}
     with contextlib.ExitStack() as open_still:
         # The first ones take what was free already.
-        for sent, data in [("nothing", b""), *OF_STRANGERS.items()]:
+        for sent, stranger, data in [
+            ("nothing", heard, b""),
+            *((sent, heard, data) for sent, data in OF_STRANGERS.items()),
+            ("half a head, half a record", stopped_short, OF_STRANGERS["half a head"]),
+        ]:
             before = resident_bytes(node.pid)
             for _ in range(STRANGERS):
-                open_still.enter_context(shown(node)).sendall(data)
+                open_still.enter_context(stranger(node, data))
             until(node.is_ready, "the node has heard them all")
             each[sent] = (resident_bytes(node.pid) - before) / STRANGERS
-        before = resident_bytes(node.pid)
-        for _ in range(STRANGERS):
-            open_still.enter_context(stopped_short(node, OF_STRANGERS["half a head"]))
-        until(node.is_ready, "the node has heard them all")
-        each["half a head, half a record"] = (resident_bytes(node.pid) - before) / STRANGERS
         assert descriptors(node.pid) > len(each) * STRANGERS, "some were turned away"
     print({sent: f"{size / 1024:.1f} KiB" for sent, size in each.items()})
     assert max(each.values()) < STRANGER_BYTES_MAX, each

@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,21 +88,25 @@ def calls(output: Path) -> list[Call]:
     """
     found: list[Call] = []
     for file in output.parent.glob(f"{output.name}.*"):
-        begun: dict[str, tuple[str, float]] = {}
         with file.open(errors="replace") as lines:
-            for line in lines:
-                if call := _CALL(line):
-                    at, result = float(call["at"]), int(call["result"])
-                    ended_at = at + float(call["took"])
-                    rest = call["rest"]
-                    found.append(Call(call["name"], call["path"], rest, result, at, ended_at))
-                elif call := _BEGUN(line):
-                    begun[call["which"]] = call["path"], float(call["at"])
-                elif (call := _ENDED(line)) and call["which"] in begun:
-                    path, at = begun.pop(call["which"])
-                    ended_at = float(call["at"]) + float(call["took"])
-                    found.append(Call("fdatasync", path, "", int(call["result"]), at, ended_at))
+            found += _calls(lines)
     return sorted(found, key=lambda call: call.ended_at)
+
+
+def _calls(lines: Iterable[str]) -> Iterator[Call]:
+    """Those of one thread."""
+    begun: dict[str, tuple[str, float]] = {}
+    for line in lines:
+        if call := _CALL(line):
+            at, result = float(call["at"]), int(call["result"])
+            ended_at = at + float(call["took"])
+            yield Call(call["name"], call["path"], call["rest"], result, at, ended_at)
+        elif call := _BEGUN(line):
+            begun[call["which"]] = call["path"], float(call["at"])
+        elif (call := _ENDED(line)) and call["which"] in begun:
+            path, at = begun.pop(call["which"])
+            ended_at = float(call["at"]) + float(call["took"])
+            yield Call("fdatasync", path, "", int(call["result"]), at, ended_at)
 
 
 def _is_traced(pid: int) -> bool:
