@@ -124,6 +124,7 @@ class Replica:
     def _make_sequencer(self) -> Sequencer:
         return Sequencer(
             self.consensus,
+            self._runtime,
             self.stamps,
             self.wake,
             entry_bytes_max=self.config.raft.entry_bytes_max,

@@ -39,6 +39,7 @@ class Leader:
         self.stamps = Stamps(self.runtime)
         self.sequencer = Sequencer(
             self,  # type: ignore[arg-type]  # The six things of a Consensus that it uses.
+            self.runtime,
             self.stamps,
             self.wake,
             entry_bytes_max=ENTRY_BYTES_MAX,
@@ -57,6 +58,12 @@ class Leader:
     def add(self, *batches: Batch) -> None:
         for one in batches:
             assert self.sequencer.add(one, commands.encode(one))
+
+    def commit(self) -> None:
+        """All that is gathered, however many entries it takes."""
+        for _ in range(9):
+            self.sequencer.pump()
+            self.commit_index = self.last_index
 
     @property
     def entries(self) -> list[Entry]:
@@ -112,6 +119,54 @@ def test_an_entry_fills_while_the_disk_has_the_one_before() -> None:
     assert leader.woken == woken + 1
 
 
+def test_a_smaller_entry_waits_until_it_is_as_large_as_the_last_or_all_before_are_committed() -> (
+    None
+):
+    leader = Leader(in_flight_max=9)
+    leader.add(batch(1), batch(2))
+    leader.sequencer.pump()
+    leader.add(batch(3))
+    leader.sequencer.pump()
+    assert leader.seqs == [[1, 2]]
+    leader.add(batch(4))
+    leader.sequencer.pump()
+    assert leader.seqs == [[1, 2], [3, 4]]
+    leader.add(batch(5))
+    leader.commit_index += 1
+    leader.sequencer.pump()
+    assert leader.seqs == [[1, 2], [3, 4]]
+    leader.commit_index += 1
+    leader.sequencer.pump()
+    assert leader.seqs == [[1, 2], [3, 4], [5]]
+
+
+def test_a_smaller_entry_waits_for_a_moment_only() -> None:
+    leader = Leader(in_flight_max=9)
+    leader.add(batch(1), batch(2))
+    leader.sequencer.pump()
+    leader.add(batch(3))
+    leader.sequencer.pump()
+    leader.sequencer.pump()
+    woken = leader.woken
+    leader.runtime.pass_time(sequencer.GATHER_S)
+    assert leader.woken == woken + 1
+    leader.sequencer.pump()
+    assert leader.seqs == [[1, 2], [3]]
+    leader.runtime.pass_time(1)
+    assert leader.woken == woken + 1
+
+
+def test_nothing_is_woken_for_what_went_before_its_moment_was_over() -> None:
+    leader = Leader(in_flight_max=9)
+    leader.add(batch(1), batch(2))
+    leader.sequencer.pump()
+    leader.add(batch(3))
+    leader.commit()
+    woken = leader.woken
+    leader.runtime.pass_time(1)
+    assert leader.woken == woken
+
+
 ENTRIES = [
     # (the bytes of each batch, which of them share an entry)
     ("all fit exactly", [300, 300, 400], [[1, 2, 3]]),
@@ -130,7 +185,7 @@ def test_an_entry_is_never_larger_than_it_may_be_unless_by_a_single_batch(
 ) -> None:
     leader = Leader(in_flight_max=9)
     leader.add(*[sized(seq, size) for seq, size in enumerate(sizes, 1)])
-    leader.sequencer.pump()
+    leader.commit()
     assert leader.seqs == shared
 
 
@@ -145,7 +200,7 @@ def test_a_full_queue_refuses_until_its_bytes_are_appended(monkeypatch: pytest.M
     leader.add(batch(3), batch(4))
     leader.sequencer.clear()
     leader.add(batch(5), batch(6))
-    leader.sequencer.pump()
+    leader.commit()
     assert leader.seqs == [[1, 2], [5, 6]]
 
 
