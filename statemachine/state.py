@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from operator import sub
 
 from statemachine import keys, records, sealed
@@ -34,7 +35,9 @@ ORDINAL_BITS = 22
 ENTRY_IDS_MAX = 1 << 20
 """More than an entry of 8 MiB can ask for by itself; what is left over is for dead letters."""
 
-HANDLES_MAX = 10_000
+HANDLES_MAX = 16_384
+"""Of queues, with 4 KiB each; as many accounts, and as many sessions."""
+
 CLAIMED_MESSAGES_MAX = 200_000
 WINDOW_BYTES_MAX = 64 << 20
 
@@ -464,11 +467,16 @@ class State:
         self.touch(queue.account)
 
     def _trim(self) -> None:
-        """Empty a cache that has grown too large: simple, and seldom enough to cost nothing."""
-        if len(self.queues) > HANDLES_MAX or len(self.accounts) > HANDLES_MAX:
+        """Make room in a cache that has grown too large: seldom enough to cost nothing."""
+        if len(self.accounts) > HANDLES_MAX:
             # Together, since queues hold on to their accounts.
             self.queues.clear()
             self.accounts.clear()
+        elif len(self.queues) > HANDLES_MAX:
+            # Not all: of a few more queues than there is room for, most would have to be read.
+            excess = len(self.queues) - HANDLES_MAX * 15 // 16
+            for names in list(islice(self.queues, excess)):
+                del self.queues[names]
         if len(self.sessions) > HANDLES_MAX:
             self.sessions.clear()
         if self.claimed_messages > CLAIMED_MESSAGES_MAX:

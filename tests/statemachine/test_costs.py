@@ -6,13 +6,14 @@ may read some messages ahead (``fresh``): a bound, but the same for any backlog.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from typing import Any
 
 import pytest
 
 from memory_kv import CountingKV
-from statemachine import acts, fresh, hooks, keys, lanes, queries
+from statemachine import acts, fresh, hooks, keys, lanes, queries, state
 from statemachine import commands as c
 from statemachine.commands import Batch, Command, Entry, NewMessage
 from statemachine.digest import digest
@@ -499,3 +500,16 @@ def test_a_runner_goes_on_at_the_same_cost_however_much_it_runs() -> None:
     bench.do(c.Sweep(1_000))
     assert bench.cost.total() <= 13, bench.cost
     assert next(hooks.all_subscriptions(bench.kv)).node == ""
+
+
+def test_of_a_few_more_queues_than_are_kept_at_hand_most_need_not_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(state, "HANDLES_MAX", 100)
+    bench = Bench()
+    turns, queues = 20, 120
+    reads = 0
+    for number in random.Random(7).choices(range(queues), k=turns * queues):
+        bench.do(c.Enqueue("a", f"q{number}", (NewMessage(b"x", "text/plain"),)))
+        reads += bench.cost["get"]
+    assert queues < reads < turns * queues / 3

@@ -628,11 +628,13 @@ class Histories(RuleBasedStateMachine):
         assert self.machine.applied_index == self.index
         assert self.machine.stamp_ms == self.twin.stamp_ms if self.index else True
 
-    @initialize(small=st.sampled_from(["nothing", "all caches", "windows"]))
+    @initialize(small=st.sampled_from(["nothing", "all caches", "queues", "windows"]))
     def begin(self, small: str) -> None:
         """Now and then with caches that are always too small."""
         if small == "all caches":
             self.patch.setattr(state, "HANDLES_MAX", 0)
+        if small == "queues":
+            self.patch.setattr(state, "HANDLES_MAX", 2)  # There are two accounts.
         if small != "nothing":
             self.patch.setattr(state, "CLAIMED_MESSAGES_MAX", 2)
             self.patch.setattr(state, "WINDOW_BYTES_MAX", 60)
