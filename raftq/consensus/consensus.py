@@ -322,8 +322,11 @@ class Consensus:
         for what in plan.interventions:
             self._host.intervened(what)
         commit_index = max(plan.commit_index, self.commit_index)
-        self._follow_membership(plan)
-        self.core.deliver(sender, engine_messages.append(message.term, commit_index, plan))
+        if plan.entries or plan.cuts(self):
+            self._follow_membership(plan)
+            self.core.deliver(sender, engine_messages.append(message.term, commit_index, plan))
+        else:
+            self.core.deliver(sender, engine_messages.sign_of_life(message.term, commit_index))
         self._vouched = max(self._vouched, plan.verified)
         self._leader_commit = (message.commit_index, self._heard_leader_at)
         repeated = bool(message.entries) and plan.verified <= self._journal.durable_index
@@ -408,9 +411,6 @@ class Consensus:
                 )
             case "response_vote":
                 self._host.send(member, VoteReply(message["term"], granted=True))
-            case "next_node_idx":
-                # The guard has made sure of it; ``_acknowledge`` answers once it is on disk.
-                assert message["success"], "the guard let a mismatch through"
             case other:
                 raise AssertionError(f"the engine must not send {other}")
 

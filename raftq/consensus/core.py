@@ -13,7 +13,9 @@ transfer, and the follower's append. What is replaced here, each name once:
     __parseChangeClusterRequest           our encoding of membership changes
     __applyLogEntries                     rounds, applied through the owner, gated on fsync
     __sendAppendEntries                   a window per member, one send per tick
+    __sendNextNodeIdx                     nothing: the owner answers, once it is on disk
     __getCurrentLogIndex                  the journal's answer, without an entry around it
+    __getEntries                          the same
     _checkCommandsToApply                 nothing: ``propose`` sees to its command at once
     __tryLogCompaction                    nothing: the owner truncates the journal
 
@@ -115,27 +117,15 @@ class CoreLog(EngineJournal):  # type: ignore[misc]  # the engine is untyped
     def __len__(self) -> int:
         return self._journal.last_index - self._journal.base_index + 1
 
-    def __getitem__(self, item: int | slice) -> Any:
+    def __getitem__(self, position: int) -> LogEntry:
         journal = self._journal
-        if isinstance(item, slice):
-            first = journal.base_index + (item.start or 0)
-            last = journal.last_index
-            if item.stop is not None:
-                last = min(last, journal.base_index + item.stop - 1)
-            if first > last:
-                return []
-            head = [self._at(first)] if first == journal.base_index else []
-            first = max(first, journal.base_index + 1)
-            return head + (journal.slice(first, last) if first <= last else [])
-        if item < 0:
-            return self._at(journal.last_index + 1 + item)
-        return self._at(journal.base_index + item)
+        return self.at(position + (journal.base_index if position >= 0 else journal.last_index + 1))
 
-    def _at(self, index: int) -> LogEntry:
+    def at(self, index: int) -> LogEntry:
+        """An entry of which the engine reads index and term, never its payload."""
         term = self._journal.term_at(index)
         if term is None:
             raise IndexError(index)
-        # The engine reads index and term of a single entry, never its payload.
         return LogEntry(_UNREAD, index, term)
 
     def add(self, payload: bytes, index: int, term: int) -> None:
@@ -285,7 +275,7 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
         self._enter()
         self._outlet = _Outlet(owner)
         self._others: list[str] = []
-        log = CoreLog(journal, terms, applied_index)
+        log = self._log = CoreLog(journal, terms, applied_index)
         super().__init__(
             _node(self_id),
             [_node(member) for member in sorted(members) if member != self_id],
@@ -325,8 +315,28 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
         self._SyncObj__newAppendEntriesTime = self._monotonic() + self.conf.appendEntriesPeriod
         self._owner.core_wants_to_send()
 
+    def _SyncObj__sendNextNodeIdx(
+        self,
+        node: EngineNode,
+        reset: bool = False,
+        nextNodeIdx: int | None = None,
+        success: bool = False,
+    ) -> None:
+        assert success, "the guard let a mismatch through"
+
     def _SyncObj__getCurrentLogIndex(self) -> int:
         return self._journal.last_index
+
+    def _SyncObj__getEntries(
+        self, fromIDx: int, count: int | None = None, maxSizeBytes: int | None = None
+    ) -> list[LogEntry]:
+        """Of the first one the engine reads only the term, of the others what it undoes."""
+        journal = self._journal
+        last = journal.last_index
+        if not journal.base_index <= fromIDx <= last:
+            return []
+        first = [self._log.at(fromIDx)]
+        return first if count == 1 or fromIDx == last else first + journal.slice(fromIDx + 1, last)
 
     def _checkCommandsToApply(self) -> None:
         """On every tick the engine looks for commands, of which there are none by then."""

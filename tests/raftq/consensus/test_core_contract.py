@@ -39,7 +39,9 @@ OVERRIDDEN = [
     "_SyncObj__parseChangeClusterRequest",
     "_SyncObj__applyLogEntries",
     "_SyncObj__sendAppendEntries",
+    "_SyncObj__sendNextNodeIdx",
     "_SyncObj__getCurrentLogIndex",
+    "_SyncObj__getEntries",
     "_checkCommandsToApply",
     "_SyncObj__tryLogCompaction",
 ]
