@@ -398,7 +398,8 @@ class Replica:
         self.consensus.tick()
         self.sequencer.pump()
         self.consensus.flush()
-        self._syncing.go_on()
+        # Not before frames and answers have left: the kernel begins it on this core, at once.
+        self._runtime.call_soon(self._syncing.go_on)
         self._arm_deadline()
 
     def _arm_deadline(self) -> None:
