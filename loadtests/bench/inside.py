@@ -12,6 +12,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -127,22 +128,26 @@ class Applying:
 
 
 class Syncing:
-    """An fdatasync of a kilobyte: in place, by a thread, and by the kernel, as a node does it."""
+    """An fdatasync of a kilobyte: in place, by a thread, and by the kernel.
+
+    A node leaves it to the kernel, and to a thread where the kernel does not do it.
+    """
 
     def __init__(self, directory: Path) -> None:
-        disk = OsDisk(KernelSyncs(asyncio.get_running_loop()).begin)
-        self._file = disk.open(str(directory / "synced"), create=True)
+        loop = asyncio.get_running_loop()
+        self._ways = {"sync in place": self._in_place, "sync by a thread": self._by_a_thread}
+        begin_sync = None
+        with suppress(OSError):
+            begin_sync = KernelSyncs(loop).begin
+            self._ways["sync by the kernel"] = self._by_the_kernel
+        self._file = OsDisk(begin_sync).open(str(directory / "synced"), create=True)
         self._file.truncate(SYNCS * BODY_BYTES)
         self._workers = Workers("sync")
-        self._runtime = AsyncioRuntime(asyncio.get_running_loop(), self._workers, _give_up)
+        self._runtime = AsyncioRuntime(loop, self._workers, _give_up)
 
     async def round(self) -> list[Record]:
         """A row for each."""
-        return [
-            await self._row("sync in place", self._in_place),
-            await self._row("sync by a thread", self._by_a_thread),
-            await self._row("sync by the kernel", self._by_the_kernel),
-        ]
+        return [await self._row(part, sync) for part, sync in self._ways.items()]
 
     def close(self) -> None:
         """End the thread."""
