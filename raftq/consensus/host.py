@@ -17,7 +17,7 @@ class Host(Protocol):
         ...
 
     def apply(self, entries: list[LogEntry]) -> None:
-        """Apply committed entries as one round; an exception is fatal."""
+        """Apply committed entries; an exception is fatal."""
         ...
 
     def needs_snapshot(self, member: str) -> None:

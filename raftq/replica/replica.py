@@ -82,7 +82,7 @@ class Replica:
             segment_bytes=config.storage.segment_bytes,
             cache_bytes=config.storage.journal_cache_bytes,
         )
-        self._applier = Applier(home, self)
+        self._applier = Applier(home, runtime, self)
         self._applier.reconcile(self.journal)
         self.stamps = Stamps(runtime)
         self._applier.follow_time(self.stamps, self.journal.last_index)
@@ -218,6 +218,7 @@ class Replica:
 
     def reader(self) -> Reader:
         """The applied state."""
+        self._applier.settle()
         return self._applier.store.reader()
 
     @property
@@ -326,7 +327,7 @@ class Replica:
             self._runtime.call_soon(self._duties.arm)
 
     def apply(self, entries: list[LogEntry]) -> None:
-        """See ``consensus.Host``: one round, one commit of the store."""
+        """See ``consensus.Host``."""
         started = self._runtime.monotonic()
         applied = self._applier.apply(entries, self.sequencer.take)
         count = 0
@@ -456,6 +457,7 @@ class Replica:
                 extra=lambda _index: msgspec.msgpack.encode(self._membership.current),
             )
 
+        self._applier.settle()
         self._keeper.run(work, done)
 
     def _install_soon(self, manifest: Manifest, sender: str, term: int) -> None:

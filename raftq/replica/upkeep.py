@@ -45,6 +45,7 @@ class Upkeep:
         self._runtime.call_later(self._config.flush_interval_ms / 1000, self._flush)
 
     def _flush(self) -> None:
+        self._applier.settle()
         applied = self._applier.machine.applied_index
 
         def done(_result: None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from raftq.journal import Journal, layout
 from simulation.node import Node
+from statemachine import queries
 
 
 class Durability:
@@ -14,22 +15,22 @@ class Durability:
 
     def __init__(self, refuse: Callable[[Node, str | None], None]) -> None:
         self._refuse = refuse
-        self._asked: dict[str, int] = {}  # By node: what was applied when work was asked for.
+        self._asked: dict[str, int] = {}  # By node: what its store had when work was asked for.
         self._flushed: dict[str, int] = {}  # By node: what its store is sure to hold on disk.
         self._durable: dict[str, tuple[int, int, int]] = {}  # By node: life, index, position.
         self._read: dict[str, tuple[int, int]] = {}  # Seals looked at: life, position.
 
     def begun(self, node: Node) -> None:
-        """A life has begun: note what its store has applied when it asks for a flush.
+        """A life has begun: note what its store has when it asks for a flush.
 
-        A flush takes its time; what is applied meanwhile may be in it or not.
+        A flush takes its time; what is committed to it meanwhile may be in it or not.
         """
         replica = node.running
         keeper: Any = replica._keeper
         honest = keeper.run
 
         def run(work: Callable[[], object], done: Callable[[object], None]) -> None:
-            asked = replica.machine.applied_index
+            asked = queries.applied(replica._applier.store.reader())[0]
 
             def noted() -> object:
                 self._asked[node.name] = asked

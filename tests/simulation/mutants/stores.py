@@ -154,4 +154,14 @@ MUTANTS: tuple[Mutant, ...] = (
             record_file, "store", "file.sync()", '_ = path.endswith("memory.store") or file.sync()'
         ),
     ),
+    mutant(
+        "flush-in-the-middle-of-a-round",
+        "A flush counts for what was applied, though the store has not been given all of it.",
+        Edit(Upkeep, "_flush", "self._applier.settle()", "pass"),
+    ),
+    mutant(
+        "read-in-the-middle-of-a-round",
+        "A read does not see what was applied last.",
+        Edit(Replica, "reader", "self._applier.settle()", "pass"),
+    ),
 )
