@@ -287,6 +287,8 @@ class Checks:
         if commit < seen.commit:
             self._broken(node, f"the commit index fell from {seen.commit} to {commit}")
         journal = node.running.journal
+        if node.disk.sync_failed:
+            return  # Nothing can be read of it any more; see ``_must_stop``.
         if commit > journal.last_index:
             self._broken(node, f"commits {commit}, beyond its log")
         first = max(seen.commit, journal.base_index) + 1

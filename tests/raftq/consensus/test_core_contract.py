@@ -12,6 +12,7 @@ from pysyncobj.journal import Journal
 from pysyncobj.transport import Transport
 
 from raftq.consensus import core
+from raftq.consensus.core_log import CoreLog
 
 
 def test_the_engine_is_the_one_that_was_read() -> None:
@@ -98,7 +99,7 @@ def test_nothing_is_ever_unpickled() -> None:
         engine.pickle.loads(b"\x80\x04N.")
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(core.CoreLog, Journal), (core._Outlet, Transport)])
+@pytest.mark.parametrize(("ours", "theirs"), [(CoreLog, Journal), (core._Outlet, Transport)])
 def test_every_abstract_method_is_provided(ours: type, theirs: type) -> None:
     left_out = {"clear", "deleteEntriesTo", "onOneSecondTimer", "tryGetReady", "waitReady"}
     for name, member in vars(theirs).items():

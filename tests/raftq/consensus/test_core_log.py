@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raftq.consensus.core import CoreLog
+from raftq.consensus.core_log import CoreLog
 from raftq.consensus.messages import Kind
 from raftq.disk import OsDisk
 from raftq.journal import Journal, TermFile

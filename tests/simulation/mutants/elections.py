@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from raftq.consensus import guard
 from raftq.consensus.consensus import Consensus
-from raftq.consensus.core import Core, CoreLog
+from raftq.consensus.core import Core
+from raftq.consensus.core_log import CoreLog
 from raftq.consensus.election import Elections
 from raftq.journal import record_file
 from raftq.replica import identity
