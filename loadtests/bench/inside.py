@@ -1,7 +1,7 @@
 """What a message costs inside a node: one part of its way at a time, without the others.
 
-No network, no client and no other node: what is left is our own code, the store and the
-disk, in microseconds of CPU a message. Medians of rounds that take turns, so that a machine
+No network and no client: what is left is our own code, the store and the disk, in
+microseconds of CPU a message. Medians of rounds that take turns, so that a machine
 that is slower for a while slows all of them. Entries are decoded before, as the leader has them.
 """
 
@@ -24,6 +24,7 @@ from api.app import create
 from loadtests import ROOT
 from loadtests.bench import exchanges, machine
 from loadtests.bench.records import Record, Records, console
+from loadtests.bench.together import Together
 from local_service import Instant
 from raftq.clock import AsyncioRuntime
 from raftq.disk import OsDisk
@@ -213,15 +214,17 @@ def main() -> int:
 
 async def _rounds(directory: Path, rounds: int) -> list[Record]:
     requests, syncing = Requests(), Syncing(directory)
+    together = Together(directory / "together")
     applying = [Applying(directory / str(number), shape) for number, shape in enumerate(SHAPES)]
     rows: list[Record] = []
     settle_garbage_collector()
     for number in range(rounds + 1):
-        found = [await requests.round(), *await syncing.round()]
+        found = [await requests.round(), *together.round(), *await syncing.round()]
         for each in applying:
             found.extend(each.round())
         if number:  # The first is to warm up.
             rows.extend(found)
+    together.close()
     syncing.close()
     for each in applying:
         each.close()
