@@ -17,6 +17,7 @@ from raftq.runtime import Runtime
 from raftq.stores.home import Home
 from statemachine import commands
 from statemachine.commands import Command, Entry, TakeDigest
+from statemachine.kv import Reader
 from statemachine.machine import BatchResult, Machine
 
 ROUND_ENTRIES_MAX = 16
@@ -118,6 +119,11 @@ class Applier:
             self._settles_later = True
             self._runtime.call_later(ROUND_S, self._settle_late)
         return applied
+
+    def reader(self) -> Reader:
+        """All that was applied."""
+        self.settle()
+        return self.store.reader()
 
     def settle(self) -> None:
         """See to it that the store has all that was applied; an exception is fatal."""

@@ -218,8 +218,7 @@ class Replica:
 
     def reader(self) -> Reader:
         """The applied state."""
-        self._applier.settle()
-        return self._applier.store.reader()
+        return self._applier.reader()
 
     @property
     def snapshots_sent(self) -> int:
@@ -330,12 +329,11 @@ class Replica:
         """See ``consensus.Host``."""
         started = self._runtime.monotonic()
         applied = self._applier.apply(entries, self.sequencer.take)
-        count = 0
         for result, batch in applied:
-            count += len(batch)
             self._settle(result, batch)
         self._wake_waiters()
         self._duties.arm()
+        count = sum([len(batch) for _, batch in applied])
         self._meter.applied(len(entries), count, self._runtime.monotonic() - started)
 
     def membership_applied(self, entry: LogEntry) -> None:
@@ -399,8 +397,7 @@ class Replica:
         self.consensus.tick()
         self.sequencer.pump()
         self.consensus.flush()
-        # Not before frames and answers have left: the kernel begins it on this core, at once.
-        self._runtime.call_soon(self._syncing.go_on)
+        self._syncing.go_on_soon()
         self._arm_deadline()
 
     def _arm_deadline(self) -> None:

@@ -55,6 +55,10 @@ class Syncing:
         if not work.begin(lambda error: self._runtime.call_soon(lambda: done(None, error))):
             self._runtime.offload(work.run, done)
 
+    def go_on_soon(self) -> None:
+        """The same when frames and answers have left: the kernel begins it on this very core."""
+        self._runtime.call_soon(self.go_on)
+
     def hangs(self, patience_s: float) -> bool:
         """Whether an fsync has been under way for longer than that."""
         return self._syncing and self._runtime.monotonic() - self._since > patience_s

@@ -141,10 +141,10 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             Replica,
             "reader",
-            "return self._applier.store.reader()",
+            "return self._applier.reader()",
             "old = getattr(self, '_old', None)\n"
             "    self._old = None if old else self._applier.store.frozen()\n"
-            "    return old or self._applier.store.reader()",
+            "    return old or self._applier.reader()",
         ),
     ),
     mutant(
@@ -162,6 +162,6 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "read-in-the-middle-of-a-round",
         "A read does not see what was applied last.",
-        Edit(Replica, "reader", "self._applier.settle()", "pass"),
+        Edit(Applier, "reader", "self.settle()", "pass"),
     ),
 )
