@@ -19,7 +19,7 @@ from simulation.notices import Notices
 from statemachine import commands as c
 from statemachine.acts import FAILURES_MAX
 from statemachine.machine import BatchResult
-from statemachine.outcomes import Done, Outcome, Reason, Refused, SessionOpened, Swept
+from statemachine.outcomes import Claimed, Done, Outcome, Reason, Refused, SessionOpened, Swept
 from statemachine.queries import Stats
 from statemachine.records import JobRecord
 
@@ -62,6 +62,7 @@ class Oracle:
         self.arrangements = Arrangements(self.model, sometimes)
         self.told = Told()
         self._store: Store
+        self._gone: frozenset[bytes] = frozenset()  # What commands of the entry may have taken.
         self._learnt = 0  # How many ids the model had made up when it last knew all true ones.
 
     def applied(
@@ -84,6 +85,8 @@ class Oracle:
             return
         model = self.model
         model.now_ms = max(model.now_ms, entry.stamp_ms)
+        results = [*results]
+        self._gone = _gone(entry, results)
         for batch, result in zip(entry.batches, results, strict=True):
             assert (result.session, result.seq) == (batch.session, batch.seq)
             assert len(result.outcomes) == len(batch.commands), "an outcome for each command"
@@ -208,8 +211,9 @@ class Oracle:
 
     def _moves(self, names: Names, job: Job) -> None:
         """How far a job comes that takes its time is up to the store; what it does is not."""
-        stored = {message_id for message_id, _ in self._store.rows(names)}
-        while gone := [one for one in self.model.movable(names) if one.id not in stored]:
+        # The store is that at the entry's end: what is not there a later command may have taken.
+        there = self._gone.union([message_id for message_id, _ in self._store.rows(names)])
+        while gone := [one for one in self.model.movable(names) if one.id not in there]:
             for message in gone:
                 self.model.moves(names, message)
         found = self._stored(names, job)
@@ -243,6 +247,19 @@ class Oracle:
         """What a queue held right after the entry at ``index``."""
         at, values = self._counts.get(names, ([0], [None]))
         return values[bisect_right(at, index) - 1]
+
+
+def _gone(entry: c.Entry, results: Iterable[BatchResult]) -> frozenset[bytes]:
+    """Messages that commands of the entry took or deleted, whether they were there or not."""
+    ids: set[bytes] = set()
+    for batch, result in zip(entry.batches, results, strict=False):
+        for command, outcome in zip(batch.commands, result.outcomes, strict=False):
+            bare = command.command if isinstance(command, c.Once) else command
+            if isinstance(bare, c.DeleteMessages):
+                ids.update(bare.ids)
+            if isinstance(outcome, Claimed):
+                ids.update([one.id for one in outcome.messages])
+    return frozenset(ids)
 
 
 def counted(queue: Queue | None) -> Counts:
