@@ -408,6 +408,7 @@ def without_stopping_on_an_exception() -> Any:
             honest(self)
         except RuntimeError as error:
             self._log.warning("failed to apply", error=repr(error))
+            self._applier._is_broken = False  # The second defence.
             self._arm_deadline()
 
     return mock.patch.object(Replica, "_tick", tick)
