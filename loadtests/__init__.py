@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 REPORTS = ROOT / "reports"
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.path.append(str(ROOT / "tests"))  # Last: there are tests of each package under its name.
 
 
 def leave_in_order() -> None:

@@ -6,16 +6,15 @@ and the ends of syncs are calls that wait for their turn. So the CPU of each tur
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import secrets
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from loadtests.bench.plan import BODY_BYTES
 from loadtests.bench.records import Record
 from raftq.config import Config
 from raftq.config.schema import ClusterConfig, MemberConfig, NodeConfig
@@ -24,14 +23,14 @@ from raftq.metrics import Metrics
 from raftq.replica.replica import Replica
 from raftq.stores.home import Home
 from raftq.transport.network import Address, Handler
+from simulation.events import Events, Timer
+from simulation.runtime import WALL_START_MS
 from statemachine.commands import Enqueue, NewMessage
 
 NAMES = ("n1", "n2", "n3")
 STEP_S = 0.001  # From one entry to the next, by the nodes' clock.
 ELECTED_S = 30.0
 ENTRIES = 200
-BODY_BYTES = 1024
-WALL_START_MS = 1_700_000_000_000
 NS = 1000
 
 T = TypeVar("T")
@@ -42,18 +41,15 @@ class Together:
     """The nodes, their clock, and whose turn it is."""
 
     def __init__(self, directory: Path) -> None:
-        self.now_s = 0.0
+        self.events = Events()
         self.handlers: dict[str, Handler] = {}
-        self._turns: deque[tuple[str, Callback]] = deque()
-        self._timers: list[tuple[float, int, str, Callback, _Timer]] = []
-        self._numbers = itertools.count()
         self._spent_ns: Counter[str] = Counter()
         self._nodes = {name: self._node(name, directory / name) for name in NAMES}
         for node in self._nodes.values():
             node.start()
         while not all(node.submitter.has_session for node in self._nodes.values()):
-            assert self.now_s < ELECTED_S, "nobody was elected"
-            self._pass(STEP_S)
+            assert self.events.now < ELECTED_S, "nobody was elected"
+            self.events.run(STEP_S)
 
     def round(self) -> Iterator[Record]:
         """A row for the leader and one for a follower: entries of one put that the leader got."""
@@ -69,7 +65,7 @@ class Together:
                 lambda answer: answered.update([type(answer).__name__]),
             )
             self.take_turn(leader, put)
-            self._pass(STEP_S)
+            self.events.run(STEP_S)
         assert answered == {"Enqueued": ENTRIES}, answered
         followers = [self._spent_ns[name] for name in NAMES if name != leader]
         yield {"part": "entry of one put, leader", "us": self._spent_ns[leader] / ENTRIES / NS}
@@ -81,16 +77,9 @@ class Together:
         for node in self._nodes.values():
             node.close()
 
-    def take_turn(self, name: str, callback: Callback) -> None:
-        """Call back on behalf of a node, behind all who wait already."""
-        self._turns.append((name, callback))
-
-    def later(self, name: str, delay_s: float, callback: Callback) -> _Timer:
-        """The same, after a while."""
-        timer = _Timer()
-        due_s = self.now_s + delay_s
-        heapq.heappush(self._timers, (due_s, next(self._numbers), name, callback, timer))
-        return timer
+    def take_turn(self, name: str, callback: Callback, delay_s: float = 0.0) -> Timer:
+        """Call back on behalf of a node, after a while, and behind all who wait already."""
+        return self.events.at(delay_s, partial(self._turn, name, callback))
 
     def _node(self, name: str, directory: Path) -> Replica:
         members = tuple(
@@ -118,31 +107,10 @@ class Together:
             log=_Quiet(),
         )
 
-    def _pass(self, seconds: float) -> None:
-        """Let the clock run, and all turns be taken."""
-        end_s = self.now_s + seconds
-        self._take_turns()
-        while self._timers and self._timers[0][0] <= end_s:
-            self.now_s, _, name, callback, timer = heapq.heappop(self._timers)
-            if not timer.cancelled:
-                self.take_turn(name, callback)
-                self._take_turns()
-        self.now_s = end_s
-
-    def _take_turns(self) -> None:
-        while self._turns:
-            name, callback = self._turns.popleft()
-            began_ns = time.thread_time_ns()
-            callback()
-            self._spent_ns[name] += time.thread_time_ns() - began_ns
-
-
-class _Timer:
-    def __init__(self) -> None:
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
+    def _turn(self, name: str, callback: Callback) -> None:
+        began_ns = time.thread_time_ns()
+        callback()
+        self._spent_ns[name] += time.thread_time_ns() - began_ns
 
 
 class _Runtime:
@@ -152,10 +120,10 @@ class _Runtime:
         self._together, self._name = together, name
 
     def monotonic(self) -> float:
-        return self._together.now_s
+        return self._together.events.now
 
     def wall_ms(self) -> int:
-        return WALL_START_MS + int(self._together.now_s * 1000)
+        return WALL_START_MS + int(self._together.events.now * 1000)
 
     def random(self) -> float:
         """Another one for each node, so that they do not stand for election at the same moment."""
@@ -167,8 +135,8 @@ class _Runtime:
     def call_soon(self, callback: Callback) -> None:
         self._together.take_turn(self._name, callback)
 
-    def call_later(self, delay_s: float, callback: Callback) -> _Timer:
-        return self._together.later(self._name, delay_s, callback)
+    def call_later(self, delay_s: float, callback: Callback) -> Timer:
+        return self._together.take_turn(self._name, callback, delay_s)
 
     def offload(
         self, work: Callable[[], T], done: Callable[[T | None, BaseException | None], None]
