@@ -89,25 +89,19 @@ class Sequencer:
 
     def pump(self) -> None:
         """Append what was gathered, unless the disk is busy: ``synced`` goes on."""
-        if self._held or not self._consensus.is_durable:
+        consensus = self._consensus
+        if self._held or not consensus.is_durable:
             return
-        while self._queue and self._consensus.is_leader and self._has_room():
-            if self._consensus.last_index > self._consensus.commit_index and self._is_small():
+        while self._queue and consensus.is_leader:
+            in_flight = consensus.last_index - consensus.commit_index
+            if in_flight >= self._entries_in_flight_max:
+                return
+            # An entry costs three nodes the same whatever it carries. Of a small one more is on its
+            # way: those who wait for the last one ask again once they are answered.
+            if in_flight and self._queue_commands < self._last_commands:
                 self._wait_for_more()
                 return
             self._append()
-
-    def _has_room(self) -> bool:
-        in_flight = self._consensus.last_index - self._consensus.commit_index
-        return in_flight < self._entries_in_flight_max
-
-    def _is_small(self) -> bool:
-        """Whether what was gathered is less than the last entry carried.
-
-        Then more is on its way: those who wait for that entry ask again once they are answered.
-        An entry costs three nodes the same whatever it carries.
-        """
-        return self._queue_commands < self._last_commands
 
     def _wait_for_more(self) -> None:
         if not self._is_waiting:
