@@ -8,7 +8,7 @@ has to come to the same ones.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -69,7 +69,7 @@ class Oracle:
         self,
         at: tuple[int, int],
         entry: c.Entry | None,
-        results: Iterable[BatchResult],
+        results: Sequence[BatchResult],
         store: Store,
         born: int,
     ) -> None:
@@ -85,7 +85,6 @@ class Oracle:
             return
         model = self.model
         model.now_ms = max(model.now_ms, entry.stamp_ms)
-        results = [*results]
         self._gone = _gone(entry, results)
         for batch, result in zip(entry.batches, results, strict=True):
             assert (result.session, result.seq) == (batch.session, batch.seq)
@@ -249,7 +248,7 @@ class Oracle:
         return values[bisect_right(at, index) - 1]
 
 
-def _gone(entry: c.Entry, results: Iterable[BatchResult]) -> frozenset[bytes]:
+def _gone(entry: c.Entry, results: Sequence[BatchResult]) -> frozenset[bytes]:
     """Messages that commands of the entry took or deleted, whether they were there or not."""
     ids: set[bytes] = set()
     for batch, result in zip(entry.batches, results, strict=False):
