@@ -2,9 +2,9 @@
 
 While this node's disk has something to write, what arrives is gathered for the next entry:
 so entries grow with the load. They need not wait for the network: ``entries_in_flight_max``
-may be appended and not yet committed. But one that is smaller than the last waits for a
-moment, or until all before it are committed. An entry is stamped when it is appended, and
-its batches are copied into it as the bytes they came in.
+may be appended and not yet committed. But a small one waits for a moment for those who are
+about to ask again (``gathering``). An entry is stamped when it is appended, and its batches
+are copied into it as the bytes they came in.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from collections.abc import Callable
 import msgspec
 
 from raftq.consensus.consensus import Consensus
+from raftq.replica.gathering import Gathering
 from raftq.replica.meter import Meter
 from raftq.replica.stamps import Stamps
 from raftq.runtime import Runtime
 from statemachine.commands import ENTRY_VERSION, Batch, Command, Entry
 
 QUEUE_BYTES_MAX = 64 << 20
-GATHER_S = 0.005
-"""How long a small entry waits at most: far less than a commit takes between distant zones."""
 
 
 class _Sealed(msgspec.Struct, frozen=True, array_like=True):
@@ -48,7 +47,6 @@ class Sequencer:
         meter: Meter,
     ) -> None:
         self._consensus = consensus
-        self._runtime = runtime
         self._stamps = stamps
         self._wake = wake
         self._entry_bytes_max = entry_bytes_max
@@ -56,8 +54,7 @@ class Sequencer:
         self._meter = meter
         self._queue: deque[tuple[Batch, bytes]] = deque()
         self._queue_bytes = self._queue_commands = 0
-        self._last_commands = 0  # In the entry that was appended last; nought: it was waited for.
-        self._is_waiting = False
+        self._gathering = Gathering(runtime, wake)
         self._appended: dict[tuple[int, int], Entry] = {}  # (index, term): what we wrote ourselves
         self._held = False
         self._last_stamp_ms = 0
@@ -93,26 +90,12 @@ class Sequencer:
         if self._held or not consensus.is_durable:
             return
         while self._queue and consensus.is_leader:
-            in_flight = consensus.last_index - consensus.commit_index
-            if in_flight >= self._entries_in_flight_max:
+            committed = consensus.commit_index
+            if consensus.last_index - committed >= self._entries_in_flight_max:
                 return
-            # An entry costs three nodes the same whatever it carries. Of a small one more is on its
-            # way: those who wait for the last one ask again once they are answered.
-            if in_flight and self._queue_commands < self._last_commands:
-                self._wait_for_more()
+            if not self._gathering.is_enough(self._queue_commands, self._queue_bytes, committed):
                 return
             self._append()
-
-    def _wait_for_more(self) -> None:
-        if not self._is_waiting:
-            self._is_waiting = True
-            self._runtime.call_later(GATHER_S, self._waited)
-
-    def _waited(self) -> None:
-        self._is_waiting = False
-        self._last_commands = 0
-        if self._queue:
-            self._wake()
 
     def synced(self) -> None:
         """The disk has caught up: what was gathered meanwhile may go."""
@@ -130,6 +113,7 @@ class Sequencer:
         self._queue.clear()
         self._queue_bytes = self._queue_commands = self._earliest_ms = 0
         self._appended.clear()
+        self._gathering.clear()
 
     def take(self, index: int, term: int) -> Entry | None:
         """The entry as this node wrote it, if it did: saves decoding it."""
@@ -148,13 +132,14 @@ class Sequencer:
             encoded.append(msgspec.Raw(data))
             size += len(data)
         self._queue_bytes -= size
-        self._last_commands = sum([len(batch.commands) for batch in batches])
-        self._queue_commands -= self._last_commands
+        commands = sum([len(batch.commands) for batch in batches])
+        self._queue_commands -= commands
         stamp_ms = max(self._stamps.now_ms(), self._last_stamp_ms, self._earliest_ms)
         self._last_stamp_ms = stamp_ms
         sealed = _Sealed(ENTRY_VERSION, stamp_ms, tuple(encoded))
         payload = msgspec.msgpack.encode(sealed)
         index = self._consensus.propose(payload)
-        self._meter.appended(self._last_commands, len(payload))
+        self._meter.appended(commands, len(payload))
+        self._gathering.appended(index, commands)
         key = (index, self._consensus.term)
         self._appended[key] = Entry(ENTRY_VERSION, stamp_ms, tuple(batches))

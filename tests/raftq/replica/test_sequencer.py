@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fake_runtime import FakeRuntime, QuietMeter
-from raftq.replica import sequencer
+from raftq.replica import gathering, sequencer
 from raftq.replica.sequencer import Sequencer
 from raftq.replica.stamps import Stamps
 from statemachine import commands
@@ -64,6 +64,7 @@ class Leader:
         for _ in range(9):
             self.sequencer.pump()
             self.commit_index = self.last_index
+            self.runtime.pass_time(gathering.WAIT_MAX_S)
 
     @property
     def entries(self) -> list[Entry]:
@@ -119,52 +120,49 @@ def test_an_entry_fills_while_the_disk_has_the_one_before() -> None:
     assert leader.woken == woken + 1
 
 
-def test_a_smaller_entry_waits_until_it_is_as_large_as_the_last_or_all_before_are_committed() -> (
-    None
-):
+def test_a_small_entry_waits_for_those_who_are_about_to_ask_again() -> None:
     leader = Leader(in_flight_max=9)
     leader.add(batch(1), batch(2))
     leader.sequencer.pump()
+    leader.commit_index = leader.last_index
     leader.add(batch(3))
     leader.sequencer.pump()
     assert leader.seqs == [[1, 2]]
     leader.add(batch(4))
     leader.sequencer.pump()
     assert leader.seqs == [[1, 2], [3, 4]]
-    leader.add(batch(5))
-    leader.commit_index += 1
-    leader.sequencer.pump()
-    assert leader.seqs == [[1, 2], [3, 4]]
-    leader.commit_index += 1
-    leader.sequencer.pump()
-    assert leader.seqs == [[1, 2], [3, 4], [5]]
 
 
-def test_a_smaller_entry_waits_for_a_moment_only() -> None:
+def test_it_waits_for_a_moment_only_and_the_leader_is_woken_then() -> None:
     leader = Leader(in_flight_max=9)
     leader.add(batch(1), batch(2))
     leader.sequencer.pump()
     leader.add(batch(3))
     leader.sequencer.pump()
-    leader.sequencer.pump()
     woken = leader.woken
-    leader.runtime.pass_time(sequencer.GATHER_S)
+    leader.runtime.pass_time(gathering.WAIT_MAX_S)
     assert leader.woken == woken + 1
     leader.sequencer.pump()
     assert leader.seqs == [[1, 2], [3]]
-    leader.runtime.pass_time(1)
-    assert leader.woken == woken + 1
 
 
-def test_nothing_is_woken_for_what_went_before_its_moment_was_over() -> None:
+def test_large_batches_wait_for_nobody() -> None:
     leader = Leader(in_flight_max=9)
     leader.add(batch(1), batch(2))
     leader.sequencer.pump()
+    leader.add(batch(3, gathering.ENOUGH_BYTES))
+    leader.sequencer.pump()
+    assert leader.seqs == [[1, 2], [3]]
+
+
+def test_who_leads_again_waits_for_nobody_of_before() -> None:
+    leader = Leader(in_flight_max=9)
+    leader.add(batch(1), batch(2))
+    leader.sequencer.pump()
+    leader.sequencer.clear()
     leader.add(batch(3))
-    leader.commit()
-    woken = leader.woken
-    leader.runtime.pass_time(1)
-    assert leader.woken == woken
+    leader.sequencer.pump()
+    assert leader.seqs == [[1, 2], [3]]
 
 
 ENTRIES = [
