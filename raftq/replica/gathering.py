@@ -1,9 +1,10 @@
 """How much is worth an entry: those who were answered together are waited for together.
 
-An entry costs three nodes the same whatever it carries. The clients whose commands are in one
-are answered at one time, and ask again a moment later: to append at once whatever is there
-divides them into cohorts for good, one for each entry that is under way. So the next entry
-waits until there are about as many commands as were under way when the last was appended.
+An entry costs three nodes the same whatever it carries, and so does a batch. The clients whose
+commands are in one are answered at one time, and ask again a moment later: to append at once
+whatever is there divides them into cohorts for good, one for each entry that is under way. So
+the next one waits until there are about as many commands as were under way when the last was
+appended: on each node for a batch of its own clients, and on the leader for an entry of all.
 
 Nobody may come. While others are under way a wait is short beside what they take. When none are,
 it lasts about as long as a commit does, so that it costs at most a little more than the entry
@@ -26,14 +27,18 @@ WAIT_COMMITS = 1.5
 EXPECTED_TENTHS = 9
 """Of those who are expected, so many tenths will do: somebody may not come again."""
 ENOUGH_COMMANDS = 64
-ENOUGH_BYTES = 128 << 10
-"""With so much in it, an entry costs little beside what it carries."""
+ENOUGH_BYTES = 48 << 10
+"""With so much in it, an entry costs little beside what it carries; and nobody waits for who
+brought so much, since that is enough when it comes again."""
 SKIPS_MAX = 63
 """After waits in vain, one after the other, so many entries do not wait: 0, 1, 3, 7, and so on."""
 
 
 class Gathering:
-    """What a sequencer asks before it appends; ``wake`` makes it ask again."""
+    """What a sequencer asks before it appends, and a submitter before it sends.
+
+    ``wake`` makes it ask again. (Below, an entry is either's, and its index the batch's number.)
+    """
 
     def __init__(self, runtime: Runtime, wake: Callable[[], None]) -> None:
         self._runtime = runtime
@@ -76,9 +81,11 @@ class Gathering:
             self._wait(min(WAIT_COMMITS * self._commit_s, WAIT_MAX_S))
         return False
 
-    def appended(self, index: int, commands: int) -> None:
-        """They went into the entry ``index``."""
+    def appended(self, index: int, commands: int, size: int) -> None:
+        """So many commands of ``size`` bytes went into the entry ``index``."""
         self._stop()
+        if size >= ENOUGH_BYTES:
+            commands = 0
         self._under_way.append((index, commands, self._runtime.monotonic()))
         self._commands_under_way += commands
         self._expected = self._commands_under_way

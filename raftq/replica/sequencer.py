@@ -140,6 +140,6 @@ class Sequencer:
         payload = msgspec.msgpack.encode(sealed)
         index = self._consensus.propose(payload)
         self._meter.appended(commands, len(payload))
-        self._gathering.appended(index, commands)
+        self._gathering.appended(index, commands, size)
         key = (index, self._consensus.term)
         self._appended[key] = Entry(ENTRY_VERSION, stamp_ms, tuple(batches))

@@ -1,11 +1,12 @@
 """From commands to outcomes: batches that survive a change of leader without doubling.
 
-A node gathers commands while its previous batches are under way (``backlog``), and sends
-them to the leader as one batch, named by the node's session and a sequence number. When the
-leader changes, or its answer does not come, the same batch goes out again: the state
-machine remembers what it answered (Ongaro's dissertation, section 6.3). An outcome is
-known when *this* node has applied the entry, so whoever is answered can read his write.
-Who asked for less (``early``) is answered when the leader has taken the batch.
+A node gathers commands while its previous batches are under way (``backlog``) and while those
+who were answered are about to ask again (``gathering``), and sends them to the leader as one
+batch, named by the node's session and a sequence number. When the leader changes, or its
+answer does not come, the same batch goes out again: the state machine remembers what it
+answered (Ongaro's dissertation, section 6.3). An outcome is known when *this* node has applied
+the entry, so whoever is answered can read his write. Who asked for less (``early``) is
+answered when the leader has taken the batch.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from raftq.replica.backlog import NOBODY, Backlog, Waiting
+from raftq.replica.gathering import Gathering
 from raftq.replica.meter import Meter
 from raftq.runtime import Runtime
 from statemachine import commands
@@ -111,6 +113,7 @@ class Submitter:
         self._in_flight: dict[int, _InFlight] = {}
         self._in_flight_commands = 0
         self._kick_is_due = False
+        self._gathering = Gathering(runtime, self._kick)
         self._stopping = False
         self._watch()
 
@@ -224,6 +227,7 @@ class Submitter:
         self._token = f"{self._name}/{self._runtime.token(8).hex()}"
         flights, self._in_flight = self._in_flight, {}
         self._in_flight_commands = 0
+        self._gathering.clear()
         for flight in flights.values():
             for waiting in flight.waiting:
                 waiting.done(Unknown("the node's session expired"))
@@ -238,6 +242,11 @@ class Submitter:
         self._kick_is_due = False
         if not self._session:
             self._open_session()
+            return
+        if not self._backlog:
+            return
+        settled = min(self._in_flight, default=self._seq + 1) - 1
+        if not self._gathering.is_enough(len(self._backlog), self._backlog.size, settled):
             return
         while self._backlog and (held_up := self._held_up()) is not None:
             waiting = self._backlog.take(
@@ -258,6 +267,7 @@ class Submitter:
             self._in_flight[self._seq] = flight
             self._last_batch_at = flight.since
             self._in_flight_commands += len(waiting)
+            self._gathering.appended(self._seq, len(waiting), len(flight.encoded))
             self._send(flight)
 
     def _held_up(self) -> frozenset[str] | None:

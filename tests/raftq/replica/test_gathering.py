@@ -33,10 +33,10 @@ class Log:
     def is_enough(self, commands: int, size: int = 0) -> bool:
         return self.gathering.is_enough(commands, size, self.committed)
 
-    def append(self, commands: int) -> None:
+    def append(self, commands: int, size: int = 0) -> None:
         self.is_enough(ENOUGH_COMMANDS)  # As whoever appends asks before.
         self.last += 1
-        self.gathering.appended(self.last, commands)
+        self.gathering.appended(self.last, commands, size)
 
     def commit(self, entries: int = 1, after_s: float = COMMIT_S) -> None:
         self.runtime.pass_time(after_s)
@@ -115,6 +115,17 @@ def test_what_is_large_enough_waits_for_nobody(commands: int, size: int) -> None
     log.commit()
     assert not log.is_enough(commands - 1, size - 1)
     assert log.is_enough(commands, size)
+
+
+def test_nobody_waits_for_who_brought_much() -> None:
+    log = Log()
+    log.append(8, ENOUGH_BYTES)
+    assert log.is_enough(1)
+    log.append(2, ENOUGH_BYTES - 1)
+    assert not log.is_enough(1)
+    log.commit(2)
+    assert not log.is_enough(1)
+    assert log.is_enough(2)
 
 
 def test_who_does_not_come_is_waited_for_a_little_longer_than_a_commit_takes() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from fake_runtime import FakeRuntime, QuietMeter
 from raftq.replica import submitter
+from raftq.replica.gathering import WAIT_MAX_S
 from raftq.replica.submitter import Accepted, Answer, NotSubmitted, Submitter, Unknown
 from statemachine import commands
 from statemachine.commands import (
@@ -93,6 +94,11 @@ class Node:
         self.submitter.applied(session, seq, outcomes)
         self.runtime.turn()
 
+    def wait(self) -> None:
+        """As long as anybody is waited for."""
+        self.runtime.pass_time(WAIT_MAX_S)
+        self.runtime.turn()
+
     def take_sent(self) -> list[tuple[int, int, list[str]]]:
         """(sequence number, floor, the numbers of the commands) of each batch sent since."""
         taken = [
@@ -174,10 +180,12 @@ def test_the_floor_is_the_lowest_batch_in_flight_whatever_comes_back_first(node:
     node.submit_in_turns(1, 2)
     node.apply(2, Deleted(1))
     node.submit_in_turns(3)
+    node.wait()
     assert node.take_sent() == [(1, 1, ["1"]), (2, 1, ["2"]), (1, 1, ["1"]), (3, 1, ["3"])]
     node.apply(1, Deleted(1))
     node.apply(3, Deleted(1))
     node.submit_in_turns(4)
+    node.wait()
     assert node.take_sent() == [(4, 4, ["4"])]
 
 
@@ -265,6 +273,7 @@ def test_what_was_sent_later_is_not_overtaken(node: Node) -> None:
     node.submit_in_turns(1, 2)
     node.apply(1, Deleted(1))
     node.submit_in_turns(3)
+    node.wait()
     assert node.take_seqs() == [1, 2, 3]
     node.runtime.pass_time(submitter.RESEND_S + submitter.WATCH_S)
     assert node.take_seqs() == [2, 3]
@@ -303,6 +312,7 @@ def test_after_the_timeout_the_client_hears_unknown_and_the_batch_stays(node: No
     node.apply(1, Deleted(1))
     assert answers == [Unknown("no majority answered in time")]
     node.submit_in_turns(3)
+    node.wait()
     assert node.take_sent() == [(3, 2, ["3"])]
 
 
@@ -373,6 +383,48 @@ def test_who_comes_to_a_queue_full_of_one_account_is_in_the_next_batch(
     assert {one.account for one in node.sent[-1].commands if isinstance(one, Purge)} == accounts
 
 
+def test_those_who_were_answered_together_are_sent_together(node: Node) -> None:
+    node.submit(1, 2, 3)
+    node.runtime.turn()
+    node.apply(1, Deleted(1), Deleted(2), Deleted(3))
+    node.take_sent()
+    node.submit_in_turns(4, 5)
+    assert node.take_sent() == []
+    node.submit_in_turns(6)
+    assert node.take_sent() == [(2, 2, ["4", "5", "6"])]
+
+
+def test_who_does_not_come_again_is_waited_for_a_moment_only(node: Node) -> None:
+    node.submit(1, 2, 3)
+    node.runtime.turn()
+    node.apply(1, Deleted(1), Deleted(2), Deleted(3))
+    node.take_sent()
+    node.submit_in_turns(4, 5)
+    node.wait()
+    assert node.take_sent() == [(2, 2, ["4", "5"])]
+
+
+def test_the_moment_begins_when_the_first_of_them_comes_again(node: Node) -> None:
+    node.submit(1, 2, 3)
+    node.runtime.turn()
+    node.apply(1, Deleted(1), Deleted(2), Deleted(3))
+    node.take_sent()
+    node.wait()
+    node.submit_in_turns(4)
+    assert node.take_sent() == []
+    node.wait()
+    assert node.take_sent() == [(2, 2, ["4"])]
+
+
+def test_with_a_new_session_nobody_of_the_old_one_is_waited_for(node: Node) -> None:
+    node.submit(1, 2, 3)
+    node.runtime.turn()
+    node.apply(1, *EXPIRED * 3)
+    node.open_session(SESSION + 1)
+    node.submit_in_turns(4)
+    assert [queues for _, _, queues in node.take_sent()][-1] == ["4"]
+
+
 def test_while_several_accounts_come_little_is_under_way_and_alone_one_has_large_batches(
     node: Node,
 ) -> None:
@@ -427,8 +479,10 @@ def test_a_stopping_node_takes_nothing_more_and_settles_what_it_took(node: Node)
     answers = node.submit_in_turns(1, 2, 3)
     node.submitter.stop()
     assert node.submit(4) == [NotSubmitted("stopping")]
-    for seq in (1, 2, 3):
-        node.apply(seq, Deleted(seq))
+    node.apply(1, Deleted(1))
+    node.apply(2, Deleted(2))
+    node.wait()
+    node.apply(3, Deleted(3))
     assert answers == [Deleted(1), Deleted(2), Deleted(3)]
 
 
