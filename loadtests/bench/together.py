@@ -163,6 +163,9 @@ class _Network:
         self._together.take_turn(peer, partial(received, self._name, frame))
         return True
 
+    def flush(self) -> None:
+        """Frames are calls: there is nothing to hand over."""
+
     def buffered(self, _peer: str) -> int:
         return 0
 

@@ -23,7 +23,8 @@ from raftq.runtime import Runtime, Timer
 WAIT_MAX_S = 0.005
 """Far less than a commit takes between distant zones."""
 WAIT_COMMITS = 1.5
-"""How long a wait is when nothing is under way, in what the last commit took."""
+"""How long a wait is when nothing is under way, in what the last entry took: from when it was
+appended to when it was first seen to be committed, which is when somebody asks again."""
 EXPECTED_TENTHS = 9
 """Of those who are expected, so many tenths will do: somebody may not come again."""
 ENOUGH_COMMANDS = 64
@@ -46,7 +47,7 @@ class Gathering:
         self._timer: Timer | None = None
         self._is_idle = False  # It waits, and nothing is under way any more.
         self._is_over = False  # It has waited.
-        self._commit_s = WAIT_MAX_S  # What the last commit took.
+        self._commit_s = WAIT_MAX_S  # What the last entry took.
         self.clear()
 
     def clear(self) -> None:

@@ -98,6 +98,10 @@ class Links:
         """Send, or drop and answer False."""
         return self._network.send(peer, wire.encode(frame))
 
+    def flush(self) -> None:
+        """See ``Network``."""
+        self._network.flush()
+
     def tell(self, role: str, term: int, applied_index: int, sync_s: float) -> None:
         """Gossip to everybody."""
         now_us = self._now_us()

@@ -327,11 +327,14 @@ class Replica:
 
     def apply(self, entries: list[LogEntry]) -> None:
         """See ``consensus.Host``."""
+        if not self.sequencer.has_more:  # Else the news goes with what is appended next.
+            self.consensus.flush()
+            self.links.flush()  # The others answer their clients while this node does.
         started = self._runtime.monotonic()
         applied = self._applier.apply(entries, self.sequencer.take)
         for result, batch in applied:
             self._settle(result, batch)
-        self._wake_waiters()
+        self.waiters.applied(self.machine)
         self._duties.arm()
         count = sum([len(batch) for _, batch in applied])
         self._meter.applied(len(entries), count, self._runtime.monotonic() - started)
@@ -347,13 +350,6 @@ class Replica:
     def digest_wanted(self, index: int) -> None:
         """See ``applier.Listener``."""
         self._digests.take(index, self._applier.store)
-
-    def _wake_waiters(self) -> None:
-        if self.machine.take_subscriptions_moved():
-            self.waiters.subscriptions_changed()
-        self.waiters.key_changes += self.machine.take_keys_moved()
-        self.waiters.wake(self.machine.take_woken(), self.machine.applied_index)
-        self.waiters.noted(self.machine.take_noted())
 
     def _settle(self, result: BatchResult, batch: tuple[Command, ...]) -> None:
         if result.session:

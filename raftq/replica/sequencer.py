@@ -84,6 +84,11 @@ class Sequencer:
         self._earliest_ms = max(self._earliest_ms, now_ms)
         return True
 
+    @property
+    def has_more(self) -> bool:
+        """Whether anything waits for an entry."""
+        return bool(self._queue)
+
     def pump(self) -> None:
         """Append what was gathered, unless the disk is busy: ``synced`` goes on."""
         consensus = self._consensus

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
+from statemachine.machine import Machine
+
 Callback = Callable[[], object]
 W = TypeVar("W")
 # Told in which zone something is ready; whether it was still waiting: if not, the next one is told.
@@ -148,6 +150,14 @@ class Waiters:
         """The node begins to stop."""
         for callback in [*self._until_stop.values()]:
             callback()
+
+    def applied(self, machine: Machine) -> None:
+        """A round was applied: tell all whom it concerns."""
+        if machine.take_subscriptions_moved():
+            self.subscriptions_changed()
+        self.key_changes += machine.take_keys_moved()
+        self.wake(machine.take_woken(), machine.applied_index)
+        self.noted(machine.take_noted())
 
     def wake(self, woken: Mapping[Place, int], applied_index: int) -> None:
         """A round was applied: so many messages became ready, and the state stands at the index."""

@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
         if buffered and buffered + size > self._settings.send_buffer_bytes_max:
             return False
         if not self._outbox:
-            self._runtime.call_soon(self._flush)
+            self._runtime.call_soon(self.flush)
         self._outbox.append(header(frame))
         self._outbox.append(frame)
         self._outbox_bytes += size
@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
     def finish(self, reason: str) -> None:
         """End it once the buffered bytes are gone."""
         self.reason = self.reason or reason
-        self._flush()
+        self.flush()
         self.open = False
         self._cancel_timer()
         if self._transport is not None:
@@ -202,7 +202,8 @@ class Connection(asyncio.Protocol):
         if frames:
             self._owner.received(self, frames)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """See ``Network``."""
         if not self._outbox or not self.open:
             return
         assert self._transport is not None

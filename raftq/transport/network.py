@@ -48,6 +48,10 @@ class Network(Protocol):
         """
         ...
 
+    def flush(self) -> None:
+        """Hand what is queued to the operating system now, not with the next turn of the loop."""
+        ...
+
     def buffered(self, peer: str) -> int:
         """Bytes queued for the peer that the operating system has not taken yet."""
         ...

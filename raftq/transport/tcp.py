@@ -110,6 +110,11 @@ class TcpNetwork:
         self._meter.frames_dropped += 1
         return False
 
+    def flush(self) -> None:
+        """See ``Network``."""
+        for link in self._links.values():
+            link.flush()
+
     def buffered(self, peer: str) -> int:
         """See ``Network``."""
         link = self._links.get(peer)

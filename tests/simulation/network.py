@@ -77,6 +77,9 @@ class VirtualNetwork:
     def connected(self) -> tuple[str, ...]:
         return tuple(sorted(self._links))
 
+    def flush(self) -> None:
+        """Frames are on their way once they are sent."""
+
     def buffered(self, peer: str) -> int:
         return 0
 

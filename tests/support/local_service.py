@@ -384,11 +384,7 @@ class LocalService:
         entry = Entry(1, self.clock_ms, (Batch(0, 0, 0, commands),))
         [result] = self._machine.apply(index, 1, entry)
         self._machine.end_round()
-        if self._machine.take_subscriptions_moved():
-            self._waiters.subscriptions_changed()
-        self._waiters.key_changes += self._machine.take_keys_moved()
-        self._waiters.wake(self._machine.take_woken(), index)
-        self._waiters.noted(self._machine.take_noted())
+        self._waiters.applied(self._machine)
         return result.outcomes
 
 

@@ -128,6 +128,9 @@ class Node:
     def disconnect(self, peer: str) -> None:
         self.happened.append(("disconnect", peer))
 
+    def flush(self) -> None:
+        """Nothing is held back."""
+
     def buffered(self, peer: str) -> int:
         return 0
 

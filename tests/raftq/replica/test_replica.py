@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from raftq.consensus.messages import Append
+from raftq.replica import wire
 from raftq.replica.submitter import Answer, NotSubmitted, Unknown
 from simulation.world import Node, World
 from statemachine import queries
@@ -83,6 +85,29 @@ def test_many_commands_at_once_share_few_entries() -> None:
     world.until(lambda: all(answers), 5)
     assert node.running.machine.applied_index - before < 20
     assert drain(world, node) == [str(number).encode() for number in range(500)]
+
+
+def test_the_others_hear_of_a_commit_before_the_leader_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = settled_world(3)
+    leader = world.leader()
+    assert leader is not None
+    links, told, told_by_then = leader.running.links, [], []
+
+    def send(peer: str, frame: wire.Frame) -> bool:
+        if isinstance(frame, wire.Raft) and isinstance(frame.message, Append):
+            told.append((peer, frame.message.commit_index))
+        return links._network.send(peer, wire.encode(frame))
+
+    monkeypatch.setattr(links, "send", send)
+    monkeypatch.setattr(links, "flush", lambda: told_by_then.append([*told]))
+    answered: list[list[tuple[str, int]]] = []
+    leader.running.submit(put("x"), 1, lambda _: answered.append(told_by_then[-1]))
+    world.until(lambda: bool(answered), 5)
+    index = leader.running.machine.applied_index
+    others = {node.name for node in world.alive if node is not leader}
+    assert {peer for peer, commit in answered[0] if commit >= index} == others
 
 
 def test_what_was_acknowledged_survives_the_leader_and_is_not_doubled() -> None:

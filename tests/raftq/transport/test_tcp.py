@@ -111,6 +111,16 @@ async def test_frames_of_one_turn_leave_together(lab: Lab) -> None:
 
 
 @pytest.mark.anyio
+async def test_what_is_flushed_leaves_at_once(lab: Lab) -> None:
+    one, other = await lab.pair()
+    assert one.network.send("n2", b"x")
+    assert one.network.buffered("n2") == 5
+    one.network.flush()
+    assert one.network.buffered("n2") == 0
+    await lab.until(lambda: other.frames == [b"x"])
+
+
+@pytest.mark.anyio
 async def test_the_buffer_for_a_peer_that_does_not_read_is_bounded(lab: Lab) -> None:
     bound = 1 << 20
     settings = msgspec.structs.replace(
