@@ -7,8 +7,8 @@ the next one waits until there are about as many commands as were under way when
 appended: on each node for a batch of its own clients, and on the leader for an entry of all.
 
 Nobody may come. While others are under way a wait is short beside what they take. When none are,
-it lasts about as long as a commit does, so that it costs at most a little more than the entry
-it may save (the rent of a ski before it is bought: Karlin, Manasse, Rudolph and Sleator, 1988);
+it lasts about as long as two commits do, so that it costs little more than the entry that it
+may save (the rent of a ski before it is bought: Karlin, Manasse, Rudolph and Sleator, 1988);
 and after waits in vain that many entries do not wait. To keep something idle for who is about
 to ask again is anticipatory scheduling (Iyer and Druschel, SOSP 2001).
 """
@@ -22,9 +22,8 @@ from raftq.runtime import Runtime, Timer
 
 WAIT_MAX_S = 0.005
 """Far less than a commit takes between distant zones."""
-WAIT_COMMITS = 1.5
-"""How long a wait is when nothing is under way, in what the last entry took: from when it was
-appended to when it was first seen to be committed, which is when somebody asks again."""
+WAIT_COMMITS = 2
+"""How long a wait is when nothing is under way, in what the last commit took."""
 EXPECTED_TENTHS = 9
 """Of those who are expected, so many tenths will do: somebody may not come again."""
 ENOUGH_COMMANDS = 64
@@ -47,7 +46,7 @@ class Gathering:
         self._timer: Timer | None = None
         self._is_idle = False  # It waits, and nothing is under way any more.
         self._is_over = False  # It has waited.
-        self._commit_s = WAIT_MAX_S  # What the last entry took.
+        self._commit_s = WAIT_MAX_S  # What the last one took.
         self.clear()
 
     def clear(self) -> None:
@@ -58,12 +57,11 @@ class Gathering:
         self._next_skips = 0  # After the next wait in vain.
         self._stop()
 
-    def is_enough(self, commands: int, size: int, committed: int) -> bool:
+    def is_enough(self, commands: int, size: int) -> bool:
         """Whether so many commands of ``size`` bytes are to be appended now.
 
-        ``committed``: the last committed entry. If not, ``wake`` is called in a moment.
+        If not, ``wake`` is called in a moment.
         """
-        self._committed(committed)
         if self._is_over or size >= ENOUGH_BYTES or commands >= ENOUGH_COMMANDS:
             return True
         if 10 * commands >= EXPECTED_TENTHS * self._expected:
@@ -91,7 +89,8 @@ class Gathering:
         self._commands_under_way += commands
         self._expected = self._commands_under_way
 
-    def _committed(self, index: int) -> None:
+    def committed(self, index: int) -> None:
+        """All entries up to this one are."""
         while self._under_way and self._under_way[0][0] <= index:
             _, commands, since_s = self._under_way.popleft()
             self._commands_under_way -= commands

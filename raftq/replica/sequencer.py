@@ -92,13 +92,14 @@ class Sequencer:
     def pump(self) -> None:
         """Append what was gathered, unless the disk is busy: ``synced`` goes on."""
         consensus = self._consensus
+        committed = consensus.commit_index
+        self._gathering.committed(committed)
         if self._held or not consensus.is_durable:
             return
         while self._queue and consensus.is_leader:
-            committed = consensus.commit_index
             if consensus.last_index - committed >= self._entries_in_flight_max:
                 return
-            if not self._gathering.is_enough(self._queue_commands, self._queue_bytes, committed):
+            if not self._gathering.is_enough(self._queue_commands, self._queue_bytes):
                 return
             self._append()
 

@@ -200,6 +200,7 @@ class Submitter:
         if flight is None:
             return  # A second copy of a batch that was answered by its first.
         self._in_flight_commands -= len(flight.waiting)
+        self._gathering.committed(min(self._in_flight, default=self._seq + 1) - 1)
         self._send_overtaken(flight)
         self._meter.committed(self._runtime.monotonic() - flight.since)
         lost = isinstance(outcomes[0], Refused) and outcomes[0].reason in (
@@ -245,8 +246,7 @@ class Submitter:
             return
         if not self._backlog:
             return
-        settled = min(self._in_flight, default=self._seq + 1) - 1
-        if not self._gathering.is_enough(len(self._backlog), self._backlog.size, settled):
+        if not self._gathering.is_enough(len(self._backlog), self._backlog.size):
             return
         while self._backlog and (held_up := self._held_up()) is not None:
             waiting = self._backlog.take(

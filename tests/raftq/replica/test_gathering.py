@@ -31,10 +31,9 @@ class Log:
         self.woken += 1
 
     def is_enough(self, commands: int, size: int = 0) -> bool:
-        return self.gathering.is_enough(commands, size, self.committed)
+        return self.gathering.is_enough(commands, size)
 
     def append(self, commands: int, size: int = 0) -> None:
-        self.is_enough(ENOUGH_COMMANDS)  # As whoever appends asks before.
         self.last += 1
         self.gathering.appended(self.last, commands, size)
 
@@ -42,6 +41,7 @@ class Log:
         self.runtime.pass_time(after_s)
         self.committed += entries
         assert self.committed <= self.last
+        self.gathering.committed(self.committed)
 
     def commit_of(self, *sizes: int) -> None:
         """Entries of so many commands, under way at one time."""
@@ -135,6 +135,13 @@ def test_who_does_not_come_is_waited_for_a_little_longer_than_a_commit_takes() -
     log.append(2)
     log.commit()
     assert log.waited_s(2) == 0  # Two are gone: nobody waits for them again.
+
+
+def test_the_time_until_somebody_asks_again_does_not_count() -> None:
+    log = Log()
+    log.commit_of(4)
+    log.runtime.pass_time(1)
+    assert log.waited_s(2) == pytest.approx(WAIT_S, abs=0.001)
 
 
 def test_a_commit_that_took_long_makes_no_long_wait() -> None:

@@ -146,6 +146,21 @@ def test_it_waits_for_a_moment_only_and_the_leader_is_woken_then() -> None:
     assert leader.seqs == [[1, 2], [3]]
 
 
+def test_a_commit_is_timed_though_nothing_is_there_to_append() -> None:
+    leader = Leader(in_flight_max=9)
+    leader.add(batch(1), batch(2))
+    leader.sequencer.pump()
+    leader.runtime.pass_time(0.001)
+    leader.commit_index = leader.last_index
+    leader.sequencer.pump()
+    leader.runtime.pass_time(1)
+    leader.add(batch(3))
+    leader.sequencer.pump()
+    woken = leader.woken
+    leader.runtime.pass_time(0.0025)
+    assert leader.woken == woken + 1
+
+
 def test_large_batches_wait_for_nobody() -> None:
     leader = Leader(in_flight_max=9)
     leader.add(batch(1), batch(2))

@@ -404,6 +404,19 @@ def test_who_does_not_come_again_is_waited_for_a_moment_only(node: Node) -> None
     assert node.take_sent() == [(2, 2, ["4", "5"])]
 
 
+def test_the_moment_is_short_after_a_short_commit(node: Node) -> None:
+    node.submit(1, 2, 3)
+    node.runtime.turn()
+    node.runtime.pass_time(0.001)
+    node.apply(1, Deleted(1), Deleted(2), Deleted(3))
+    node.take_sent()
+    node.runtime.pass_time(1)
+    node.submit_in_turns(4)
+    node.runtime.pass_time(0.0025)
+    node.runtime.turn()
+    assert node.take_sent() == [(2, 2, ["4"])]
+
+
 def test_the_moment_begins_when_the_first_of_them_comes_again(node: Node) -> None:
     node.submit(1, 2, 3)
     node.runtime.turn()
