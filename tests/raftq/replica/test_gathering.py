@@ -128,7 +128,7 @@ def test_nobody_waits_for_who_brought_much() -> None:
     assert log.is_enough(2)
 
 
-def test_who_does_not_come_is_waited_for_a_little_longer_than_a_commit_takes() -> None:
+def test_who_does_not_come_is_waited_for_as_long_as_two_commits_take() -> None:
     log = Log()
     log.commit_of(4)
     assert log.waited_s(2) == pytest.approx(WAIT_S, abs=0.001)

@@ -120,10 +120,16 @@ def test_an_entry_fills_while_the_disk_has_the_one_before() -> None:
     assert leader.woken == woken + 1
 
 
-def test_a_small_entry_waits_for_those_who_are_about_to_ask_again() -> None:
+def two_under_way() -> Leader:
+    """Two commands, in one entry that is not committed."""
     leader = Leader(in_flight_max=9)
     leader.add(batch(1), batch(2))
     leader.sequencer.pump()
+    return leader
+
+
+def test_a_small_entry_waits_for_those_who_are_about_to_ask_again() -> None:
+    leader = two_under_way()
     leader.commit_index = leader.last_index
     leader.add(batch(3))
     leader.sequencer.pump()
@@ -134,22 +140,21 @@ def test_a_small_entry_waits_for_those_who_are_about_to_ask_again() -> None:
 
 
 def test_it_waits_for_a_moment_only_and_the_leader_is_woken_then() -> None:
-    leader = Leader(in_flight_max=9)
-    leader.add(batch(1), batch(2))
-    leader.sequencer.pump()
+    leader = two_under_way()
     leader.add(batch(3))
+    leader.sequencer.pump()
     leader.sequencer.pump()
     woken = leader.woken
     leader.runtime.pass_time(gathering.WAIT_MAX_S)
     assert leader.woken == woken + 1
     leader.sequencer.pump()
     assert leader.seqs == [[1, 2], [3]]
+    leader.runtime.pass_time(1)
+    assert leader.woken == woken + 1
 
 
 def test_a_commit_is_timed_though_nothing_is_there_to_append() -> None:
-    leader = Leader(in_flight_max=9)
-    leader.add(batch(1), batch(2))
-    leader.sequencer.pump()
+    leader = two_under_way()
     leader.runtime.pass_time(0.001)
     leader.commit_index = leader.last_index
     leader.sequencer.pump()
@@ -162,18 +167,14 @@ def test_a_commit_is_timed_though_nothing_is_there_to_append() -> None:
 
 
 def test_large_batches_wait_for_nobody() -> None:
-    leader = Leader(in_flight_max=9)
-    leader.add(batch(1), batch(2))
-    leader.sequencer.pump()
+    leader = two_under_way()
     leader.add(batch(3, gathering.ENOUGH_BYTES))
     leader.sequencer.pump()
     assert leader.seqs == [[1, 2], [3]]
 
 
 def test_who_leads_again_waits_for_nobody_of_before() -> None:
-    leader = Leader(in_flight_max=9)
-    leader.add(batch(1), batch(2))
-    leader.sequencer.pump()
+    leader = two_under_way()
     leader.sequencer.clear()
     leader.add(batch(3))
     leader.sequencer.pump()

@@ -94,6 +94,14 @@ class Node:
         self.submitter.applied(session, seq, outcomes)
         self.runtime.turn()
 
+    def answer_three(self, after_s: float = 0.0) -> None:
+        """The commands 1 to 3 are in one batch, which is applied after so long."""
+        self.submit(1, 2, 3)
+        self.runtime.turn()
+        self.runtime.pass_time(after_s)
+        self.apply(1, Deleted(1), Deleted(2), Deleted(3))
+        self.take_sent()
+
     def wait(self) -> None:
         """As long as anybody is waited for."""
         self.runtime.pass_time(WAIT_MAX_S)
@@ -384,10 +392,7 @@ def test_who_comes_to_a_queue_full_of_one_account_is_in_the_next_batch(
 
 
 def test_those_who_were_answered_together_are_sent_together(node: Node) -> None:
-    node.submit(1, 2, 3)
-    node.runtime.turn()
-    node.apply(1, Deleted(1), Deleted(2), Deleted(3))
-    node.take_sent()
+    node.answer_three()
     node.submit_in_turns(4, 5)
     assert node.take_sent() == []
     node.submit_in_turns(6)
@@ -395,21 +400,14 @@ def test_those_who_were_answered_together_are_sent_together(node: Node) -> None:
 
 
 def test_who_does_not_come_again_is_waited_for_a_moment_only(node: Node) -> None:
-    node.submit(1, 2, 3)
-    node.runtime.turn()
-    node.apply(1, Deleted(1), Deleted(2), Deleted(3))
-    node.take_sent()
+    node.answer_three()
     node.submit_in_turns(4, 5)
     node.wait()
     assert node.take_sent() == [(2, 2, ["4", "5"])]
 
 
 def test_the_moment_is_short_after_a_short_commit(node: Node) -> None:
-    node.submit(1, 2, 3)
-    node.runtime.turn()
-    node.runtime.pass_time(0.001)
-    node.apply(1, Deleted(1), Deleted(2), Deleted(3))
-    node.take_sent()
+    node.answer_three(after_s=0.001)
     node.runtime.pass_time(1)
     node.submit_in_turns(4)
     node.runtime.pass_time(0.0025)
@@ -418,10 +416,7 @@ def test_the_moment_is_short_after_a_short_commit(node: Node) -> None:
 
 
 def test_the_moment_begins_when_the_first_of_them_comes_again(node: Node) -> None:
-    node.submit(1, 2, 3)
-    node.runtime.turn()
-    node.apply(1, Deleted(1), Deleted(2), Deleted(3))
-    node.take_sent()
+    node.answer_three()
     node.wait()
     node.submit_in_turns(4)
     assert node.take_sent() == []
