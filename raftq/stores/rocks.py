@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 
 from rocksdict import (
     AccessType,
+    BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
     Checkpoint,
@@ -393,6 +394,9 @@ def _options() -> Options:
     tables.set_block_size(BLOCK_BYTES)
     tables.set_cache_index_and_filter_blocks(True)
     tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    # In parts: a block that is larger than a shard of the cache, a 64th, is never kept in it.
+    tables.set_index_type(BlockBasedIndexType.two_level_index_search())
+    tables.set_partition_filters(True)
     tables.set_bloom_filter(10, False)
     tables.set_format_version(FORMAT_VERSION)
     tables.set_checksum_type(ChecksumType.crc32c())

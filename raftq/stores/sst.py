@@ -1,9 +1,10 @@
 """RocksDB table files, checked block by block without the engine.
 
-A scan visits every data block, but not the filter (a bad one is silently not
-used), and an engine that cannot open one table tends to blame the MANIFEST. Here
-every block outside the data is checked: footer, index, and all that the meta index
-names. The layout is that of format version 5 with CRC32C, which ``rocks`` asks for.
+A scan visits every data block and every part of the index, but not the filter (a bad
+one is silently not used), and an engine that cannot open one table tends to blame the
+MANIFEST. Here the rest is checked: footer, the index of the index, and all that the meta
+index names; of a filter in parts each part. The layout is that of format version 5 with
+CRC32C, which ``rocks`` asks for.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _VERSION = 5
 _CRC32C = 1
 _TRAILER_BYTES = 5  # Compression type, checksum.
 _MASK_DELTA = 0xA282EAD8
+_IN_PARTS = b"partitionedfilter."
 
 Handle = tuple[int, int]
 
@@ -40,10 +42,13 @@ def check(disk: Disk, path: str) -> None:
 
 
 def _meta_handles(file: File) -> Iterator[Handle]:
-    """The index, and what the meta index points to."""
+    """The index, what the meta index points to, and the parts of the filter."""
     meta_index, index = _footer(file)
     yield index
-    yield from _values(_block(file, meta_index))
+    for key, handle in _named(_block(file, meta_index)):
+        yield handle
+        if key.startswith(_IN_PARTS):
+            yield from _parts(_block(file, handle))
 
 
 def _footer(file: File) -> tuple[Handle, Handle]:
@@ -73,17 +78,34 @@ def _block(file: File, handle: Handle) -> bytes:
     return stored[:count]
 
 
-def _values(block: bytes) -> Iterator[Handle]:
-    """The handles that a meta index holds."""
-    restarts = int.from_bytes(block[-4:], "little")
-    end = len(block) - 4 - 4 * restarts
-    position = 0
+def _named(block: bytes) -> Iterator[tuple[bytes, Handle]]:
+    """The handles that a meta index holds, and of what."""
+    position, end, key = 0, _entries_end(block), b""
     while position < end:
-        _, position = _varint(block, position)  # Bytes shared with the key before.
+        shared, position = _varint(block, position)  # Bytes of the key before.
         key_bytes, position = _varint(block, position)
         value_bytes, position = _varint(block, position)
-        yield _handle(block, position + key_bytes)[0]
-        position += key_bytes + value_bytes
+        key = key[:shared] + block[position : position + key_bytes]
+        position += key_bytes
+        yield key, _handle(block, position)[0]
+        position += value_bytes
+
+
+def _parts(block: bytes) -> Iterator[Handle]:
+    """The handles in the index of a filter, which is not compressed: each is a restart."""
+    position, end = 0, _entries_end(block)
+    while position < end:
+        shared, position = _varint(block, position)
+        if shared:
+            raise ValueError("an index of a filter that shares keys is not ours")
+        key_bytes, position = _varint(block, position)
+        handle, position = _handle(block, position + key_bytes)
+        yield handle
+
+
+def _entries_end(block: bytes) -> int:
+    restarts = int.from_bytes(block[-4:], "little")
+    return len(block) - 4 - 4 * restarts
 
 
 def _handle(data: bytes, position: int) -> tuple[Handle, int]:
