@@ -24,14 +24,14 @@ from loadtests.bench.peers import (
     postgresql_wire,
 )
 from loadtests.bench.peers.amqp_wire import AmqpFraming, Method
-from loadtests.bench.peers.comparison import PEERS, TURNS, cells, compared
+from loadtests.bench.peers.comparison import AT_ONCE, PEERS, TURNS, cells, compared
 from loadtests.bench.peers.nats_wire import NatsFraming
 from loadtests.bench.peers.peer import Peer
 from loadtests.bench.peers.postgresql_wire import PostgresFraming
 from loadtests.bench.peers.processes import Processes
 from loadtests.bench.peers.rabbitmq import Publishing
 from loadtests.bench.peers.session import OK
-from loadtests.bench.plan import PLANS
+from loadtests.bench.plan import LIFECYCLE, PLANS, PUT
 from loadtests.bench.service import Service
 
 READY = b"Z\0\0\0\5I"
@@ -266,6 +266,14 @@ def test_turns_of_the_same_repetition_are_compared() -> None:
     assert theirs["low"] == theirs["ratio"] == theirs["high"] == 2
 
 
+def test_lifecycles_are_compared_also_where_the_ack_claims_what_is_next() -> None:
+    rates = [("nats", 0, 50.0), ("raftq", 0, 100.0), (AT_ONCE, 0, 200.0)]
+    ours, at_once, theirs = compared([turn(*one) for one in rates])
+    assert (ours["ratio"], ours["at_once_ratio"]) == (1, 2)
+    assert (at_once["ratio"], at_once["at_once_ratio"]) == (0.5, 1)
+    assert (theirs["ratio"], theirs["at_once_ratio"]) == (2, 4)
+
+
 def test_a_peer_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in PEERS:
         monkeypatch.setattr(kind, "missing", staticmethod(lambda: "apt-get install it"))
@@ -276,11 +284,13 @@ def test_a_peer_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         (kind.name, "apt-get install it") for kind in PEERS
     ]
     measured = [record for record in found if record["kind"] == "turn"]
-    assert {record["subject"] for record in measured} == {"raftq"}
+    asked = {(record["scenario"], record["subject"]) for record in measured}
+    assert asked == {(PUT, "raftq"), (LIFECYCLE, "raftq"), (LIFECYCLE, AT_ONCE)}
     assert sum(record["errors"] for record in measured) == 0
     told = comparison.section(found)
     assert "rabbitmq is not measured; run: apt-get install it." in told.about
-    assert [row[1] for row in told.tables[0].rows] == ["raftq"] * len(measured)
+    rows = {(row[0], row[1]) for row in told.tables[0].rows}
+    assert (rows, len(told.tables[0].rows)) == (asked, len(measured))
 
 
 @pytest.mark.parametrize("kind", PEERS, ids=lambda kind: kind.name)

@@ -2,6 +2,10 @@
 
 All are up all the time, and idle while another one has its turn; what they then use of the
 machine is measured first. Who comes when in a repetition is drawn for each cell.
+
+raftq has a second turn for lifecycles, in which what was claimed is acknowledged by the request
+that claims what is next: as its own consumers do it, and in as many round trips as RabbitMQ's
+take, whose acks are not answered.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from statistics import median
 from typing import NamedTuple
 
@@ -20,15 +25,17 @@ from loadtests.bench.peers.nats import Nats
 from loadtests.bench.peers.peer import Peer
 from loadtests.bench.peers.postgresql import PostgreSql
 from loadtests.bench.peers.rabbitmq import RabbitMq
-from loadtests.bench.plan import ALL, LIFECYCLE, PUT, Cell, Plan
+from loadtests.bench.plan import ALL, LIFECYCLE, PUT, ROUNDS, Cell, Plan
 from loadtests.bench.records import FIGURES, Record, cell_of, of_kind
 from loadtests.bench.report import Plot, Section, Table
 from loadtests.bench.service import Service
 
 RAFTQ = "raftq"
+AT_ONCE = "raftq, at once"
+"""With the ack and the next claim in one request."""
 PEERS: tuple[type[Peer], ...] = (PostgreSql, RabbitMq, Nats)
-NAMES = (RAFTQ, *(kind.name for kind in PEERS))
-COLOURS = dict(zip(NAMES, ("blue", "green", "orange", "purple"), strict=True))
+NAMES = (RAFTQ, AT_ONCE, *(kind.name for kind in PEERS))
+COLOURS = dict(zip(NAMES, ("blue", "teal", "green", "orange", "purple"), strict=True))
 REST_S = 0.3  # Before a turn: what the one before has put is being deleted.
 
 
@@ -56,6 +63,7 @@ class Subject(NamedTuple):
     measure: Callable[[Cell, Plan, int], Record]
     cpu_s: Callable[[], float]
     """Of all its processes, until now."""
+    scenarios: tuple[str, ...] = (PUT, LIFECYCLE)
 
 
 def records(service: Service, plan: Plan) -> Iterator[Record]:
@@ -73,6 +81,9 @@ def records(service: Service, plan: Plan) -> Iterator[Record]:
             yield {"kind": "peer", "subject": peer.name, "version": peer.version()}
             subjects.append(Subject(peer.name, peer.measure, peer.cpu_s))
         yield from _idle(subjects, turns.measure_s)
+        subjects.append(
+            Subject(AT_ONCE, partial(_rounds, service), subjects[0].cpu_s, (LIFECYCLE,))
+        )
         for record in _turns(subjects, sized, turns):
             kept.append(record)
             yield record
@@ -89,7 +100,7 @@ def cells(turns: Turns) -> list[Cell]:
 
 
 def compared(kept: Sequence[Record]) -> Iterator[Record]:
-    """For each cell and subject: medians, and the ratio of raftq's rate to its."""
+    """For each cell and subject: medians, and the ratios of raftq's rates to its."""
     found: dict[Cell, dict[str, list[Record]]] = {}
     for record in kept:
         found.setdefault(cell_of(record), {}).setdefault(record["subject"], []).append(record)
@@ -99,19 +110,23 @@ def compared(kept: Sequence[Record]) -> Iterator[Record]:
             told = {
                 figure: round(median(record[figure] for record in own), 3) for figure in FIGURES
             }
-            beside = versus.ratio("messages_per_s", own, subjects[RAFTQ])
-            ratio = {part: beside[part] for part in ("ratio", "low", "high")}
-            yield {"kind": "comparison", **cell._asdict(), "subject": name, **told, **ratio}
+            record = {"kind": "comparison", **cell._asdict(), "subject": name, **told}
+            for ours, prefix in ((RAFTQ, ""), (AT_ONCE, "at_once_")):
+                if ours in subjects:
+                    beside = versus.ratio("messages_per_s", own, subjects[ours])
+                    record |= {prefix + part: beside[part] for part in ("ratio", "low", "high")}
+            yield record
 
 
 def section(records: list[Record]) -> Section:
     """The table, the rates of single messages, and what is not there."""
     columns = ("scenario", "subject", "clients", "batch", "messages/s", "raftq is", "95 %")
-    figures = ("p50 ms", "p99 ms", "server CPU", "client CPU")
+    figures = ("at once it is", "95 %", "p50 ms", "p99 ms", "server CPU", "client CPU")
     comparisons = of_kind(records, "comparison")
     told = [
         "Three nodes each, which acknowledge what a majority has on disk; messages of 1 KiB. "
-        "They are up all the time and have turns. CPU: seconds for 10,000 messages, of all nodes.",
+        "They are up all the time and have turns. CPU: seconds for 10,000 messages, of all nodes. "
+        "At once: what was claimed is acknowledged by the request that claims what is next.",
         *(f"{one['subject']}: {one['version']}." for one in of_kind(records, "peer")),
         *(
             f"{one['subject']} uses {100 * one['cpu_share']:.1f} % of a core when idle."
@@ -163,25 +178,37 @@ def _idle(subjects: Sequence[Subject], seconds: float) -> Iterator[Record]:
 def _turns(subjects: Sequence[Subject], plan: Plan, turns: Turns) -> Iterator[Record]:
     for repetition in range(turns.repetitions):
         for cell in cells(turns):
-            for subject in random.sample(subjects, len(subjects)):
+            asked = [subject for subject in subjects if cell.scenario in subject.scenarios]
+            for subject in random.sample(asked, len(asked)):
                 time.sleep(REST_S)
                 os.sync()  # Or the first sync of this one would have to write it down.
                 record = subject.measure(cell, plan, repetition)
-                yield record | {"kind": "turn", "subject": subject.name}
+                yield record | {"kind": "turn", **cell._asdict(), "subject": subject.name}
+
+
+def _rounds(service: Service, cell: Cell, plan: Plan, repetition: int) -> Record:
+    return service.measure(cell._replace(scenario=ROUNDS), plan, repetition)
 
 
 def _row(one: Record) -> list[str]:
-    is_ours = one["subject"] == RAFTQ
     return [
         one["scenario"],
         one["subject"],
         f"{one['connections']}",
         f"{one['batch']}",
         f"{one['messages_per_s']:,.0f}",
-        "" if is_ours else f"{one['ratio']:.2f} x",
-        "" if is_ours else f"{one['low']:.2f} to {one['high']:.2f}",
+        *_beside(one, RAFTQ, ""),
+        *_beside(one, AT_ONCE, "at_once_"),
         f"{one['p50_ms']:.2f}",
         f"{one['p99_ms']:.2f}",
         f"{one['server_cpu_s_per_10k']:.2f}",
         f"{one['client_cpu_s_per_10k']:.2f}",
     ]
+
+
+def _beside(one: Record, ours: str, prefix: str) -> tuple[str, str]:
+    """How much faster ``ours`` is, and its interval; nothing if there is nothing to compare."""
+    if one["subject"] == ours or f"{prefix}ratio" not in one:
+        return "", ""
+    ratio, low, high = (one[prefix + part] for part in ("ratio", "low", "high"))
+    return f"{ratio:.2f} x", f"{low:.2f} to {high:.2f}"
