@@ -151,6 +151,11 @@ class Machine:
         """The settings of a queue, or those that it would have."""
         return self._state.in_force(account, queue)
 
+    def ready(self, account: str, queue: str) -> int:
+        """How many messages claims may find in a queue."""
+        found = self._state.find_queue(account, queue)
+        return 0 if found is None else found.record.ready
+
     def sealing(self, account: str) -> SealingRecord | None:
         """The keys of an account whose bodies are sealed, or some are; else None."""
         found = self._state.find_account(account)

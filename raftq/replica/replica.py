@@ -89,6 +89,7 @@ class Replica:
         self.consensus = self._make_consensus()
         self.sequencer = self._make_sequencer()
         self.links = self._make_links(network, bootstrap=bootstrap)
+        self.waiters = Waiters()
         self.submitter = self._make_submitter()
         self.submit, self.submit_all = self.submitter.submit, self.submitter.submit_all
         self._keeper = StoreKeeper(runtime)
@@ -96,7 +97,6 @@ class Replica:
         self._serving = Serving(self, disk, runtime, self.links.send)
         self._fetching = Fetching(disk, home, runtime, self.links.send, self._install_soon)
         self._upkeep = self._make_upkeep()
-        self.waiters = Waiters()
         self._syncing = Syncing(self.journal, runtime, meter, self._synced)
         self._duties = Duties(
             self.consensus, lambda: self.machine, self.sequencer, self.stamps, runtime, log
@@ -141,6 +141,7 @@ class Replica:
             pending_max=self.config.api.pending_max,
             pending_bytes_max=self.config.api.pending_bytes_max,
             timeout_s=self.config.raft.request_timeout_ms / 1000,
+            expect=lambda command: self.waiters.expect(command, self.machine),
         )
 
     def _make_links(self, network: Network, *, bootstrap: bool) -> Links:

@@ -95,8 +95,11 @@ class Submitter:
         pending_max: int,
         pending_bytes_max: int,
         timeout_s: float,
+        expect: Callable[[Command], bool] = lambda _command: False,
     ) -> None:
+        """``expect``: told what is under way; whether somebody is about to ask because of it."""
         self._leader = leader
+        self._expect = expect
         self._meter = meter
         self._runtime = runtime
         self._timeout_s = timeout_s
@@ -113,6 +116,7 @@ class Submitter:
         self._in_flight: dict[int, _InFlight] = {}
         self._in_flight_commands = 0
         self._kick_is_due = False
+        self._lets_in = self._has_let_in = False
         self._gathering = Gathering(runtime, self._kick)
         self._stopping = False
         self._watch()
@@ -161,6 +165,8 @@ class Submitter:
         if self._stopping:
             refusal = NotSubmitted("stopping")
         elif self._backlog.add(ones, self._in_flight_commands):
+            for one in ones:
+                self._lets_in |= self._expect(one.command)
             self._kick()
             return
         else:
@@ -245,6 +251,10 @@ class Submitter:
             self._open_session()
             return
         if not self._backlog:
+            return
+        self._lets_in, self._has_let_in = False, self._lets_in and not self._has_let_in
+        if self._has_let_in:  # Whoever was told submits in this turn, to be in the same batch.
+            self._kick()
             return
         if not self._gathering.is_enough(len(self._backlog), self._backlog.size):
             return

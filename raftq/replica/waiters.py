@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
+from statemachine.commands import Command, Enqueue, NewMessage, Once
 from statemachine.machine import Machine
 
 Callback = Callable[[], object]
@@ -156,8 +158,34 @@ class Waiters:
         if machine.take_subscriptions_moved():
             self.subscriptions_changed()
         self.key_changes += machine.take_keys_moved()
-        self.wake(machine.take_woken(), machine.applied_index)
+        # What was claimed by the same entries, for instance by one of whom ``expect`` told.
+        still = {
+            place: min(count, machine.ready(*place[:2]))
+            for place, count in machine.take_woken().items()
+            if place[:2] in self._ready
+        }
+        self.wake(still, machine.applied_index)
         self.noted(machine.take_noted())
+
+    def expect(self, command: Command, machine: Machine) -> bool:
+        """Messages are about to be put: tell who waits for them here; whether somebody does.
+
+        A claim that comes behind the put in the same log entry is answered with it: once the
+        put is applied, another entry would have to carry it. Where it is not known before
+        whether a message will be ready nobody is told of it.
+        """
+        if not self._ready:
+            return False
+        put = command.command if isinstance(command, Once) else command
+        if not isinstance(put, Enqueue):
+            return False
+        waiting = self._ready.get((put.account, put.queue))
+        if waiting is None or machine.in_force(put.account, put.queue).delay_ms:
+            return False
+        zones = Counter([message.zone for message in put.messages if _is_plain(message)])
+        left = [self._tell_takers(waiting, zone, count) for zone, count in zones.items()]
+        self._drop_if_empty((put.account, put.queue))
+        return sum(left) < zones.total()
 
     def wake(self, woken: Mapping[Place, int], applied_index: int) -> None:
         """A round was applied: so many messages became ready, and the state stands at the index."""
@@ -184,21 +212,31 @@ class Waiters:
                 watcher.tell_any()
 
     def _tell(self, waiting: _Waiting, zone: str, count: int) -> None:
-        while count > 0 and (first := waiting.first(zone)):
-            callback = waiting.take(*first)
-            if callback is not None and callback(zone):
-                count -= 1
-        if count > 0:
+        if self._tell_takers(waiting, zone, count):
             # Each finds out for itself when its turn is, and needs no telling from then on.
             for number, own in [*waiting.told_of_others.items()]:
                 callback = waiting.take(number, own)
                 if callback is not None:
                     callback(zone)
 
+    def _tell_takers(self, waiting: _Waiting, zone: str, count: int) -> int:
+        """Tell those who can take what is in the zone; for how many messages there was nobody."""
+        while count > 0 and (first := waiting.first(zone)):
+            callback = waiting.take(*first)
+            if callback is not None and callback(zone):
+                count -= 1
+        return count
+
     def _drop_if_empty(self, key: QueueKey) -> None:
         queue = self._ready.get(key)
         if queue is not None and not queue.by_zone:
             del self._ready[key]
+
+
+def _is_plain(message: NewMessage) -> bool:
+    """It is ready when it is put, as far as it says itself."""
+    at_once = not message.delay_ms and message.not_before_ms is None
+    return at_once and not message.group and not message.dedup_id
 
 
 def _kept(waiting: dict[object, W], one: W) -> Callable[[], None]:

@@ -44,6 +44,7 @@ class Node:
         self.sent: list[Batch] = []
         self.told: list[bool] = []  # Whether the leader is to say that it has taken it.
         self.reachable = True
+        self.wishes: list[Command] = []  # Of who is told of each command, and asks in his turn.
         self.submitter = Submitter(
             self,
             self.runtime,
@@ -52,7 +53,16 @@ class Node:
             pending_max=pending_max,
             pending_bytes_max=pending_bytes_max,
             timeout_s=TIMEOUT_S,
+            expect=self.expect,
         )
+
+    def expect(self, _command: Command) -> bool:
+        """Whoever waits for it submits when it is his turn."""
+        if not self.wishes:
+            return False
+        wish = self.wishes.pop()
+        self.runtime.call_soon(lambda: self.submitter.submit(wish, 100, lambda _answer: None))
+        return True
 
     def offer(self, batch: Batch, encoded: bytes, *, tell: bool) -> bool:
         assert commands.decode_batch(encoded) == batch
@@ -646,3 +656,27 @@ def test_the_meter_hears_how_long_a_batch_took(node: Node) -> None:
     node.apply(1, Deleted(1))
     node.apply(1, Deleted(1))
     assert node.meter.commit_seconds == [pytest.approx(0.5)]
+
+
+@pytest.mark.parametrize("earlier", [(), (7,)], ids=["alone", "behind another one"])
+def test_who_is_told_of_a_command_gets_into_its_batch(earlier: tuple[int, ...]) -> None:
+    node = Node()
+    node.open_session()
+    node.submit(*earlier)
+    node.wishes = [command(2)]
+    node.submit(1)
+    node.runtime.turn()
+    node.runtime.turn()
+    (batch,) = node.sent
+    assert batch.commands == tuple(command(number) for number in (*earlier, 1, 2))
+
+
+def test_commands_are_not_held_up_however_many_are_told_of_them() -> None:
+    node = Node()
+    node.open_session()
+    node.wishes = [command(number) for number in range(100)]
+    node.submit(100)
+    node.runtime.turn()
+    node.runtime.turn()
+    (first,) = node.sent
+    assert first.commands == (command(100), command(99), command(98))

@@ -6,7 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from memory_kv import MemoryKV
 from raftq.replica.waiters import Place, QueueKey, Waiters
+from statemachine import commands as c
+from statemachine.commands import Command, NewMessage, QueueSettings
+from statemachine.machine import Machine
 
 Q, R = ("a", "q"), ("a", "r")
 IN_Q, IN_R = ("a", "q", ""), ("a", "r", "")
@@ -220,3 +224,62 @@ def test_who_can_not_take_it_is_not_woken_by_it(ready: dict[str, int], woken: li
     room.waiters.wake_everybody(0)
     assert sorted(room.woken) == [1, 2, 3, 4]
     assert room.waiters.parked == 0
+
+
+PLAIN = NewMessage(b"x", "text/plain")
+
+
+def put(*messages: NewMessage) -> c.Enqueue:
+    return c.Enqueue(*Q, messages)
+
+
+EXPECTED = [
+    # (what is about to be done, who of 1, 2, 3 is told of it)
+    ("one message", put(PLAIN), [1]),
+    ("two", put(PLAIN, PLAIN), [1, 2]),
+    ("more than wait", put(*[PLAIN] * 5), [1, 2, 3]),
+    ("under a key", c.Once("a", "key", b"", 1_000, put(PLAIN)), [1]),
+    ("a message that is delayed", put(NewMessage(b"x", "t/p", delay_ms=5)), []),
+    ("one that says when", put(NewMessage(b"x", "t/p", not_before_ms=5)), []),
+    ("one that may be behind others", put(NewMessage(b"x", "t/p", group="g")), []),
+    ("one that may be there already", put(NewMessage(b"x", "t/p", dedup_id="d")), []),
+    ("one of several", put(NewMessage(b"x", "t/p", delay_ms=5), PLAIN), [1]),
+    ("another queue", c.Enqueue("a", "elsewhere", (PLAIN,)), []),
+    ("something else", c.Purge(*Q), []),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "told"), [one[1:] for one in EXPECTED], ids=[one[0] for one in EXPECTED]
+)
+def test_who_waits_is_told_of_what_is_about_to_be_put(command: Command, told: list[int]) -> None:
+    room, machine = Room(), Machine(MemoryKV())
+    assert not room.waiters.expect(command, machine), "nobody waits"
+    room.wait(Q, 1, 2, 3)
+    assert room.waiters.expect(command, machine) == bool(told)
+    assert room.woken == told
+    assert room.waiters.parked == 3 - len(told)
+
+
+def test_nobody_is_told_of_what_the_queue_delays() -> None:
+    room, machine = Room(), Machine(MemoryKV())
+    run(machine, c.PutQueue(*Q, QueueSettings(delay_ms=5)))
+    room.wait(Q, 1)
+    assert not room.waiters.expect(put(PLAIN), machine)
+
+
+def test_what_the_same_entry_has_claimed_wakes_nobody() -> None:
+    room, machine = Room(), Machine(MemoryKV())
+    room.wait(Q, 1, 2, 3)
+    run(machine, put(PLAIN), c.Claim(*Q, 1))
+    room.waiters.applied(machine)
+    assert room.woken == []
+    run(machine, put(PLAIN, PLAIN), c.Claim(*Q, 1))
+    room.waiters.applied(machine)
+    assert room.woken == [1]
+
+
+def run(machine: Machine, *done: Command) -> None:
+    """All in the next entry."""
+    batch = c.Batch(0, 0, 0, done)
+    machine.apply(machine.applied_index + 1, 1, c.Entry(c.ENTRY_VERSION, 1_000, (batch,)))
