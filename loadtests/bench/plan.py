@@ -21,7 +21,9 @@ KIB = 1024
 BODY_BYTES = KIB
 MUCH_BYTES = 4 * KIB * KIB
 MANY_CONNECTIONS = 128
-"""What takes long: more bytes than these at once, or a lifecycle of more connections."""
+MANY_QUEUES = 2_000
+"""What takes long: more bytes than these at once, a lifecycle of more connections, or queues,
+most of which are to have their turn."""
 SUBJECTS = (
     (PUT, FOLLOWER),
     (PUT, LEADER),
@@ -83,7 +85,8 @@ class Plan(NamedTuple):
 
     def lasting(self, cell: Cell) -> Plan:
         """With so much time that even what is large or crowded happens several times."""
-        factor = max(cell.connections * cell.batch * cell.body_bytes / MUCH_BYTES, 1)
+        much = cell.connections * cell.batch * cell.body_bytes / MUCH_BYTES
+        factor = max(much, cell.queues / MANY_QUEUES, 1)
         if cell.scenario in (LIFECYCLE, ROUNDS):
             factor = max(cell.connections / MANY_CONNECTIONS, factor)
         return self._replace(warmup_s=factor * self.warmup_s, measure_s=factor * self.measure_s)

@@ -257,6 +257,7 @@ def test_the_first_that_is_served_is_one_that_came_afterwards() -> None:
         (Cell(LIFECYCLE, ALL, 1024, 1), 8),
         (Cell(PUT, ALL, 1024, 1), 1),
         (Cell(PUT, ALL, 16, 1, 1 << 20), 4),
+        (Cell(PUT, ALL, 16, 1, queues=10_000), 5),
     ],
 )
 def test_what_is_large_or_crowded_has_more_time(cell: Cell, factor: int) -> None:
