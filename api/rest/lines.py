@@ -55,6 +55,11 @@ class Lines:
         call.stream()
         call.hold(BUFFERED_BYTES)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part of the next line has come."""
+        return self._begun_bytes > 0
+
     async def read(self) -> list[Line]:
         """The next lines that are there; none at the end of the body.
 

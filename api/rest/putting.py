@@ -42,6 +42,9 @@ from statemachine.outcomes import Enqueued
 BATCH_BYTES_MAX = 1 << 20
 """Of lines: as much as a node sends to its leader at once. Others wait behind a batch."""
 
+TURNS = 8
+"""Of the loop, in which the next piece of a body comes if it is there."""
+
 Unset = msgspec.UnsetType
 UNSET = msgspec.UNSET
 
@@ -174,6 +177,7 @@ class PutStream:
         while not (self._gathered or reading.done() or is_stopping()):
             self._changed.clear()
             await self._changed.wait()
+        await self._rest_comes(reading)
         self._batch = []
         if is_stopping():
             self._line = self._gathered[0].line if self._gathered else self._lines.ended + 1
@@ -187,6 +191,18 @@ class PutStream:
             self._gathered_bytes -= self._batch[-1].size
         self._taken.set()
         return bool(self._batch)
+
+    async def _rest_comes(self, reading: asyncio.Future[None]) -> None:
+        """Give way while a line is half there: its rest, and what was sent with it, is at hand.
+
+        What a client sends at once comes in pieces. The first one alone would be a batch, and
+        the rest another one behind it.
+        """
+        turns, ended = 0, self._lines.ended
+        while self._lines.has_begun and turns < TURNS and not (self._is_full() or reading.done()):
+            await asyncio.sleep(0)
+            turns = turns + 1 if ended == self._lines.ended else 0
+            ended = self._lines.ended
 
     async def _put_batch(self) -> Progress:
         """Put it, however long the node lets it wait for its turn."""

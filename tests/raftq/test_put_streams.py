@@ -114,6 +114,16 @@ async def test_what_comes_while_a_batch_is_under_way_is_the_next_one_in_order() 
     assert batches == [[0], [1, 2, 3, 4, 5], [6, 7]]
 
 
+async def test_lines_that_are_sent_at_once_are_one_batch_although_they_come_in_pieces() -> None:
+    service = LocalService()
+    lines = [{"body": "x" * 2_000}] * 100
+    async with serving(create(service)) as port, LineStream(port, PUT) as stream:
+        for number in range(1, 4):
+            await stream.send_lines(*lines)
+            assert await stream.line() == {"put": number * len(lines)}
+    assert [len(batch) for batch in put_bodies(service)] == [len(lines)] * 3
+
+
 async def test_a_stream_may_be_longer_than_a_request_and_another_request_may_follow_it() -> None:
     service = LocalService(SMALL)
     line = b'{"body": "%s"}\n' % (b"x" * 900)
