@@ -246,12 +246,17 @@ def _open(
     record.claims += 1
     record.claimed += len(held)
     opened = ClaimRecord(record.number, until_ms, timed, held, consumer)
-    _write(state, queue, claim_id, opened)
+    state.kv.put_new(queue.claims + keys.u64(claim_id), records.encode(opened))
+    _keep(state, claim_id, opened)
     return opened
 
 
 def _write(state: State, queue: Queue, claim_id: int, claim_record: ClaimRecord) -> None:
     state.kv.put(queue.claims + keys.u64(claim_id), records.encode(claim_record))
+    _keep(state, claim_id, claim_record)
+
+
+def _keep(state: State, claim_id: int, claim_record: ClaimRecord) -> None:
     if claim_id not in state.claims:
         state.claims[claim_id] = claim_record
         state.claimed_messages += len(claim_record.messages)

@@ -34,6 +34,13 @@ class KV(Reader, Protocol):
         """Insert or replace."""
         ...
 
+    def put_new(self, key: bytes, value: bytes) -> None:
+        """Insert what never was there before, nor will be again once it is removed.
+
+        If it is removed within the round there is nothing to be written of it.
+        """
+        ...
+
     def delete(self, key: bytes) -> None:
         """Remove; an absent key is fine."""
         ...

@@ -234,7 +234,7 @@ def _append(
     if not arrived:
         return
     assert lane is not None, "what has arrived has a lane"
-    record, of_queue, put = lane.record, queue.record, state.kv.put
+    record, of_queue, put_new = lane.record, queue.record, state.kv.put_new
     prefix, lane_number, number, now_ms = queue.messages, lane.number, state.next_id, state.now_ms
     high_ms, is_first, size = record.expiry_high_ms, record.ready == record.returned, 0
     for message, expires_ms in arrived:
@@ -250,7 +250,7 @@ def _append(
             if expires_ms < of_queue.due_ms:
                 deadlines.set_timer(state, queue, expires_ms)
         data = records.encode_message(message, TIMED if timed else 0, expires_ms, now_ms)
-        put(prefix + message_id, data)
+        put_new(prefix + message_id, data)
         body_bytes = len(message.body)
         size += body_bytes
         if lane.window_is_all:
@@ -317,7 +317,7 @@ def _store(
     if not lane.dirty:
         state.touch_lane(lane)
     data = records.encode_message(message, 0, expires_ms, state.now_ms)
-    state.kv.put(queue.messages + message_id, data)
+    state.kv.put_new(queue.messages + message_id, data)
     queue.record.bytes += len(message.body)
 
 

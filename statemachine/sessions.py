@@ -59,7 +59,7 @@ def remember(
 ) -> None:
     """Keep what the batch was answered."""
     key = keys.outcomes(session_id, seq)
-    state.kv.put(key, records.encode(outcomes))
+    state.kv.put_new(key, records.encode(outcomes))
     session.remembered[seq] = key
 
 

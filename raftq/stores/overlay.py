@@ -6,6 +6,9 @@ Only what asks for an order brings new keys into one, by an append or ``insort``
 into the sorted list of their first byte (they mostly arrive ascending within a
 key space); a scan merges the two orders as it goes. Most rounds never ask.
 
+Keys that never were in the base before are kept apart: what of them is deleted again in
+the round is forgotten, and the engine never hears of it.
+
 A range delete takes the round's own keys out at once and is remembered as a
 range for the committed ones. So the order within a round reduces to: first the
 ranges, then the keys. ``take`` hands them over in that form.
@@ -30,6 +33,7 @@ class Overlay:
     def __init__(self, base: Reader) -> None:
         self._base = base
         self._pending: dict[bytes, bytes | None] = {}
+        self._born: dict[bytes, bytes] = {}  # Pending as well: of ``put_new``.
         self._new: list[bytes] = []  # Pending keys that are not sorted yet.
         self._sorted: dict[bytes, list[bytes]] = {}
         self._ranges: list[Range] = []  # Disjoint, ascending.
@@ -38,6 +42,8 @@ class Overlay:
         """See ``KV``."""
         if key in self._pending:
             return self._pending[key]
+        if key in self._born:
+            return self._born[key]
         if self._ranges and self._covered(key):
             return None
         return self._base.get(key)
@@ -45,11 +51,21 @@ class Overlay:
     def put(self, key: bytes, value: bytes) -> None:
         """See ``KV``."""
         if key not in self._pending:
+            if key in self._born:
+                self._born[key] = value
+                return
             self._new.append(key)
         self._pending[key] = value
 
+    def put_new(self, key: bytes, value: bytes) -> None:
+        """See ``KV``."""
+        self._new.append(key)
+        self._born[key] = value
+
     def delete(self, key: bytes) -> None:
         """See ``KV``."""
+        if self._born.pop(key, None) is not None:
+            return  # Its place among the sorted keys is passed over.
         if key not in self._pending:
             self._new.append(key)
         self._pending[key] = None
@@ -61,7 +77,8 @@ class Overlay:
         for keys in self._buckets(low, high):
             start, stop = bisect_left(keys, low), bisect_left(keys, high)
             for key in keys[start:stop]:
-                del self._pending[key]
+                if self._born.pop(key, None) is None:
+                    self._pending.pop(key, None)
             del keys[start:stop]
         self._ranges = _united([*self._ranges, (low, high)])
 
@@ -77,8 +94,9 @@ class Overlay:
 
     def take(self) -> tuple[list[Range], dict[bytes, bytes | None]]:
         """What the round wrote, ranges before keys; the overlay is empty afterwards."""
+        self._pending.update(self._born)
         taken = self._ranges, self._pending
-        self._ranges, self._pending = [], {}
+        self._ranges, self._pending, self._born = [], {}, {}
         self._new.clear()
         self._sorted.clear()
         return taken
@@ -103,7 +121,7 @@ class Overlay:
 
     def _merged(self, low: bytes, high: bytes, keys: list[bytes], position: int) -> Iterator[Row]:
         """Committed rows with the pending ``keys``, from ``position`` on, among them."""
-        pending = self._pending
+        pending, born = self._pending, self._born
         rows = self._committed(low, high)
         row = next(rows, None)
         while position < len(keys):
@@ -115,7 +133,7 @@ class Overlay:
                 row = next(rows, None)
             if row is not None and row[0] == key:
                 row = next(rows, None)
-            value = pending[key]
+            value = born[key] if key in born else pending.get(key)
             if value is not None:
                 yield key, value
             position += 1

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
+    Bundle,
     RuleBasedStateMachine,
+    consumes,
     initialize,
     invariant,
     precondition,
@@ -24,8 +26,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from memory_kv import MemoryKV
 from raftq.disk import OsDisk
 from raftq.stores.engines import ENGINES, Engine
+from raftq.stores.overlay import Overlay
 from raftq.stores.store import Frozen, Store, StoreError
 from statemachine.kv import KV, Reader
 
@@ -214,6 +218,21 @@ def test_an_unfinished_scan_kept_over_a_commit_does_not_feed_old_rows_to_the_nex
     assert keys(store.kv) == "abcd"
 
 
+def test_what_is_born_and_gone_within_a_round_leaves_no_trace() -> None:
+    """Not even that it is deleted: an engine would keep it, and scans walk over it."""
+    overlay = Overlay(MemoryKV({b"old": b"1"}))
+    for key in (b"a", b"b", b"c", b"d"):
+        overlay.put_new(key, b"")
+    overlay.put(b"b", b"2")
+    overlay.delete(b"a")
+    overlay.delete(b"old")
+    overlay.delete_range(b"c", b"d")
+    assert [key for key, _ in overlay.scan(b"", END)] == [b"b", b"d"]
+    assert overlay.get(b"a") is None
+    assert overlay.take() == ([(b"c", b"d")], {b"b": b"2", b"d": b"", b"old": None})
+    assert overlay.take() == ([], {})
+
+
 def test_an_empty_value_is_not_an_absent_key(store: Store) -> None:
     store.kv.put(b"a", b"")
     assert store.kv.get(b"a") == b""
@@ -396,6 +415,7 @@ class Comparison(RuleBasedStateMachine):
     engine: Engine
     key = st.binary(min_size=1, max_size=3).map(lambda data: bytes(byte % 4 for byte in data))
     value = st.binary(max_size=20)
+    born = Bundle("born")
 
     @initialize()
     def start(self) -> None:
@@ -406,7 +426,7 @@ class Comparison(RuleBasedStateMachine):
         self.round: dict[bytes, bytes] = {}
         self.views: list[tuple[Frozen, dict[bytes, bytes]]] = []
         self.scan: tuple[Iterator[tuple[bytes, bytes]], list[tuple[bytes, bytes]]] | None = None
-        self.copies = 0
+        self.copies = self.births = 0
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -417,6 +437,27 @@ class Comparison(RuleBasedStateMachine):
     def put(self, key: bytes, value: bytes) -> None:
         self.store.kv.put(key, value)
         self.round[key] = value
+
+    @rule(target=born, key=key, value=value)
+    def put_new(self, key: bytes, value: bytes) -> bytes:
+        self.births += 1
+        key += b"!%d" % self.births  # It never was there, and never will be again.
+        self.store.kv.put_new(key, value)
+        self.round[key] = value
+        return key
+
+    @rule(key=born, value=value)
+    def put_again(self, key: bytes, value: bytes) -> None:
+        if key in self.round:
+            self.put(key, value)
+
+    @rule(key=consumes(born))
+    def delete_born(self, key: bytes) -> None:
+        self.delete(key)
+
+    @rule(key=born)
+    def get_born(self, key: bytes) -> None:
+        assert self.store.kv.get(key) == self.round.get(key)
 
     @rule(key=key)
     def delete(self, key: bytes) -> None:

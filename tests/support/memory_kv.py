@@ -17,6 +17,7 @@ class MemoryKV:
 
     def __init__(self, rows: dict[bytes, bytes] | None = None) -> None:
         self._data = SortedDict(rows or {})
+        self._deleted: set[bytes] = set()
         self._writes = 0
 
     def get(self, key: bytes) -> bytes | None:
@@ -28,7 +29,13 @@ class MemoryKV:
         self._writes += 1
         self._data[key] = value
 
+    def put_new(self, key: bytes, value: bytes) -> None:
+        assert key not in self._data, key
+        assert key not in self._deleted, f"{key!r} was there before"
+        self.put(key, value)
+
     def delete(self, key: bytes) -> None:
+        self._deleted.add(key)
         self._writes += 1
         self._data.pop(key, None)
 
@@ -63,6 +70,8 @@ class CountingKV:
     def put(self, key: bytes, value: bytes) -> None:
         self.calls["put"] += 1
         self._data[key] = value
+
+    put_new = put
 
     def delete(self, key: bytes) -> None:
         self.calls["delete"] += 1
