@@ -50,6 +50,9 @@ from raftq.stores.store import StoreCorruption, StoreError
 
 MIB = 1 << 20
 CACHE_BYTES = 64 * MIB
+CACHED_BYTES = 8 << 10
+"""What a block is taken to have: its cache, which has two shards, has a place for so many. An
+LRU cache would have 64, and never keep what is larger than one: a body of a mebibyte, for one."""
 LESS_URGENT = 10  # As much nicer: a tenth of what a thread of the node gets beside it.
 BLOCK_BYTES = 16 << 10
 """A compaction pays for each block that it reads and writes, whatever is in it."""
@@ -390,11 +393,11 @@ def _open(directory: str, access: AccessType) -> Rdict:
 
 def _options() -> Options:
     tables = BlockBasedOptions()
-    tables.set_block_cache(Cache(CACHE_BYTES))
+    tables.set_block_cache(Cache.new_hyper_clock_cache(CACHE_BYTES, CACHED_BYTES))
     tables.set_block_size(BLOCK_BYTES)
     tables.set_cache_index_and_filter_blocks(True)
     tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
-    # In parts: a block that is larger than a shard of the cache, a 64th, is never kept in it.
+    # In parts, or of a large table they would take the whole cache.
     tables.set_index_type(BlockBasedIndexType.two_level_index_search())
     tables.set_partition_filters(True)
     tables.set_bloom_filter(10, False)

@@ -209,7 +209,7 @@ def test_a_bad_part_of_a_filter_is_noticed_where_the_engine_does_without_it(
 
 
 def test_a_lookup_in_a_large_table_reads_a_part_of_its_filter_and_index(tmp_path: Path) -> None:
-    """The whole filter would not fit into a shard of the cache, and be read again each time."""
+    """The whole filter might not fit into a shard of the cache, and be read again each time."""
     rows = {b"key%07d" % number: b"" for number in range(1_000_000)}
     store = merged(str(tmp_path / "store"), rows)
     kept_bytes, lookups = 1 << 20, 20
@@ -217,6 +217,20 @@ def test_a_lookup_in_a_large_table_reads_a_part_of_its_filter_and_index(tmp_path
     for key in sorted(rows)[:: len(rows) // lookups]:
         assert store.reader().get(key) == b""
     assert bytes_read() - before < kept_bytes
+    store.close()
+
+
+def test_a_scan_behind_a_large_value_does_not_read_it_each_time(tmp_path: Path) -> None:
+    """The block that ends with it is the one that might have what comes next."""
+    store = Rocks(DISK, str(tmp_path / "store"))
+    store.kv.put(b"a", random.Random(1).randbytes(3 << 20))
+    store.kv.put(b"c", b"")
+    store.commit()
+    store.flush()
+    scans, before = 20, bytes_read()
+    for _ in range(scans):
+        assert list(store.reader().scan(b"b", b"bb")) == []
+    assert bytes_read() - before < 8 << 20
     store.close()
 
 
