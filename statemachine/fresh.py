@@ -85,14 +85,15 @@ def _fill(state: State, lane: Lane, want: int) -> None:
         return
     window, size = lane.window, 0
     want = max(want, FILL_MESSAGES)
+    there = record.ready - record.returned
     low, high = lane.messages + keys.u64(record.head), lane.messages + _SEQ_END
     for key, data in state.kv.scan(low, high):
         times = records.times(data)
         timed = bool(times.flags & TIMED)
         window.append((key[-keys.ID_BYTES :], times.expires_ms, times.bytes, timed, data))
         size += len(data)
-        if len(window) >= want or size >= FILL_BYTES:
+        # Not a step further than to the last: behind it may be what another queue has had.
+        if len(window) == there or len(window) >= want or size >= FILL_BYTES:
             break
-    else:
-        lane.window_is_all = True
+    lane.window_is_all = len(window) == there
     state.window_bytes += size

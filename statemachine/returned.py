@@ -69,11 +69,12 @@ def took_first(lane: Lane, message_id: MessageId) -> None:
 
 
 def _fill(state: State, queue: Queue, lane: Lane) -> None:
-    number = queue.record.number
+    number, there = queue.record.number, lane.record.returned
     low = keys.returned_from(number, lane.number, lane.record.returned_low)
     high = keys.returned_from(number, lane.number + 1)
     for key, value in state.kv.scan(low, high):
         lane.returned.append((key[-keys.ID_BYTES :], *records.decode_returned(value)))
-        if len(lane.returned) >= FILL_MESSAGES:
-            return
-    lane.returned_is_all = True
+        # As with ``fresh``, not a step further than to the last.
+        if len(lane.returned) == there or len(lane.returned) >= FILL_MESSAGES:
+            break
+    lane.returned_is_all = len(lane.returned) == there

@@ -446,7 +446,9 @@ class State:
         if record.lanes < 2:
             return []
         low, high = keys.lane(record.number, 1), keys.lane(record.number + 1, 0)
-        return [records.decode_lane(data) for _, data in self.kv.scan(low, high)]
+        # No step further than to the last: behind it are deleted messages.
+        rows = islice(self.kv.scan(low, high), record.lanes - 1)
+        return [records.decode_lane(data) for _, data in rows]
 
     def _count(self, queue: Queue, counts: Counts) -> None:
         before = queue.counted
