@@ -227,7 +227,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "Who waits for messages is not told of them.",
         Edit(
             Waiters,
-            "_tell",
+            "_tell_takers",
             "if callback is not None and callback(zone):",
             "if callback is not None:",
         ),
