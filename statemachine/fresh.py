@@ -8,6 +8,8 @@ it may be emptied at any time, and nothing that is written depends on it.
 
 from __future__ import annotations
 
+from itertools import islice
+
 from statemachine import keys, lanes, records
 from statemachine.records import TIMED
 from statemachine.state import Fresh, Lane, Queue, State
@@ -84,16 +86,16 @@ def _fill(state: State, lane: Lane, want: int) -> None:
         lane.window_is_all = True
         return
     window, size = lane.window, 0
-    want = max(want, FILL_MESSAGES)
     there = record.ready - record.returned
+    # Not a step further than to the last: behind it may be what another queue has had.
+    want = min(max(want, FILL_MESSAGES), there)
     low, high = lane.messages + keys.u64(record.head), lane.messages + _SEQ_END
-    for key, data in state.kv.scan(low, high):
+    for key, data in islice(state.kv.scan(low, high), want):
         times = records.times(data)
         timed = bool(times.flags & TIMED)
         window.append((key[-keys.ID_BYTES :], times.expires_ms, times.bytes, timed, data))
         size += len(data)
-        # Not a step further than to the last: behind it may be what another queue has had.
-        if len(window) == there or len(window) >= want or size >= FILL_BYTES:
+        if size >= FILL_BYTES:
             break
     lane.window_is_all = len(window) == there
     state.window_bytes += size

@@ -8,6 +8,7 @@ at any time.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from itertools import islice
 
 from statemachine import keys, records
 from statemachine.commands import MessageId
@@ -72,9 +73,7 @@ def _fill(state: State, queue: Queue, lane: Lane) -> None:
     number, there = queue.record.number, lane.record.returned
     low = keys.returned_from(number, lane.number, lane.record.returned_low)
     high = keys.returned_from(number, lane.number + 1)
-    for key, value in state.kv.scan(low, high):
+    # As with ``fresh``, not a step further than to the last.
+    for key, value in islice(state.kv.scan(low, high), min(there, FILL_MESSAGES)):
         lane.returned.append((key[-keys.ID_BYTES :], *records.decode_returned(value)))
-        # As with ``fresh``, not a step further than to the last.
-        if len(lane.returned) == there or len(lane.returned) >= FILL_MESSAGES:
-            break
     lane.returned_is_all = len(lane.returned) == there

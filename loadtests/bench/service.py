@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -45,9 +44,6 @@ PATIENT: Settings = {"api": {"wait_target_ms": 60_000, **CROWD}}
 """Clients that wait for each other's answers are no overload."""
 CROWDED: Settings = {"fairness": {"accounts": LIMITS}, "api": CROWD}
 """Nodes shed as they do by default, and may be asked by many."""
-
-_PARKED = re.compile(r"^raftq_parked_polls (\S+)$", re.MULTILINE)
-_TERM = re.compile(r"^raftq_term (\S+)$", re.MULTILINE)
 
 
 class Guard(NamedTuple):
@@ -119,16 +115,11 @@ class Service:
 
     def parked_polls(self) -> int:
         """Claims that wait, on all nodes together."""
-        return sum(self._told(_PARKED))
+        return round(sum(node.metric("raftq_parked_polls") for node in self.cluster))
 
     def term(self) -> int:
         """The latest term of any node: one more for each election since the first."""
-        return max(self._told(_TERM))
-
-    def _told(self, metric: re.Pattern[str]) -> list[int]:
-        """Of all nodes, by a number of their metrics."""
-        pages = [node.request("GET", "/metrics").body.decode() for node in self.cluster]
-        return [int(float(number)) for page in pages for number in metric.findall(page)]
+        return round(max(node.metric("raftq_term") for node in self.cluster))
 
     def measure(self, cell: Cell, plan: Plan, repetition: int) -> Record:
         """One cell's record, and nothing left behind that would burden the next."""

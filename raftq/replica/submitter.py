@@ -95,7 +95,7 @@ class Submitter:
         pending_max: int,
         pending_bytes_max: int,
         timeout_s: float,
-        expect: Callable[[Command], bool] = lambda _command: False,
+        expect: Callable[[Command], bool],
     ) -> None:
         """``expect``: told what is under way; whether somebody is about to ask because of it."""
         self._leader = leader

@@ -7,7 +7,6 @@ import contextlib
 import datetime
 import http.client
 import os
-import re
 import signal
 import socket
 import ssl
@@ -119,12 +118,6 @@ def resident_bytes(pid: int) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def metric(node: Node, name: str) -> float:
-    page = node.request("GET", "/metrics").body.decode()
-    (value,) = re.findall(rf"^{re.escape(name)} (\S+)$", page, re.MULTILINE)
-    return float(value)
-
-
 def command(*arguments: str, ca: str | None = None) -> subprocess.CompletedProcess[str]:
     trusted = [] if ca is None else ["--ca-file", ca]
     return subprocess.run(
@@ -170,7 +163,7 @@ def test_who_trusts_another_authority_sends_nothing(one: Node, tmp_path: Path) -
 
 
 def test_nothing_is_said_in_the_clear_and_nothing_older_than_1_2(one: Node) -> None:
-    failed = metric(one, "raftq_tls_handshakes_failed_total")
+    failed = one.metric("raftq_tls_handshakes_failed_total")
     plain = http.client.HTTPConnection(one.address, one.api_port, timeout=5)
     plain.request("GET", "/livez")
     with pytest.raises((http.client.HTTPException, ConnectionError)):
@@ -186,7 +179,7 @@ def test_nothing_is_said_in_the_clear_and_nothing_older_than_1_2(one: Node) -> N
         pytest.raises((ssl.SSLError, ConnectionError)),
     ):
         old.wrap_socket(plug, server_hostname=one.address)
-    assert metric(one, "raftq_tls_handshakes_failed_total") == failed + 2
+    assert one.metric("raftq_tls_handshakes_failed_total") == failed + 2
 
 
 def test_a_node_does_not_wait_for_clients_that_only_rest(one: Node) -> None:
@@ -230,7 +223,7 @@ def test_who_begins_handshakes_without_end_is_hung_up_on(
 
     def is_counted() -> bool:
         with contextlib.suppress(OSError):  # We have called often ourselves.
-            return metric(node, "raftq_tls_handshakes_refused_total") >= sum(ended)
+            return node.metric("raftq_tls_handshakes_refused_total") >= sum(ended)
         return False
 
     until(is_counted, "others may call")
@@ -299,7 +292,7 @@ def test_certificates_are_changed_in_a_running_cluster_and_no_request_fails(
     nodes = list(cluster)
     old = [certificate(node) for node in nodes]
     kept = nodes[0]
-    ends_s = metric(kept, 'raftq_tls_certificate_expiry_seconds{use="api"}')
+    ends_s = kept.metric('raftq_tls_certificate_expiry_seconds{use="api"}')
     failed: list[BaseException] = []
     done = threading.Event()
 
@@ -324,13 +317,13 @@ def test_certificates_are_changed_in_a_running_cluster_and_no_request_fails(
         )
         # Peers that connect anew use them, and are not held up by the old ones.
         for node in nodes:
-            assert metric(node, "raftq_tls_reloads_total") >= 2  # One for each use, or more.
-            assert metric(node, "raftq_peers_connected") == 2
+            assert node.metric("raftq_tls_reloads_total") >= 2  # One for each use, or more.
+            assert node.metric("raftq_peers_connected") == 2
     finally:
         done.set()
         putting.join()
     assert failed == []
-    new_ends_s = metric(kept, 'raftq_tls_certificate_expiry_seconds{use="api"}')
+    new_ends_s = kept.metric('raftq_tls_certificate_expiry_seconds{use="api"}')
     assert new_ends_s - ends_s > 299 * 86_400
 
 
@@ -394,7 +387,7 @@ def test_a_node_without_good_papers_takes_no_part(
     stranger = cluster.follower()
     others = [node for node in cluster if node is not stranger]
     cluster.stop(stranger.name)
-    refused = {node.name: metric(node, "raftq_peers_refused_total") for node in others}
+    refused = {node.name: node.metric("raftq_peers_refused_total") for node in others}
     if papers == "none":
         lines = stranger.config_path.read_text().splitlines()
         kept = [line for line in lines if not line.startswith("peer_") or "listen" in line]
@@ -403,12 +396,12 @@ def test_a_node_without_good_papers_takes_no_part(
         Authority("another").node(CLUSTER, stranger.name).write(stranger.directory, stranger.name)
     cluster.start(stranger.name)
     until(
-        lambda: any(metric(n, "raftq_peers_refused_total") > refused[n.name] for n in others),
+        lambda: any(n.metric("raftq_peers_refused_total") > refused[n.name] for n in others),
         "a peer refuses it",
     )
     until(
         lambda: (
-            all(metric(n, "raftq_peers_connected") == 1 for n in others)
+            all(n.metric("raftq_peers_connected") == 1 for n in others)
             and any("peer refused" in node.log for node in others)
         ),
         "the others are by themselves",

@@ -12,7 +12,6 @@ import pytest
 from cluster import Cluster, Node, until
 
 QUEUE = "/v1/shop/queues/{}"
-WAITING = "raftq_parked_polls "
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +19,8 @@ def cluster(make_shared: Callable[..., Cluster]) -> Cluster:
     return make_shared()
 
 
-def waiting(cluster: Cluster) -> int:
-    pages = [node.request("GET", "/metrics").body.decode() for node in cluster]
-    lines = [line for page in pages for line in page.splitlines() if line.startswith(WAITING)]
-    return sum(int(float(line.removeprefix(WAITING))) for line in lines)
+def waiting(cluster: Cluster) -> float:
+    return sum(node.metric("raftq_parked_polls") for node in cluster)
 
 
 def claim(node: Node, queue: str) -> Any:

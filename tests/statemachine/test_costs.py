@@ -54,9 +54,15 @@ class Bench:
         return ids
 
     def claim(
-        self, limit: int = 1, *, restart: bool = False, lease_ms: int = 100, **where: Any
+        self,
+        limit: int = 1,
+        *,
+        queue: str = "q",
+        restart: bool = False,
+        lease_ms: int = 100,
+        **where: Any,
     ) -> Claimed:
-        outcome = self.do(c.Claim("a", "q", limit, lease_ms, **where), restart=restart)
+        outcome = self.do(c.Claim("a", queue, limit, lease_ms, **where), restart=restart)
         assert isinstance(outcome, Claimed)
         return outcome
 
@@ -126,18 +132,11 @@ def test_a_claim_costs_the_same_whatever_was_deleted_behind_its_queue() -> None:
     bench = Bench()
     bench.do(c.Enqueue("a", "before", (NewMessage(b"x", "text/plain"),) * 3))
     bench.put(1_000)
-    bench.do(c.Release("a", "before", claimed_of(bench, "before").claim))
+    bench.do(c.Release("a", "before", bench.claim(queue="before").claim))
     bench.drain()
     for _ in range(3):
-        claimed_of(bench, "before", restart=True)
+        assert bench.claim(queue="before", restart=True).messages
         assert cheap(bench), bench.cost
-
-
-def claimed_of(bench: Bench, queue: str, *, restart: bool = False) -> Claimed:
-    outcome = bench.do(c.Claim("a", queue, 1), restart=restart)
-    assert isinstance(outcome, Claimed)
-    assert outcome.messages
-    return outcome
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["warm", "restarted"])

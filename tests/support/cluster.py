@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -117,6 +118,12 @@ class Node:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise NotInTime(f"{self.name} still runs after {timeout_s} s") from None
+
+    def metric(self, name: str) -> float:
+        """A number of its metrics; ``name`` with its labels."""
+        page = self.request("GET", "/metrics").body.decode()
+        (value,) = re.findall(rf"^{re.escape(name)} (\S+)$", page, re.MULTILINE)
+        return float(value)
 
     def request(
         self,

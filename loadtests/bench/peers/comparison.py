@@ -33,6 +33,8 @@ from loadtests.bench.service import Service
 RAFTQ = "raftq"
 AT_ONCE = "raftq, at once"
 """With the ack and the next claim in one request."""
+OURS = ((RAFTQ, ""), (AT_ONCE, "at_once_"))
+"""Who is compared with the others, and how the members of a record begin that say so."""
 PEERS: tuple[type[Peer], ...] = (PostgreSql, RabbitMq, Nats)
 NAMES = (RAFTQ, AT_ONCE, *(kind.name for kind in PEERS))
 COLOURS = dict(zip(NAMES, ("blue", "teal", "green", "orange", "purple"), strict=True))
@@ -111,7 +113,7 @@ def compared(kept: Sequence[Record]) -> Iterator[Record]:
                 figure: round(median(record[figure] for record in own), 3) for figure in FIGURES
             }
             record = {"kind": "comparison", **cell._asdict(), "subject": name, **told}
-            for ours, prefix in ((RAFTQ, ""), (AT_ONCE, "at_once_")):
+            for ours, prefix in OURS:
                 if ours in subjects:
                     beside = versus.ratio("messages_per_s", own, subjects[ours])
                     record |= {prefix + part: beside[part] for part in ("ratio", "low", "high")}
@@ -197,8 +199,7 @@ def _row(one: Record) -> list[str]:
         f"{one['connections']}",
         f"{one['batch']}",
         f"{one['messages_per_s']:,.0f}",
-        *_beside(one, RAFTQ, ""),
-        *_beside(one, AT_ONCE, "at_once_"),
+        *(text for ours in OURS for text in _beside(one, *ours)),
         f"{one['p50_ms']:.2f}",
         f"{one['p99_ms']:.2f}",
         f"{one['server_cpu_s_per_10k']:.2f}",
