@@ -25,7 +25,7 @@ from rich.table import Table
 
 from loadtests import ROOT, leave_in_order
 from loadtests.bench import machine
-from loadtests.bench.plan import ALL, LIFECYCLE, PUT, Cell
+from loadtests.bench.plan import ALL, LIFECYCLE, PUT, ROUNDS, Cell
 from loadtests.bench.records import Record, Records, cell_of, console, interval
 
 CELLS = (
@@ -174,7 +174,7 @@ def _show(kept: Sequence[Record], people: Console) -> None:
 
 def _cell(text: str) -> Cell:
     scenario, connections, batch = text.split(":")
-    if scenario not in (PUT, LIFECYCLE):
+    if scenario not in (PUT, LIFECYCLE, ROUNDS):
         raise ValueError(text)
     return Cell(scenario, ALL, int(connections), int(batch))
 
@@ -189,7 +189,7 @@ def _arguments() -> argparse.Namespace:
         dest="cells",
         type=_cell,
         action="append",
-        help=f"{PUT} or {LIFECYCLE}:connections:batch; again for more (default: five of them)",
+        help=f"{PUT}, {LIFECYCLE} or {ROUNDS}:connections:batch; again for more (default: five)",
     )
     parser.add_argument("--out", type=Path, help="the JSON lines; default: a file in reports/")
     return parser.parse_args()

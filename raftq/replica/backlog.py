@@ -44,6 +44,11 @@ class Waiting(msgspec.Struct, Generic[A], frozen=True):
     """Whether the next one of its account goes along with it, in the same batch."""
 
 
+def requests_of(ones: Sequence[Waiting[A]]) -> int:
+    """How many requests have asked for these commands, of each all that it asks for."""
+    return sum([not one.is_joined for one in ones])
+
+
 class _Flow(Generic[A]):
     """What waits of one account."""
 
@@ -106,6 +111,8 @@ class Backlog(Generic[A]):
         self._turns: deque[_Flow[A]] = deque()  # The first has its turn.
         self._has_begun = False  # The first of them was given its quantum.
         self._count = self._size = 0
+        self.requests = 0
+        """That the commands are of: those that are joined are of one."""
         self._latest = ""  # Whose command came last,
         self._mixed_at = float("-inf")  # and when one came that was not of the same as before.
 
@@ -140,6 +147,7 @@ class Backlog(Generic[A]):
         flow.waiting.extend(ones)
         flow.size += size
         self._count += len(ones)
+        self.requests += 1
         self._size += size
         return True
 
@@ -181,6 +189,7 @@ class Backlog(Generic[A]):
             if is_full:
                 break  # Whose turn it is goes on with it in the next batch.
         self._count -= len(taken)
+        self.requests -= requests_of(taken)
         self._size -= sum([one.size for one in taken])
         return taken
 
@@ -195,6 +204,7 @@ class Backlog(Generic[A]):
             if not waiting:
                 self._leave(flow)
         self._count -= len(found)
+        self.requests -= requests_of(found)
         self._size -= sum([one.size for one in found])
         return found
 

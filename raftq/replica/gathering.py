@@ -1,9 +1,9 @@
 """How much is worth an entry: those who were answered together are waited for together.
 
 An entry costs three nodes the same whatever it carries, and so does a batch. The clients whose
-commands are in one are answered at one time, and ask again a moment later: to append at once
+requests are in one are answered at one time, and ask again a moment later: to append at once
 whatever is there divides them into cohorts for good, one for each entry that is under way. So
-the next one waits until there are about as many commands as were under way when the last was
+the next one waits until there are about as many requests as were under way when the last was
 appended: on each node for a batch of its own clients, and on the leader for an entry of all.
 
 Nobody may come. While others are under way a wait is short beside what they take. When none are,
@@ -26,7 +26,7 @@ WAIT_COMMITS = 2
 """How long a wait is when nothing is under way, in what the last commit took."""
 EXPECTED_TENTHS = 9
 """Of those who are expected, so many tenths will do: somebody may not come again."""
-ENOUGH_COMMANDS = 64
+ENOUGH_REQUESTS = 64
 ENOUGH_BYTES = 48 << 10
 """With so much in it, an entry costs little beside what it carries; and nobody waits for who
 brought so much, since that is enough when it comes again."""
@@ -51,20 +51,20 @@ class Gathering:
 
     def clear(self) -> None:
         """Nothing is under way and nobody is expected."""
-        self._under_way: deque[tuple[int, int, float]] = deque()  # (index, commands, since when)
-        self._commands_under_way = self._expected = 0
+        self._under_way: deque[tuple[int, int, float]] = deque()  # (index, requests, since when)
+        self._requests_under_way = self._expected = 0
         self._skips = 0  # Entries that do not wait.
         self._next_skips = 0  # After the next wait in vain.
         self._stop()
 
-    def is_enough(self, commands: int, size: int) -> bool:
-        """Whether so many commands of ``size`` bytes are to be appended now.
+    def is_enough(self, requests: int, size: int) -> bool:
+        """Whether so many requests of ``size`` bytes are to be appended now.
 
         If not, ``wake`` is called in a moment.
         """
-        if self._is_over or size >= ENOUGH_BYTES or commands >= ENOUGH_COMMANDS:
+        if self._is_over or size >= ENOUGH_BYTES or requests >= ENOUGH_REQUESTS:
             return True
-        if 10 * commands >= EXPECTED_TENTHS * self._expected:
+        if 10 * requests >= EXPECTED_TENTHS * self._expected:
             if self._is_idle:
                 self._next_skips = 0
             return True
@@ -80,20 +80,20 @@ class Gathering:
             self._wait(min(WAIT_COMMITS * self._commit_s, WAIT_MAX_S))
         return False
 
-    def appended(self, index: int, commands: int, size: int) -> None:
-        """So many commands of ``size`` bytes went into the entry ``index``."""
+    def appended(self, index: int, requests: int, size: int) -> None:
+        """So many requests of ``size`` bytes went into the entry ``index``."""
         self._stop()
         if size >= ENOUGH_BYTES:
-            commands = 0
-        self._under_way.append((index, commands, self._runtime.monotonic()))
-        self._commands_under_way += commands
-        self._expected = self._commands_under_way
+            requests = 0
+        self._under_way.append((index, requests, self._runtime.monotonic()))
+        self._requests_under_way += requests
+        self._expected = self._requests_under_way
 
     def committed(self, index: int) -> None:
         """All entries up to this one are."""
         while self._under_way and self._under_way[0][0] <= index:
-            _, commands, since_s = self._under_way.popleft()
-            self._commands_under_way -= commands
+            _, requests, since_s = self._under_way.popleft()
+            self._requests_under_way -= requests
             self._commit_s = self._runtime.monotonic() - since_s
 
     def _wait(self, seconds: float) -> None:

@@ -37,7 +37,9 @@ class Inside(Protocol):
         """A message of the consensus, from a node of this cluster or for a newcomer."""
         ...
 
-    def batch_received(self, peer: str, batch: Batch, encoded: bytes, *, tell: bool) -> None:
+    def batch_received(
+        self, peer: str, batch: Batch, encoded: bytes, *, tell: bool, requests: int
+    ) -> None:
         """A batch for the leader's log; ``tell`` the peer when it is taken."""
         ...
 
@@ -160,7 +162,10 @@ class Links:
                 return lambda: inside.raft_received(member, frame.message)
             case wire.Propose():
                 batch = _decode_batch(frame.batch)
-                return lambda: inside.batch_received(name, batch, frame.batch, tell=frame.tell)
+                requests = frame.requests or len(batch.commands)
+                return lambda: inside.batch_received(
+                    name, batch, frame.batch, tell=frame.tell, requests=requests
+                )
             case wire.Accepted():
                 return lambda: inside.batch_accepted(frame.session, frame.seq)
             case wire.Hello():

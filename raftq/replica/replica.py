@@ -247,10 +247,12 @@ class Replica:
         self.consensus.receive(member, message)
         self._syncing.go_on()
 
-    def batch_received(self, peer: str, batch: Batch, encoded: bytes, *, tell: bool) -> None:
+    def batch_received(
+        self, peer: str, batch: Batch, encoded: bytes, *, tell: bool, requests: int
+    ) -> None:
         """See ``links.Inside``."""
         # When this node does not lead, the sender hears of the new leader and sends it there.
-        if self.consensus.is_leader and self.sequencer.add(batch, encoded) and tell:
+        if self.consensus.is_leader and self.sequencer.add(batch, encoded, requests) and tell:
             self.links.send(peer, wire.Accepted(GROUP, batch.session, batch.seq))
 
     def batch_accepted(self, session: int, seq: int) -> None:
@@ -372,16 +374,17 @@ class Replica:
 
     # The submitter's way to the leader (``submitter.Leader``).
 
-    def offer(self, batch: Batch, encoded: bytes, *, tell: bool) -> bool:
+    def offer(self, batch: Batch, encoded: bytes, *, tell: bool, requests: int) -> bool:
         """See ``submitter.Leader``."""
         if self.consensus.is_leader:
-            taken = self.sequencer.add(batch, encoded)
+            taken = self.sequencer.add(batch, encoded, requests)
             if taken and tell:
                 session, seq = batch.session, batch.seq
                 self._runtime.call_soon(lambda: self.submitter.accepted(session, seq))
             return taken
         leader = self.leader
-        return leader is not None and self.links.send(leader, wire.Propose(GROUP, encoded, tell))
+        frame = wire.Propose(GROUP, encoded, tell, requests)
+        return leader is not None and self.links.send(leader, frame)
 
     # The loop.
 

@@ -52,21 +52,21 @@ class Sequencer:
         self._entry_bytes_max = entry_bytes_max
         self._entries_in_flight_max = entries_in_flight_max
         self._meter = meter
-        self._queue: deque[tuple[Batch, bytes]] = deque()
-        self._queue_bytes = self._queue_commands = 0
+        self._queue: deque[tuple[Batch, bytes, int]] = deque()
+        self._queue_bytes = self._queue_requests = 0
         self._gathering = Gathering(runtime, wake)
         self._appended: dict[tuple[int, int], Entry] = {}  # (index, term): what we wrote ourselves
         self._held = False
         self._last_stamp_ms = 0
         self._earliest_ms = 0  # That the next entry may say.
 
-    def add(self, batch: Batch, encoded: bytes) -> bool:
-        """Queue a batch; False when the queue is full (its sender tries again)."""
+    def add(self, batch: Batch, encoded: bytes, requests: int) -> bool:
+        """Queue a batch of so many requests; False when it is full (its sender tries again)."""
         if self._queue_bytes + len(encoded) > QUEUE_BYTES_MAX:
             return False
-        self._queue.append((batch, encoded))
+        self._queue.append((batch, encoded, requests))
         self._queue_bytes += len(encoded)
-        self._queue_commands += len(batch.commands)
+        self._queue_requests += requests
         self._wake()
         return True
 
@@ -79,7 +79,7 @@ class Sequencer:
         if not self._consensus.is_leader:
             return False
         batch = Batch(session=0, seq=0, floor=0, commands=commands)
-        if not self.add(batch, msgspec.msgpack.encode(batch)):
+        if not self.add(batch, msgspec.msgpack.encode(batch), len(commands)):
             return False
         self._earliest_ms = max(self._earliest_ms, now_ms)
         return True
@@ -99,7 +99,7 @@ class Sequencer:
         while self._queue and consensus.is_leader:
             if consensus.last_index - committed >= self._entries_in_flight_max:
                 return
-            if not self._gathering.is_enough(self._queue_commands, self._queue_bytes):
+            if not self._gathering.is_enough(self._queue_requests, self._queue_bytes):
                 return
             self._append()
 
@@ -117,7 +117,7 @@ class Sequencer:
     def clear(self) -> None:
         """Leadership is gone: the senders know, and send to the next one."""
         self._queue.clear()
-        self._queue_bytes = self._queue_commands = self._earliest_ms = 0
+        self._queue_bytes = self._queue_requests = self._earliest_ms = 0
         self._appended.clear()
         self._gathering.clear()
 
@@ -128,24 +128,24 @@ class Sequencer:
     def _append(self) -> None:
         batches: list[Batch] = []
         encoded: list[msgspec.Raw] = []
-        size = 0
+        size = requests = 0
         while self._queue:
-            batch, data = self._queue[0]
+            batch, data, asked = self._queue[0]
             if batches and size + len(data) > self._entry_bytes_max:
                 break
             self._queue.popleft()
             batches.append(batch)
             encoded.append(msgspec.Raw(data))
             size += len(data)
+            requests += asked
         self._queue_bytes -= size
-        commands = sum([len(batch.commands) for batch in batches])
-        self._queue_commands -= commands
+        self._queue_requests -= requests
         stamp_ms = max(self._stamps.now_ms(), self._last_stamp_ms, self._earliest_ms)
         self._last_stamp_ms = stamp_ms
         sealed = _Sealed(ENTRY_VERSION, stamp_ms, tuple(encoded))
         payload = msgspec.msgpack.encode(sealed)
         index = self._consensus.propose(payload)
-        self._meter.appended(commands, len(payload))
-        self._gathering.appended(index, commands, size)
+        self._meter.appended(sum([len(batch.commands) for batch in batches]), len(payload))
+        self._gathering.appended(index, requests, size)
         key = (index, self._consensus.term)
         self._appended[key] = Entry(ENTRY_VERSION, stamp_ms, tuple(batches))

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from raftq.replica.backlog import NOBODY, Backlog, Waiting
+from raftq.replica.backlog import NOBODY, Backlog, Waiting, requests_of
 from raftq.replica.gathering import Gathering
 from raftq.replica.meter import Meter
 from raftq.runtime import Runtime
@@ -62,10 +62,11 @@ Asked = tuple[Command, int, Done]
 class Leader(Protocol):
     """How batches reach the leader, whoever that is."""
 
-    def offer(self, batch: Batch, encoded: bytes, *, tell: bool) -> bool:
+    def offer(self, batch: Batch, encoded: bytes, *, tell: bool, requests: int) -> bool:
         """Hand it over; False when no leader can be reached now. May be lost all the same.
 
         ``tell``: the submitter wants to hear (``accepted``) that the leader has taken it.
+        ``requests``: that its commands are of; who has asked with two at once is one.
         """
         ...
 
@@ -76,6 +77,7 @@ class _InFlight:
         self.since = since
         self.encoded = commands.encode(batch)
         self.waiting = waiting
+        self.requests = requests_of(waiting)
         self.tell = any(one.early for one in waiting)
         self.patience_s = RESEND_S
         self.sent = 0  # When, as a place in the order of all that was sent.
@@ -256,7 +258,7 @@ class Submitter:
         if self._has_let_in:  # Whoever was told submits in this turn, to be in the same batch.
             self._kick()
             return
-        if not self._gathering.is_enough(len(self._backlog), self._backlog.size):
+        if not self._gathering.is_enough(self._backlog.requests, self._backlog.size):
             return
         while self._backlog and (held_up := self._held_up()) is not None:
             waiting = self._backlog.take(
@@ -277,7 +279,7 @@ class Submitter:
             self._in_flight[self._seq] = flight
             self._last_batch_at = flight.since
             self._in_flight_commands += len(waiting)
-            self._gathering.appended(self._seq, len(waiting), len(flight.encoded))
+            self._gathering.appended(self._seq, flight.requests, len(flight.encoded))
             self._send(flight)
 
     def _held_up(self) -> frozenset[str] | None:
@@ -302,7 +304,9 @@ class Submitter:
     def _send(self, flight: _InFlight) -> None:
         # Not even sent: the next look round tries again.
         patience_s = 0.0
-        if self._leader.offer(flight.batch, flight.encoded, tell=flight.tell):
+        if self._leader.offer(
+            flight.batch, flight.encoded, tell=flight.tell, requests=flight.requests
+        ):
             patience_s = flight.patience_s
             flight.patience_s = min(2 * patience_s, RESEND_MAX_S)
         self._sent += 1
@@ -329,7 +333,7 @@ class Submitter:
         if self._opening_since is not None and now - self._opening_since < OPEN_AGAIN_S:
             return
         batch = Batch(session=0, seq=0, floor=0, commands=(OpenSession(self._token),))
-        if self._leader.offer(batch, commands.encode(batch), tell=False):
+        if self._leader.offer(batch, commands.encode(batch), tell=False, requests=1):
             self._opening_since = now
 
     def _watch(self) -> None:

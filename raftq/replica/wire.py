@@ -38,6 +38,7 @@ class Propose(msgspec.Struct, frozen=True, array_like=True, tag=3):
     group: int
     batch: bytes
     tell: bool = False  # Answer with ``Accepted`` as soon as it is taken.
+    requests: int = 0  # That its commands are of; 0, of an older node: of as many.
 
 
 class State(msgspec.Struct, frozen=True, array_like=True, tag=4):

@@ -365,8 +365,8 @@ class Checks:
         sequencer, consensus = node.running.sequencer, node.running.consensus
         honest = sequencer.add
 
-        def add(batch: Batch, encoded: bytes) -> bool:
-            is_taken = honest(batch, encoded)
+        def add(batch: Batch, encoded: bytes, requests: int) -> bool:
+            is_taken = honest(batch, encoded, requests)
             if is_taken and consensus.is_leader:
                 for command in batch.commands:
                     taken = self.taken.setdefault(key_of(command), Taken(self.world.now))

@@ -90,6 +90,8 @@ def test_what_goes_along_is_in_the_same_batch_and_all_is_given_in_order(
             assert not own or not own[-1].is_joined
         assert len(queue) == sum(map(len, left.values()))
         assert queue.size == sum(one.size for own in left.values() for one in own)
+        whole = [one for own in left.values() for one in own if not one.is_joined]
+        assert queue.requests == len(whole)
     assert not any(left.values())
 
 
@@ -241,7 +243,7 @@ def test_what_has_waited_too_long_is_taken_out_of_all_accounts_and_no_more_than_
     assert sorted((one.account, one.since) for one in expired) == [
         (account, since) for account in ACCOUNTS for since in range(3)
     ]
-    assert len(queue) == 6
+    assert len(queue) == queue.requests == 6
     assert queue.size == 600
     left = [(one.account, one.since) for one in take(queue)]
     assert sorted(left) == [(account, since) for account in "ab" for since in (3, 4, 5)]

@@ -7,7 +7,7 @@ import pytest
 from fake_runtime import FakeRuntime
 from raftq.replica.gathering import (
     ENOUGH_BYTES,
-    ENOUGH_COMMANDS,
+    ENOUGH_REQUESTS,
     SKIPS_MAX,
     WAIT_COMMITS,
     WAIT_MAX_S,
@@ -30,12 +30,12 @@ class Log:
     def _wake(self) -> None:
         self.woken += 1
 
-    def is_enough(self, commands: int, size: int = 0) -> bool:
-        return self.gathering.is_enough(commands, size)
+    def is_enough(self, requests: int, size: int = 0) -> bool:
+        return self.gathering.is_enough(requests, size)
 
-    def append(self, commands: int, size: int = 0) -> None:
+    def append(self, requests: int, size: int = 0) -> None:
         self.last += 1
-        self.gathering.appended(self.last, commands, size)
+        self.gathering.appended(self.last, requests, size)
 
     def commit(self, entries: int = 1, after_s: float = COMMIT_S) -> None:
         self.runtime.pass_time(after_s)
@@ -44,15 +44,15 @@ class Log:
         self.gathering.committed(self.committed)
 
     def commit_of(self, *sizes: int) -> None:
-        """Entries of so many commands, under way at one time."""
-        for commands in sizes:
-            self.append(commands)
+        """Entries of so many requests, under way at one time."""
+        for requests in sizes:
+            self.append(requests)
         self.commit(len(sizes))
 
-    def waited_s(self, commands: int) -> float:
-        """How long so many commands wait if nobody comes."""
+    def waited_s(self, requests: int) -> float:
+        """How long so many requests wait if nobody comes."""
         began_s = self.runtime.now
-        while not self.is_enough(commands):
+        while not self.is_enough(requests):
             woken = self.woken
             while self.woken == woken:
                 assert self.runtime.now < began_s + 1, "nobody is woken"
@@ -71,7 +71,7 @@ def test_nobody_is_waited_for_before_anybody_came_or_where_one_asks_alone() -> N
 def test_who_was_answered_together_is_waited_for() -> None:
     log = Log()
     log.commit_of(4)
-    assert [log.is_enough(commands) for commands in (1, 2, 3, 4)] == [False, False, False, True]
+    assert [log.is_enough(requests) for requests in (1, 2, 3, 4)] == [False, False, False, True]
 
 
 def test_all_that_were_under_way_at_one_time_are_expected_not_only_those_of_the_last_entry() -> (
@@ -106,15 +106,15 @@ def test_nearly_all_are_enough() -> None:
 
 
 @pytest.mark.parametrize(
-    ("commands", "size"), [(ENOUGH_COMMANDS, 0), (1, ENOUGH_BYTES)], ids=["commands", "bytes"]
+    ("requests", "size"), [(ENOUGH_REQUESTS, 0), (1, ENOUGH_BYTES)], ids=["requests", "bytes"]
 )
-def test_what_is_large_enough_waits_for_nobody(commands: int, size: int) -> None:
+def test_what_is_large_enough_waits_for_nobody(requests: int, size: int) -> None:
     log = Log()
     log.append(1_000)
-    assert log.is_enough(commands, size)
+    assert log.is_enough(requests, size)
     log.commit()
-    assert not log.is_enough(commands - 1, size - 1)
-    assert log.is_enough(commands, size)
+    assert not log.is_enough(requests - 1, size - 1)
+    assert log.is_enough(requests, size)
 
 
 def test_nobody_waits_for_who_brought_much() -> None:

@@ -94,8 +94,10 @@ class Node:
     def raft_received(self, member: str, message: RaftMessage) -> None:
         self.happened.append(("raft", member, message))
 
-    def batch_received(self, peer: str, batch: Batch, encoded: bytes, *, tell: bool) -> None:
-        self.happened.append(("batch", peer, batch, encoded, tell))
+    def batch_received(
+        self, peer: str, batch: Batch, encoded: bytes, *, tell: bool, requests: int
+    ) -> None:
+        self.happened.append(("batch", peer, batch, encoded, tell, requests))
 
     def batch_accepted(self, session: int, seq: int) -> None:
         self.happened.append(("accepted", session, seq))
@@ -158,8 +160,9 @@ CHUNK = wire.SnapshotChunk(GROUP, 5, 0, 0, b"x")
 OFFER = wire.SnapshotOffer(GROUP, 2, snapshots.encode(MANIFEST))
 FRAMES: list[tuple[Frame, Any]] = [
     (wire.Raft(GROUP, Beat(2)), ("raft", "n2/b", Beat(2))),
-    (wire.Propose(GROUP, ENCODED), ("batch", "n2", BATCH, ENCODED, False)),
-    (wire.Propose(GROUP, ENCODED, True), ("batch", "n2", BATCH, ENCODED, True)),
+    # Who does not say of how many requests it is has one for each command.
+    (wire.Propose(GROUP, ENCODED), ("batch", "n2", BATCH, ENCODED, False, len(BATCH.commands))),
+    (wire.Propose(GROUP, ENCODED, True, 7), ("batch", "n2", BATCH, ENCODED, True, 7)),
     (wire.Accepted(GROUP, 7, 3), ("accepted", 7, 3)),
     (OFFER, ("offer", "n2", "n2/b", 2, MANIFEST)),
     (FETCH, ("fetch", "n2", FETCH)),

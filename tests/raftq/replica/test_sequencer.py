@@ -57,7 +57,7 @@ class Leader:
 
     def add(self, *batches: Batch) -> None:
         for one in batches:
-            assert self.sequencer.add(one, commands.encode(one))
+            assert self.sequencer.add(one, commands.encode(one), len(one.commands))
 
     def commit(self) -> None:
         """All that is gathered, however many entries it takes."""
@@ -139,6 +139,19 @@ def test_a_small_entry_waits_for_those_who_are_about_to_ask_again() -> None:
     assert leader.seqs == [[1, 2], [3, 4]]
 
 
+def test_it_waits_for_requests_however_many_commands_each_of_them_is() -> None:
+    leader = Leader()
+    assert leader.sequencer.add(batch(1), commands.encode(batch(1)), 3)
+    leader.sequencer.pump()
+    leader.commit_index = leader.last_index
+    for seq in (2, 3, 4):
+        leader.sequencer.pump()
+        assert leader.seqs == [[1]]
+        leader.add(batch(seq))
+    leader.sequencer.pump()
+    assert leader.seqs == [[1], [2, 3, 4]]
+
+
 def test_it_waits_for_a_moment_only_and_the_leader_is_woken_then() -> None:
     leader = two_under_way()
     leader.add(batch(3))
@@ -208,7 +221,7 @@ def test_a_full_queue_refuses_until_its_bytes_are_appended(monkeypatch: pytest.M
     monkeypatch.setattr(sequencer, "QUEUE_BYTES_MAX", 2 * size)
     leader = Leader()
     leader.add(batch(1), batch(2))
-    assert not leader.sequencer.add(batch(3), commands.encode(batch(3)))
+    assert not leader.sequencer.add(batch(3), commands.encode(batch(3)), 1)
     assert leader.woken == 2
     leader.sequencer.pump()
     leader.add(batch(3), batch(4))

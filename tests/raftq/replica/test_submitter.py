@@ -43,6 +43,7 @@ class Node:
         self.meter = QuietMeter()
         self.sent: list[Batch] = []
         self.told: list[bool] = []  # Whether the leader is to say that it has taken it.
+        self.requests: list[int] = []  # That the batches are of.
         self.reachable = True
         self.wishes: list[Command] = []  # Of who is told of each command, and asks in his turn.
         self.submitter = Submitter(
@@ -64,11 +65,12 @@ class Node:
         self.runtime.call_soon(lambda: self.submitter.submit(wish, 100, lambda _answer: None))
         return True
 
-    def offer(self, batch: Batch, encoded: bytes, *, tell: bool) -> bool:
+    def offer(self, batch: Batch, encoded: bytes, *, tell: bool, requests: int) -> bool:
         assert commands.decode_batch(encoded) == batch
         if self.reachable:
             self.told.append(tell)
             self.sent.append(batch)
+            self.requests.append(requests)
         return self.reachable
 
     def open_session(self, session: int = SESSION) -> None:
@@ -407,6 +409,20 @@ def test_those_who_were_answered_together_are_sent_together(node: Node) -> None:
     assert node.take_sent() == []
     node.submit_in_turns(6)
     assert node.take_sent() == [(2, 2, ["4", "5", "6"])]
+
+
+def test_who_has_asked_for_two_things_at_once_is_waited_for_once(node: Node) -> None:
+    for first in (1, 3):
+        both = (first, first + 1)
+        node.submitter.submit_all([(command(n), 100, lambda _: None) for n in both])
+    node.runtime.turn()
+    assert node.take_sent() == [(1, 1, ["1", "2", "3", "4"])]
+    node.apply(1, *[Deleted(n) for n in range(4)])
+    node.submit_in_turns(5)
+    assert node.take_sent() == []
+    node.submit_in_turns(6)
+    assert node.take_sent() == [(2, 2, ["5", "6"])]
+    assert node.requests[-2:] == [2, 2]
 
 
 def test_who_does_not_come_again_is_waited_for_a_moment_only(node: Node) -> None:
