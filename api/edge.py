@@ -7,6 +7,8 @@ place of Starlette's two error middlewares: what nobody caught becomes a problem
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,12 +44,12 @@ class Edge:
         started_s = service.monotonic()
         status = 0
 
-        async def tagged(message: Message) -> None:
+        def tagged(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], *self._tags(scope)]
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, tagged)

@@ -376,7 +376,7 @@ def is_json(content_type: str) -> bool:
 
 def is_ndjson(content_type: str) -> bool:
     """Whether a request's body is lines of JSON for us to read."""
-    return _names(NDJSON, content_type)
+    return content_type != JSON and _names(NDJSON, content_type)
 
 
 def _names(media_type: str, content_type: str) -> bool:

@@ -15,6 +15,7 @@ import asyncio
 import enum
 import re
 import socket
+from collections import deque
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -120,7 +121,7 @@ class Intake(asyncio.BufferedProtocol):
 class GuardedHttp(HttpToolsProtocol):
     """One connection."""
 
-    cycle: Exchange
+    cycle: Exchange  # type: ignore[assignment] # uvicorn's own has what we do without
 
     def __init__(
         self,
@@ -150,7 +151,8 @@ class GuardedHttp(HttpToolsProtocol):
         self._is_streamed = False  # The application reads the body as it comes, and times it.
         self._abort: dict[str, object] = {}  # See ``ABORT``.
         self._fresh: Exchange | None = None  # Its head is there; nothing was done for it yet.
-        self._serving: Exchange | None = None  # Others may be queued behind it.
+        self._serving: Exchange | None = None
+        self._queued: deque[Exchange] = deque()  # Behind it.
         self._unsent_bytes = 0
         self._unsent_since = self._since
 
@@ -170,7 +172,7 @@ class GuardedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         self._gate.release(self)
-        self.pipeline.clear()
+        self._queued.clear()
         if self._serving is not None:
             self._drop(self._serving)
         super().connection_lost(exc)
@@ -219,7 +221,10 @@ class GuardedHttp(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One of its headers; trailers go nowhere."""
         if self._phase is Phase.HEAD:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Its head is there; its body may be under way."""
@@ -230,24 +235,21 @@ class GuardedHttp(HttpToolsProtocol):
             raise Refuse(excess)
         if b"%" in self.url and ENCODED_SEPARATOR.match(self.url):
             raise Refuse(refusals.malformed)
-        if len(self.pipeline) >= PIPELINED_MAX:
+        if len(self._queued) >= PIPELINED_MAX:
             raise Refuse(refusals.pipelined)
         version = parser.get_http_version()
         if version != "1.1" and not self._is_old(version):
             raise Refuse(refusals.malformed)
         former = self.cycle
         self.cycle = Exchange(
-            scope=self._scope(version),
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
+            self._scope(version),
+            self.transport,
+            self.flow,
+            self.logger,
+            self.server_state.default_headers,
+            self.on_response_complete,
             keep_alive=version != "1.0" and parser.should_keep_alive(),
-            on_response=self.on_response_complete,
+            wants_continue=self.expect_100_continue,
         )
         self.url, self.headers = b"", []  # The request has them by now.
         self._phase, self._since = Phase.BODY, 0.0
@@ -257,7 +259,7 @@ class GuardedHttp(HttpToolsProtocol):
             self._fresh = self._serving = self.cycle
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self._queued.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """A piece of it."""
@@ -267,7 +269,7 @@ class GuardedHttp(HttpToolsProtocol):
             cycle.body += body
             if len(cycle.body) > HIGH_WATER_LIMIT:
                 self.flow.pause_reading()
-            cycle.message_event.set()
+            cycle.wake()
 
     def on_message_complete(self) -> None:
         """The whole request is there."""
@@ -286,8 +288,8 @@ class GuardedHttp(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
-        if self.pipeline:
-            self._serve(cast(Exchange, self.pipeline.pop()[0]))
+        if self._queued:
+            self._serve(self._queued.popleft())
         elif self._phase is Phase.ANSWER:
             self._rest()
         elif self._phase is Phase.BODY:
@@ -307,7 +309,9 @@ class GuardedHttp(HttpToolsProtocol):
         place = self._admission.ask(exchange.scope["path"], size, is_read=is_read)
         if place is not None:
             exchange.let_in(place)
-            self._start_asgi_task(exchange, self.app)
+            task = self.loop.create_task(exchange.run(self.app))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
             return
         is_last = not exchange.keep_alive or size > LEFT_UNREAD_BYTES_MAX
         shedding.answer(exchange, is_last=is_last)
@@ -447,7 +451,7 @@ class GuardedHttp(HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         """Take nothing more; answer, unless an earlier request is still to be answered."""
         self._deaf = True
-        self.pipeline.clear()
+        self._queued.clear()
         self.url, self.headers, self._unfinished = b"", [], None
         serving = self._serving
         if serving is None or serving.response_complete:
@@ -475,7 +479,7 @@ class GuardedHttp(HttpToolsProtocol):
         """Let its application know that nobody is there."""
         if not cycle.response_complete:
             cycle.disconnected = True
-        cycle.message_event.set()
+        cycle.wake()
 
     def _is_old(self, version: str) -> bool:
         """Whether it is HTTP/1.0, which has no chunks: others would see another body."""
