@@ -25,7 +25,7 @@ from rich.table import Table
 
 from loadtests import ROOT, leave_in_order
 from loadtests.bench import machine
-from loadtests.bench.plan import ALL, LIFECYCLE, PUT, ROUNDS, Cell
+from loadtests.bench.plan import ALL, LIFECYCLE, PUT, ROUNDS, STREAM, Cell
 from loadtests.bench.records import Record, Records, cell_of, console, interval
 
 CELLS = (
@@ -35,6 +35,7 @@ CELLS = (
     Cell(LIFECYCLE, ALL, 16, 1),
     Cell(PUT, ALL, 16, 64),
 )
+SCENARIOS = (PUT, LIFECYCLE, ROUNDS, STREAM)
 REST_S = 0.5  # After a turn: what was put is being deleted.
 FIGURES = {"messages_per_s": "messages/s", "server_cpu_s_per_10k": "CPU", "p50_ms": "p50"}
 
@@ -174,7 +175,7 @@ def _show(kept: Sequence[Record], people: Console) -> None:
 
 def _cell(text: str) -> Cell:
     scenario, connections, batch = text.split(":")
-    if scenario not in (PUT, LIFECYCLE, ROUNDS):
+    if scenario not in SCENARIOS:
         raise ValueError(text)
     return Cell(scenario, ALL, int(connections), int(batch))
 
@@ -189,7 +190,7 @@ def _arguments() -> argparse.Namespace:
         dest="cells",
         type=_cell,
         action="append",
-        help=f"{PUT}, {LIFECYCLE} or {ROUNDS}:connections:batch; again for more (default: five)",
+        help=f"{'|'.join(SCENARIOS)}:connections:batch; again for more (default: five of them)",
     )
     parser.add_argument("--out", type=Path, help="the JSON lines; default: a file in reports/")
     return parser.parse_args()
