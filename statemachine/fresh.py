@@ -8,6 +8,7 @@ it may be emptied at any time, and nothing that is written depends on it.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from itertools import islice
 
 from statemachine import keys, lanes, records
@@ -34,6 +35,12 @@ def first(state: State, lane: Lane) -> Fresh | None:
     if not lane.window:
         _fill(state, lane, FILL_MESSAGES)
     return lane.window[0] if lane.window else None
+
+
+def older(lane: Lane, limit: int, age: bytes) -> int:
+    """How many of those at hand, ``limit`` at most, come before a message of that age."""
+    window = lane.window
+    return bisect_left(window, age, 0, min(limit, len(window)), key=_age)
 
 
 def take(state: State, queue: Queue, lane: Lane, limit: int) -> list[Fresh]:
@@ -78,6 +85,10 @@ def settle_gaps(state: State, queue: Queue) -> None:
             oldest = first(state, lane)
             lane.record.head = state.next_id if oldest is None else keys.number(oldest[0][2:])
             lanes.settle(lane, state.next_id)
+
+
+def _age(message: Fresh) -> bytes:
+    return message[0][2:]
 
 
 def _fill(state: State, lane: Lane, want: int) -> None:

@@ -64,8 +64,17 @@ class Taken:
         elif back is not None:
             self._take_returned(lane, *back)
 
+    def take_older(self, lane: Lane, age: bytes) -> None:
+        """Take what a lane has before a message of that age, as far as it is at hand."""
+        if not lane.record.returned and (count := fresh.older(lane, self.wants(), age)):
+            self._take_fresh(lane, count)
+        else:
+            self.take_oldest(lane)
+
     def age(self, lane: Lane) -> bytes | None:
         """What a lane's oldest message is compared by."""
+        if lane.window and not lane.record.returned:  # The most frequent case.
+            return lane.window[0][0][2:]
         oldest, back = self._oldest(lane)
         if back is None:
             return None if oldest is None else oldest[0][2:]
@@ -184,7 +193,13 @@ def _merge(taken: Taken, lanes: list[Lane], rule: _Rule | None) -> int:
             if due_ms > rule.now_ms:
                 # Whatever is behind it came later; so did the oldest of the other lanes.
                 return due_ms
-        taken.take_oldest(lane)
+            taken.take_oldest(lane)
+        elif len(heap) > 1:
+            taken.take_older(lane, min(heap[1:3])[0])
+        else:
+            taken.take_all(lane)
+        if taken.wants() <= 0:
+            break
         next_age = taken.age(lane)
         if next_age is None:
             heappop(heap)

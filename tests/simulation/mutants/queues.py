@@ -70,6 +70,16 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(taking.Taken, "take_oldest", "(back is None or oldest[0][2:] < back[0])", "True"),
     ),
     mutant(
+        "one-lane-before-the-others",
+        "A claim takes all that is at hand of the zone with the oldest message, then of the others.",
+        Edit(
+            taking.Taken,
+            "take_older",
+            "fresh.older(lane, self.wants(), age)",
+            "min(self.wants(), len(lane.window))",
+        ),
+    ),
+    mutant(
         "priority-ignored",
         "A claim takes the lowest priority first.",
         Edit(taking, "_take_by_priority", "queue.tiers", "reversed(queue.tiers)"),
