@@ -38,6 +38,7 @@ from raftq.consensus.messages import (
 )
 from raftq.consensus.replication import Replication
 from raftq.journal import Journal, TermFile
+from raftq.reading import reading
 from raftq.runtime import Runtime
 
 ROUND_BYTES_MAX = 4 << 20
@@ -92,35 +93,18 @@ class Consensus:
 
     # What the guard and the node may see.
 
-    @property
-    def term(self) -> int:
-        """The current term."""
-        return self.core.term
-
-    @property
-    def voted_for(self) -> str | None:
-        """The vote of the current term."""
-        return self.core.voted_for
-
-    @property
-    def commit_index(self) -> int:
-        """The highest entry known to be committed."""
-        return self.core.commit_index
-
-    @property
-    def last_index(self) -> int:
-        """The end of the log."""
-        return self._journal.last_index
-
-    @property
-    def last_term(self) -> int:
-        """The term of the last entry."""
-        return self._journal.last_term
-
-    @property
-    def base_index(self) -> int:
-        """The entry before the first one kept."""
-        return self._journal.base_index
+    term: int = reading("core.term")
+    """The current term."""
+    voted_for: str | None = reading("core.voted_for")
+    """The vote of the current term."""
+    commit_index: int = reading("core.commit_index")
+    """The highest entry known to be committed."""
+    last_index: int = reading("_journal.last_index")
+    """The end of the log."""
+    last_term: int = reading("_journal.last_term")
+    """The term of the last entry."""
+    base_index: int = reading("_journal.base_index")
+    """The entry before the first one kept."""
 
     @property
     def is_durable(self) -> bool:

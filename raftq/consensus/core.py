@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, Protocol
+from itertools import repeat
+from typing import Any, NoReturn, Protocol, Self
 
 import pysyncobj.syncobj as engine
 from pysyncobj import SyncObj, SyncObjConf
@@ -41,6 +42,7 @@ from raftq.consensus.messages import (
     membership_payload,
 )
 from raftq.journal import Journal, LogEntry, TermFile
+from raftq.reading import reading
 
 FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
 NEVER = float("inf")
@@ -80,28 +82,33 @@ engine.PIPE_NOTIFIER_ENABLED = False
 engine.pickle = _Refusing()
 
 
-class MemberNode(EngineNode):  # type: ignore[misc]  # the engine is untyped
-    """A member as the engine knows it; its hash is the same in every process."""
+class MemberNode(int, EngineNode):  # type: ignore[misc]  # the engine is untyped
+    """A member as the engine knows it: a number, the same in every process, with an id.
+
+    The engine's dictionaries ask for its hash forty times an entry, and get it without a call.
+    """
+
+    __repr__ = EngineNode.__repr__
+    __str__ = EngineNode.__str__
+
+    def __new__(cls, id: str) -> Self:
+        """The member of this id."""
+        return super().__new__(cls, zlib.crc32(id.encode()))
 
     def __init__(self, id: str) -> None:
-        super().__init__(id)
-        self.number = zlib.crc32(id.encode())
-
-    def __hash__(self) -> int:
-        return self.number
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, EngineNode) and bool(self.id == other.id))
+        EngineNode.__init__(self, id)
 
 
 _nodes: dict[str, MemberNode] = {}
 
 
 def _node(member: str) -> MemberNode:
-    """The one object for a member: comparing and hashing it is on every message's path."""
+    """The one object for a member."""
     node = _nodes.get(member)
     if node is None:
-        node = _nodes[member] = MemberNode(member)
+        node = MemberNode(member)
+        assert node not in _nodes.values(), f"{member} has the number of another member"
+        _nodes[member] = node
     return node
 
 
@@ -235,7 +242,7 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
         """Stop the engine's clock for one call: it reads it often, and must not disagree with
         itself, nor with the caller, when the process is held up in between."""
         at = self._monotonic() if now is None else now
-        engine.monotonicTime = lambda: at
+        engine.monotonicTime = repeat(at).__next__
 
     # What the engine calls, replaced.
 
@@ -291,23 +298,20 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
 
     # What the owner reads.
 
-    @property
-    def state(self) -> int:
-        """FOLLOWER, CANDIDATE or LEADER."""
-        state: int = self._SyncObj__raftState
-        return state
-
-    @property
-    def term(self) -> int:
-        """The current term, on disk."""
-        term: int = self._SyncObj__raftCurrentTerm
-        return term
-
-    @property
-    def voted_for(self) -> str | None:
-        """The vote of the current term, on disk."""
-        vote: str | None = self._SyncObj__votedForNodeId
-        return vote
+    state: int = reading("_SyncObj__raftState")
+    """FOLLOWER, CANDIDATE or LEADER."""
+    term: int = reading("_SyncObj__raftCurrentTerm")
+    """The current term, on disk."""
+    voted_for: str | None = reading("_SyncObj__votedForNodeId")
+    """The vote of the current term, on disk."""
+    commit_index: int = reading("_SyncObj__raftCommitIndex")
+    """The highest entry known to be committed."""
+    applied_index: int = reading("_SyncObj__raftLastApplied")
+    """The highest entry applied."""
+    election_deadline: float = reading("_SyncObj__raftElectionDeadline")
+    """When a follower stands; monotonic seconds."""
+    heartbeat_deadline: float = reading("_SyncObj__newAppendEntriesTime")
+    """When a leader speaks next; monotonic seconds."""
 
     @property
     def leader(self) -> str | None:
@@ -316,36 +320,12 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
         return None if leader is None else str(leader.id)
 
     @property
-    def commit_index(self) -> int:
-        """The highest entry known to be committed."""
-        commit_index: int = self._SyncObj__raftCommitIndex
-        return commit_index
-
-    @property
-    def applied_index(self) -> int:
-        """The highest entry applied."""
-        applied_index: int = self._SyncObj__raftLastApplied
-        return applied_index
-
-    @property
     def others(self) -> list[str]:
         """The other members, in order."""
         if self._outlet.membership_changed:
             self._outlet.membership_changed = False
             self._others = sorted(node.id for node in self._SyncObj__otherNodes)
         return self._others
-
-    @property
-    def election_deadline(self) -> float:
-        """When a follower stands; monotonic seconds."""
-        election_deadline: float = self._SyncObj__raftElectionDeadline
-        return election_deadline
-
-    @property
-    def heartbeat_deadline(self) -> float:
-        """When a leader speaks next; monotonic seconds."""
-        heartbeat_deadline: float = self._SyncObj__newAppendEntriesTime
-        return heartbeat_deadline
 
     @property
     def transfer_pending(self) -> bool:

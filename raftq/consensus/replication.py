@@ -147,13 +147,18 @@ class Replication:
     def flush(self) -> None:
         """Send what the members lack; once per turn, however much was appended."""
         due, self.due = self.due, False
+        last = self._seen.last_index
+        commit = min(self._seen.commit_index, self._journal.durable_index)
         for member in self._core.others:
             if member in self._connected:
-                self._send_to(member, self._progress_of(member), due)
+                progress, next_index = self._progress_of(member), self._core.next_index(member)
+                if due or commit > progress.commit_sent or next_index <= last:
+                    self._send_to(member, progress, next_index, commit, due)
 
-    def _send_to(self, member: str, progress: Progress, due: bool) -> None:
-        next_index = self._core.next_index(member)
-        commit = min(self._seen.commit_index, self._journal.durable_index)
+    def _send_to(
+        self, member: str, progress: Progress, next_index: int, commit: int, due: bool
+    ) -> None:
+        last = self._seen.last_index
         if next_index <= self._seen.base_index:
             if due:
                 self._host.send(member, Beat(self._seen.term))
@@ -165,12 +170,12 @@ class Replication:
             progress.window.clear()
             progress.window_bytes = 0
         limit = self._window_bytes if progress.probe is None else 1
-        while next_index <= self._seen.last_index and progress.window_bytes < limit:
-            entries = self._journal.slice(next_index, self._seen.last_index, APPEND_BYTES_MAX)
+        while next_index <= last and progress.window_bytes < limit:
+            entries = self._journal.slice(next_index, last, APPEND_BYTES_MAX)
             if not self._send_append(member, next_index - 1, commit, entries):
                 return
             next_index = entries[-1].index + 1
-            progress.sent(next_index - 1, sum(len(entry.payload) for entry in entries))
+            progress.sent(next_index - 1, sum([len(entry.payload) for entry in entries]))
             self._core.set_next_index(member, next_index)
             sent = True
         news = due or commit > progress.commit_sent
@@ -187,7 +192,7 @@ class Replication:
     ) -> bool:
         prev_term = self._journal.term_at(prev_index)
         assert prev_term is not None, (prev_index, self._seen.base_index, self._seen.last_index)
-        pairs = tuple((entry.term, entry.payload) for entry in entries)
+        pairs = tuple([(entry.term, entry.payload) for entry in entries])
         return self._host.send(
             member, Append(self._seen.term, prev_index, prev_term, commit, pairs, is_heartbeat)
         )

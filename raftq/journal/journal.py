@@ -26,6 +26,7 @@ from raftq.journal.recovery import Cut, recover
 from raftq.journal.segment import Segment
 from raftq.journal.spares import Spares
 from raftq.journal.sync import SyncWork
+from raftq.reading import reading
 
 SEGMENT_BYTES = 16 << 20
 CACHE_BYTES = 32 << 20
@@ -96,25 +97,14 @@ class Journal:
         """
         return cls(disk, directory, segment_bytes=segment_bytes, cache_bytes=cache_bytes)
 
-    @property
-    def base_index(self) -> int:
-        """The entry just before the first one kept; 0 on a new journal."""
-        return self._entries.base_index
-
-    @property
-    def base_term(self) -> int:
-        """Its term."""
-        return self._entries.base_term
-
-    @property
-    def last_index(self) -> int:
-        """The last entry, or the base."""
-        return self._entries.last_index
-
-    @property
-    def last_term(self) -> int:
-        """Its term."""
-        return self._entries.last_term
+    base_index: int = reading("_entries.base_index")
+    """The entry just before the first one kept; 0 on a new journal."""
+    base_term: int = reading("_entries.base_term")
+    """Its term."""
+    last_index: int = reading("_entries.last_index")
+    """The last entry, or the base."""
+    last_term: int = reading("_entries.last_term")
+    """Its term."""
 
     @property
     def size_bytes(self) -> int:
