@@ -14,11 +14,11 @@ Single-threaded and callback-driven: the owner calls in, ``Host`` is called back
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from raftq.consensus import engine_messages, guard
-from raftq.consensus.core import CANDIDATE, LEADER, Core, Timing
+from raftq.consensus.core import CANDIDATE, Core, Timing
 from raftq.consensus.election import Elections
 from raftq.consensus.guard import AppendPlan, Intervention, Mismatch
 from raftq.consensus.host import Host
@@ -105,16 +105,17 @@ class Consensus:
     """The term of the last entry."""
     base_index: int = reading("_journal.base_index")
     """The entry before the first one kept."""
+    term_at: Callable[[int], int | None] = reading("_journal.term_at")
+    """The term of a kept entry, the base included; None outside."""
+    is_leader: bool = reading("core.is_leader")
+    """Whether this member leads, as far as it knows."""
+    leader: str | None = reading("core.leader")
+    """The leader, if one is known."""
 
     @property
     def is_durable(self) -> bool:
         """Whether this member's own disk holds its whole log."""
         return self._journal.durable_index == self._journal.last_index
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this member leads, as far as it knows."""
-        return self.core.state == LEADER
 
     @property
     def is_candidate(self) -> bool:
@@ -126,15 +127,6 @@ class Consensus:
         """The membership as of the end of the log."""
         own = [self.self_id] if self.is_member else []
         return frozenset([*self.core.others, *own])
-
-    @property
-    def leader(self) -> str | None:
-        """The leader, if one is known."""
-        return self.core.leader
-
-    def term_at(self, index: int) -> int | None:
-        """The term of a kept entry, the base included."""
-        return self._journal.term_at(index)
 
     def leader_alive(self) -> bool:
         """A leader was heard within the shortest election timeout, or is here and heard."""

@@ -90,6 +90,7 @@ class MemberNode(int, EngineNode):  # type: ignore[misc]  # the engine is untype
 
     __repr__ = EngineNode.__repr__
     __str__ = EngineNode.__str__
+    id: str = reading("_id")
 
     def __new__(cls, id: str) -> Self:
         """The member of this id."""
@@ -99,17 +100,17 @@ class MemberNode(int, EngineNode):  # type: ignore[misc]  # the engine is untype
         EngineNode.__init__(self, id)
 
 
-_nodes: dict[str, MemberNode] = {}
+class _Nodes(dict[str, MemberNode]):
+    """The one object for each member, made when it is first asked for."""
 
-
-def _node(member: str) -> MemberNode:
-    """The one object for a member."""
-    node = _nodes.get(member)
-    if node is None:
+    def __missing__(self, member: str) -> MemberNode:
         node = MemberNode(member)
-        assert node not in _nodes.values(), f"{member} has the number of another member"
-        _nodes[member] = node
-    return node
+        assert node not in self.values(), f"{member} has the number of another member"
+        self[member] = node
+        return node
+
+
+_nodes = _Nodes()
 
 
 class Owner(Protocol):
@@ -227,11 +228,13 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
         self._enter()
         self._outlet = _Outlet(owner)
         self._others: list[str] = []
+        self.is_leader = False
+        """Of the current term, as far as it knows."""
         log = self._log = CoreLog(journal, terms, applied_index)
         super().__init__(
-            _node(self_id),
-            [_node(member) for member in sorted(members) if member != self_id],
-            conf=_conf(timing, log, lambda _old, _new: owner.core_changed_role()),
+            _nodes[self_id],
+            [_nodes[member] for member in sorted(members) if member != self_id],
+            conf=_conf(timing, log, self._state_changed),
             nodeClass=MemberNode,
             transport=self._outlet,
         )
@@ -244,6 +247,10 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
         at = self._monotonic() if now is None else now
         engine.monotonicTime = repeat(at).__next__
 
+    def _state_changed(self, _old: int, state: int) -> None:
+        self.is_leader = state == LEADER
+        self._owner.core_changed_role()
+
     # What the engine calls, replaced.
 
     def _SyncObj__generateRaftTimeout(self) -> float:
@@ -254,7 +261,7 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
         change = membership_change(payload)
         if change is None:
             return None
-        return ["add" if change.add else "rem", change.member, _node(change.member)]
+        return ["add" if change.add else "rem", change.member, _nodes[change.member]]
 
     def _SyncObj__applyLogEntries(self) -> bool:
         # No node applies what its own disk does not hold: see DESIGN.md beside this file.
@@ -334,15 +341,15 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
 
     def next_index(self, member: str) -> int:
         """Where the leader goes on sending to a member."""
-        return int(self._SyncObj__raftNextIndex.get(_node(member), 0))
+        return int(self._SyncObj__raftNextIndex.get(_nodes[member], 0))
 
     def match_index(self, member: str) -> int:
         """What a member is known to hold on disk, as far as this leader's own disk goes."""
-        return int(self._SyncObj__raftMatchIndex.get(_node(member), 0))
+        return int(self._SyncObj__raftMatchIndex.get(_nodes[member], 0))
 
     def heard_at(self, member: str) -> float:
         """When this leader last heard a member; monotonic seconds."""
-        return float(self._SyncObj__lastResponseTime.get(_node(member), 0.0))
+        return float(self._SyncObj__lastResponseTime.get(_nodes[member], 0.0))
 
     # What the owner does.
 
@@ -354,11 +361,11 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
     def deliver(self, member: str, message: dict[str, Any]) -> None:
         """Hand the engine one of its own messages."""
         self._enter()
-        self._SyncObj__onMessageReceived(_node(member), message)
+        self._SyncObj__onMessageReceived(_nodes[member], message)
 
     def propose(self, kind: Kind, payload: bytes) -> None:
         """Append an entry; only on a leader."""
-        assert self.state == LEADER
+        assert self.is_leader
         before = self._journal.last_index
         self._enter()
         self._applyCommand(payload, None, int(kind))
@@ -386,7 +393,7 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
         """The membership as a snapshot or the first start says."""
         self._enter()
         self._SyncObj__updateClusterConfiguration(
-            [_node(m) for m in sorted(members) if m != self.selfNode.id]
+            [_nodes[m] for m in sorted(members) if m != self.selfNode.id]
         )
 
     def adopt_snapshot(self, index: int, members: Iterable[str]) -> None:
@@ -398,7 +405,7 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
 
     def set_next_index(self, member: str, index: int) -> None:
         """Go on sending to a member from there."""
-        self._SyncObj__raftNextIndex[_node(member)] = index
+        self._SyncObj__raftNextIndex[_nodes[member]] = index
 
     def observe_term(self, term: int) -> None:
         """A higher term exists: follow it (Raft, section 5.1)."""
@@ -429,6 +436,6 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
     def set_connected(self, member: str, connected: bool) -> None:
         """The engine asks only whether anybody is connected before it campaigns."""
         if connected:
-            self._SyncObj__onNodeConnected(_node(member))
+            self._SyncObj__onNodeConnected(_nodes[member])
         else:
-            self._SyncObj__onNodeDisconnected(_node(member))
+            self._SyncObj__onNodeDisconnected(_nodes[member])

@@ -7,7 +7,7 @@ acknowledgement counts only as far as this leader's own disk goes.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 
 from raftq.consensus import engine_messages, guard
 from raftq.consensus.core import Core
@@ -56,7 +56,7 @@ class Replication:
         self._seen, self._core, self._journal, self._host = seen, core, journal, host
         self._window_bytes = window_bytes
         self._connected: dict[str, None] = {}
-        self._progress: dict[str, Progress] = {}
+        self._progress: defaultdict[str, Progress] = defaultdict(Progress)
         self.due = False  # A heartbeat, or something to send again.
 
     def restart(self) -> None:
@@ -82,7 +82,7 @@ class Replication:
     def synced(self) -> None:
         """This leader's own disk has caught up: count what was held back."""
         for member in self._core.others:
-            progress = self._progress_of(member)
+            progress = self._progress[member]
             if progress.acknowledged > self._core.match_index(member):
                 self._count(member, progress)
 
@@ -95,7 +95,7 @@ class Replication:
         if refusal := guard.refuse_append_reply(self._seen, sender, message):
             self._host.intervened(refusal)
             return
-        progress = self._progress_of(sender)
+        progress = self._progress[sender]
         if message.success:
             held = message.next_index - 1
             assert held <= self._seen.last_index, f"{sender} vouches for {held}, beyond the log"
@@ -139,11 +139,6 @@ class Replication:
         ):
             self._host.wake()
 
-    def _progress_of(self, member: str) -> Progress:
-        if member not in self._progress:
-            self._progress[member] = Progress()
-        return self._progress[member]
-
     def flush(self) -> None:
         """Send what the members lack; once per turn, however much was appended."""
         due, self.due = self.due, False
@@ -151,7 +146,7 @@ class Replication:
         commit = min(self._seen.commit_index, self._journal.durable_index)
         for member in self._core.others:
             if member in self._connected:
-                progress, next_index = self._progress_of(member), self._core.next_index(member)
+                progress, next_index = self._progress[member], self._core.next_index(member)
                 if due or commit > progress.commit_sent or next_index <= last:
                     self._send_to(member, progress, next_index, commit, due)
 

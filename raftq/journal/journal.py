@@ -105,6 +105,8 @@ class Journal:
     """The last entry, or the base."""
     last_term: int = reading("_entries.last_term")
     """Its term."""
+    term_at: Callable[[int], int | None] = reading("_entries.term_at")
+    """Of an entry its term; the base's at the base; None outside."""
 
     @property
     def size_bytes(self) -> int:
@@ -134,10 +136,6 @@ class Journal:
         entries.truncate_from(index, term_before)
         self.durable_index = min(self.durable_index, index - 1)
         self._in_flight_index = min(self._in_flight_index, index - 1)
-
-    def term_at(self, index: int) -> int | None:
-        """The entry's term; the base's at the base; None outside."""
-        return self._entries.term_at(index)
 
     def get(self, index: int) -> LogEntry:
         """One entry."""
