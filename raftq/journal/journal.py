@@ -167,25 +167,36 @@ class Journal:
         the next: a gap then always means that somebody else deleted a segment. The files
         of a busy log are kept to be used again; those kept before go when it no longer is.
         """
+        for _ in self.compacting(index):
+            pass
+
+    def compacting(self, index: int) -> Iterator[None]:
+        """``compact_to``, with each step one segment, for which the disk is waited for.
+
+        Anything else may be done to the journal between two steps.
+        """
         self._refuse_after_failure()
         self._spares.begin_round()
-        if self._truncated > self._durable:
-            return  # Until it is durable, a crash can bring the voided entries back.
-        deleted = False
-        while len(self._segments) > 1:
-            following = self._segments[1].first_position
-            through = self._entries.last_before(following)
-            if through > index or self._durable < following:
-                break
-            assert through <= self.durable_index, (through, self.durable_index)
-            with self._failure_is_final():
-                self._spares.give_up(self._segments[0])
-                self._disk.sync_directory(self._directory)
-            deleted = True
-            del self._segments[0]
-            self._entries.drop_through(through)
-        if deleted:
-            self._reader.forget()
+        while self._delete_oldest(index):
+            yield
+
+    def _delete_oldest(self, index: int) -> bool:
+        self._refuse_after_failure()
+        # Until a truncation is durable, a crash can bring the voided entries back.
+        if len(self._segments) < 2 or self._truncated > self._durable:
+            return False
+        following = self._segments[1].first_position
+        through = self._entries.last_before(following)
+        if through > index or self._durable < following:
+            return False
+        assert through <= self.durable_index, (through, self.durable_index)
+        with self._failure_is_final():
+            self._spares.give_up(self._segments[0])
+            self._disk.sync_directory(self._directory)
+        del self._segments[0]
+        self._entries.drop_through(through)
+        self._reader.forget()
+        return True
 
     def reset(self, index: int, term: int) -> None:
         """Forget everything; the log goes on after (index, term). Durable on return.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from raftq.config.schema import StorageConfig
 from raftq.journal import Journal
@@ -13,6 +13,10 @@ from raftq.replica.sequencer import Sequencer
 from raftq.replica.storekeeper import StoreKeeper, compaction_point
 from raftq.runtime import Runtime
 from statemachine.commands import TakeDigest
+
+STEP_S = 0.01
+"""From one segment of the journal that is given up to the next: each takes a sync of the names,
+which others who want the disk make long."""
 
 
 class Upkeep:
@@ -50,7 +54,6 @@ class Upkeep:
 
         def done(_result: None) -> None:
             self._truncate(applied)
-            self._flush_later()
 
         # Looked up when its turn comes: a snapshot may have been installed by then.
         self._keeper.run(lambda: self._applier.store.flush(), done)
@@ -62,9 +65,17 @@ class Upkeep:
         before = self._journal.base_index
         if point > before:
             self._membership.advance(applied_durable)
-        self._journal.compact_to(point)  # Or only away with files kept for a busier log.
+        # Even if that is nothing: files that were kept for a busier log may go.
+        self._compact(self._journal.compacting(point), before)
+
+    def _compact(self, steps: Iterator[None], before: int) -> None:
+        """A segment in a turn of the loop: a busy log has a hundred to give up at a time."""
+        if next(steps, steps) is None:
+            self._runtime.call_later(STEP_S, lambda: self._compact(steps, before))
+            return
         if self._journal.base_index > before:
             self._log.debug("journal truncated", base=self._journal.base_index)
+        self._flush_later()
 
     def _digest_later(self) -> None:
         self._runtime.call_later(self._config.digest_interval_ms / 1000, self._ask_for_digest)

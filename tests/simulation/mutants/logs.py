@@ -100,7 +100,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "segment-filled-again-too-early",
         "The file of a cut segment is used again before its name is surely gone.",
-        Edit(Journal, "compact_to", "self._disk.sync_directory(self._directory)", "pass"),
+        Edit(Journal, "_delete_oldest", "self._disk.sync_directory(self._directory)", "pass"),
     ),
     mutant(
         "recovery-not-synced",
