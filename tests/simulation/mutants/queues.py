@@ -71,7 +71,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "one-lane-before-the-others",
-        "A claim takes all that is at hand of the zone with the oldest message, then of the others.",
+        "A claim takes all there is of the zone with the oldest message, then of the others.",
         Edit(
             taking.Taken,
             "take_older",
