@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from raftq.consensus import engine_messages, guard
-from raftq.consensus.core import CANDIDATE, Core, Timing
+from raftq.consensus.core import CANDIDATE, LEADER, Core, Timing
 from raftq.consensus.election import Elections
 from raftq.consensus.guard import AppendPlan, Intervention, Mismatch
 from raftq.consensus.host import Host
@@ -107,8 +107,6 @@ class Consensus:
     """The entry before the first one kept."""
     term_at: Callable[[int], int | None] = reading("_journal.term_at")
     """The term of a kept entry, the base included; None outside."""
-    is_leader: bool = reading("core.is_leader")
-    """Whether this member leads, as far as it knows."""
     leader: str | None = reading("core.leader")
     """The leader, if one is known."""
 
@@ -116,6 +114,11 @@ class Consensus:
     def is_durable(self) -> bool:
         """Whether this member's own disk holds its whole log."""
         return self._journal.durable_index == self._journal.last_index
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this member leads, as far as it knows."""
+        return self.core.state == LEADER
 
     @property
     def is_candidate(self) -> bool:

@@ -228,13 +228,11 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
         self._enter()
         self._outlet = _Outlet(owner)
         self._others: list[str] = []
-        self.is_leader = False
-        """Of the current term, as far as it knows."""
         log = self._log = CoreLog(journal, terms, applied_index)
         super().__init__(
             _nodes[self_id],
             [_nodes[member] for member in sorted(members) if member != self_id],
-            conf=_conf(timing, log, self._state_changed),
+            conf=_conf(timing, log, lambda _old, _new: owner.core_changed_role()),
             nodeClass=MemberNode,
             transport=self._outlet,
         )
@@ -246,10 +244,6 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
         itself, nor with the caller, when the process is held up in between."""
         at = self._monotonic() if now is None else now
         engine.monotonicTime = repeat(at).__next__
-
-    def _state_changed(self, _old: int, state: int) -> None:
-        self.is_leader = state == LEADER
-        self._owner.core_changed_role()
 
     # What the engine calls, replaced.
 
@@ -365,7 +359,7 @@ class Core(SyncObj):  # type: ignore[misc]  # the engine is untyped
 
     def propose(self, kind: Kind, payload: bytes) -> None:
         """Append an entry; only on a leader."""
-        assert self.is_leader
+        assert self.state == LEADER
         before = self._journal.last_index
         self._enter()
         self._applyCommand(payload, None, int(kind))

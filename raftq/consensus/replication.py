@@ -142,18 +142,16 @@ class Replication:
     def flush(self) -> None:
         """Send what the members lack; once per turn, however much was appended."""
         due, self.due = self.due, False
-        last = self._seen.last_index
-        commit = min(self._seen.commit_index, self._journal.durable_index)
         for member in self._core.others:
             if member in self._connected:
-                progress, next_index = self._progress[member], self._core.next_index(member)
-                if due or commit > progress.commit_sent or next_index <= last:
-                    self._send_to(member, progress, next_index, commit, due)
+                self._send_to(member, self._progress[member], due)
 
-    def _send_to(
-        self, member: str, progress: Progress, next_index: int, commit: int, due: bool
-    ) -> None:
-        last = self._seen.last_index
+    def _send_to(self, member: str, progress: Progress, due: bool) -> None:
+        next_index, last = self._core.next_index(member), self._seen.last_index
+        commit = min(self._seen.commit_index, self._journal.durable_index)
+        news = due or commit > progress.commit_sent
+        if not news and next_index > last:
+            return
         if next_index <= self._seen.base_index:
             if due:
                 self._host.send(member, Beat(self._seen.term))
@@ -173,7 +171,6 @@ class Replication:
             progress.sent(next_index - 1, sum([len(entry.payload) for entry in entries]))
             self._core.set_next_index(member, next_index)
             sent = True
-        news = due or commit > progress.commit_sent
         if sent or (news and self._send_append(member, next_index - 1, commit, [], due)):
             progress.commit_sent = commit
 

@@ -160,20 +160,14 @@ class Journal:
             result.append(LogEntry(payload, index, term))
         return result
 
-    def compact_to(self, index: int) -> None:
-        """Delete segments that hold nothing above ``index``; the base follows.
+    def compact_to(self, index: int) -> Iterator[None]:
+        """Delete segments that hold nothing above ``index``, one a step; the base follows.
 
         Only what is durable goes, oldest first, and each deletion is made durable before
         the next: a gap then always means that somebody else deleted a segment. The files
         of a busy log are kept to be used again; those kept before go when it no longer is.
-        """
-        for _ in self.compacting(index):
-            pass
 
-    def compacting(self, index: int) -> Iterator[None]:
-        """``compact_to``, with each step one segment, for which the disk is waited for.
-
-        Anything else may be done to the journal between two steps.
+        Each step waits for the disk; anything else may be done to the journal between two.
         """
         self._refuse_after_failure()
         self._spares.begin_round()

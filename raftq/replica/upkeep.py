@@ -66,11 +66,11 @@ class Upkeep:
         if point > before:
             self._membership.advance(applied_durable)
         # Even if that is nothing: files that were kept for a busier log may go.
-        self._compact(self._journal.compacting(point), before)
+        self._compact(self._journal.compact_to(point), before)
 
     def _compact(self, steps: Iterator[None], before: int) -> None:
         """A segment in a turn of the loop: a busy log has a hundred to give up at a time."""
-        if next(steps, steps) is None:
+        for _ in steps:
             self._runtime.call_later(STEP_S, lambda: self._compact(steps, before))
             return
         if self._journal.base_index > before:

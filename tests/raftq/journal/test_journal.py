@@ -44,6 +44,11 @@ def sync(journal: Journal) -> None:
     journal.end_sync(work)
 
 
+def compact(journal: Journal, index: int) -> None:
+    for _ in journal.compact_to(index):
+        pass
+
+
 def contents(journal: Journal) -> list[LogEntry]:
     if journal.base_index == journal.last_index:
         return []
@@ -212,13 +217,13 @@ def test_compaction_deletes_whole_segments_and_moves_the_base(place: tuple[Disk,
     disk, directory = place
     journal = opened(disk, directory)
     extend(journal, 50)
-    journal.compact_to(50)
+    compact(journal, 50)
     assert journal.base_index == 0, "nothing is durable yet"
     sync(journal)
     before = journal.segments()
-    journal.compact_to(before[2].first_index - 2)
+    compact(journal, before[2].first_index - 2)
     assert journal.base_index == before[1].first_index - 1
-    journal.compact_to(before[2].first_index - 1)
+    compact(journal, before[2].first_index - 1)
     assert journal.base_index == before[2].first_index - 1
     assert journal.segments() == before[2:]
     assert journal.size_bytes == sum(info.bytes for info in before[2:])
@@ -239,10 +244,10 @@ def test_a_log_that_was_truncated_below_a_segments_base_is_compacted_rightly() -
     journal = opened(disk, "/log")
     extend(journal, 20)
     journal.truncate_from(2)
-    journal.compact_to(1)
+    compact(journal, 1)
     extend(journal, 30, term=2)
     sync(journal)
-    journal.compact_to(1)
+    compact(journal, 1)
     assert (journal.base_index, journal.base_term) == (1, 1)
     expected = [entry(i, 2) for i in range(2, 31)]
     assert contents(journal) == expected
@@ -317,7 +322,7 @@ def test_a_busy_log_goes_on_in_the_files_that_it_no_longer_needs() -> None:
     journal = opened(disk, "/log")
     fill(journal, 4)
     sync(journal)
-    journal.compact_to(journal.segments()[-1].first_index - 1)
+    compact(journal, journal.segments()[-1].first_index - 1)
     assert len(journal.segments()) == 1
     assert len(files(disk, "/log", ".tmp")) == 3
     disk.full = True  # Nothing may grow, and nothing has to.
@@ -340,7 +345,7 @@ def test_what_is_behind_the_end_of_a_used_file_is_zeros() -> None:
     journal = opened(disk, "/log")
     fill(journal, 3)
     sync(journal)
-    journal.compact_to(journal.segments()[-1].first_index - 1)
+    compact(journal, journal.segments()[-1].first_index - 1)
     fill(journal, 2)
     newest = bytes(disk.bytes_of(journal.segments()[-1].path))
     assert newest.count(b"entry") == 1
@@ -352,12 +357,12 @@ def test_files_are_kept_for_as_long_as_the_log_is_busy() -> None:
     journal = opened(disk, "/log")
     fill(journal, 4)
     sync(journal)
-    journal.compact_to(journal.segments()[-1].first_index - 1)
+    compact(journal, journal.segments()[-1].first_index - 1)
     fill(journal, 2)
     sync(journal)
-    journal.compact_to(journal.segments()[-1].first_index - 1)
+    compact(journal, journal.segments()[-1].first_index - 1)
     assert len(files(disk, "/log", ".tmp")) == 1, "one segment was begun"
-    journal.compact_to(journal.base_index)
+    compact(journal, journal.base_index)
     assert files(disk, "/log", ".tmp") == []
 
 
@@ -370,7 +375,7 @@ def test_a_segment_that_is_given_up_is_whole_until_its_name_is_gone() -> None:
         through = journal.segments()[-1].first_index - 1
         disk.power_fails_after = seed % 6
         with pytest.raises(PowerLoss):  # noqa: PT012  # Where, is the seed's.
-            journal.compact_to(through)
+            compact(journal, through)
             fill(journal, 3)
         disk.crash()
         again = opened(disk, "/log")
@@ -425,7 +430,7 @@ def refusals(journal: Journal) -> list[str]:
         lambda: journal.append(b"", journal.last_index + 1, 9),
         lambda: journal.truncate_from(journal.last_index),
         lambda: journal.get(1),
-        lambda: journal.compact_to(1),
+        lambda: compact(journal, 1),
         lambda: journal.reset(1, 1),
         journal.begin_sync,
         journal.seal,
@@ -579,7 +584,7 @@ def test_no_deleted_segment_is_kept_open(how: str) -> None:
     sync(journal)
     assert journal.get(1) == entry(1)
     if how == "compact":
-        journal.compact_to(50)
+        compact(journal, 50)
     else:
         journal.reset(60, 1)
     assert disk.open_files == 1
@@ -592,7 +597,7 @@ def test_a_running_journal_does_not_gather_open_files() -> None:
         extend(journal, through)
         assert journal.get(journal.base_index + 1).index == journal.base_index + 1
         sync(journal)
-        journal.compact_to(through - 20)
+        compact(journal, through - 20)
         assert disk.open_files <= 2, "the one written to and the one read from"
     journal.close()
     assert disk.open_files == 0
