@@ -20,9 +20,9 @@ from statemachine.commands import Command, Entry, TakeDigest
 from statemachine.kv import Reader
 from statemachine.machine import BatchResult, Machine
 
-ROUND_ENTRIES_MAX = 16
+ROUND_ENTRIES_MAX = 64
 ROUND_BYTES_MAX = 256 << 10
-ROUND_S = 0.02
+ROUND_S = 0.1
 """When a round ends at the latest, so that a quiet node does not wait for one more entry."""
 
 
