@@ -49,7 +49,7 @@ class Side:
     def measure(self, cell: Cell) -> Record:
         """One turn."""
         assert self._process.stdin is not None
-        print(json.dumps(cell[:4]), file=self._process.stdin, flush=True)
+        print(json.dumps(cell), file=self._process.stdin, flush=True)
         record: Record = json.loads(self.answer())
         time.sleep(REST_S)
         return record
@@ -156,7 +156,8 @@ def ratio(figure: str, other: Sequence[Record], this: Sequence[Record]) -> Recor
 
 def _show(kept: Sequence[Record], people: Console) -> None:
     table = Table(title="this checkout against the other", title_justify="left")
-    for column in ("scenario", "clients", "batch", "figure", "other", "this", "ratio", "95 %"):
+    sizes, figures = ("clients", "batch", "queues"), ("figure", "other", "this", "ratio", "95 %")
+    for column in ("scenario", *sizes, *figures):
         table.add_column(column, justify="right")
     for one in kept:
         if one["kind"] == "versus":
@@ -164,6 +165,7 @@ def _show(kept: Sequence[Record], people: Console) -> None:
                 one["scenario"],
                 f"{one['connections']}",
                 f"{one['batch']}",
+                f"{one['queues']:,}",
                 FIGURES[one["figure"]],
                 f"{one['other']:,.2f}",
                 f"{one['this']:,.2f}",
@@ -174,10 +176,10 @@ def _show(kept: Sequence[Record], people: Console) -> None:
 
 
 def _cell(text: str) -> Cell:
-    scenario, connections, batch = text.split(":")
-    if scenario not in SCENARIOS:
+    scenario, connections, batch, *queues = text.split(":")
+    if scenario not in SCENARIOS or len(queues) > 1:
         raise ValueError(text)
-    return Cell(scenario, ALL, int(connections), int(batch))
+    return Cell(scenario, ALL, int(connections), int(batch), queues=int(*queues or "1"))
 
 
 def _arguments() -> argparse.Namespace:
@@ -190,7 +192,7 @@ def _arguments() -> argparse.Namespace:
         dest="cells",
         type=_cell,
         action="append",
-        help=f"{'|'.join(SCENARIOS)}:connections:batch; again for more (default: five of them)",
+        help=f"{'|'.join(SCENARIOS)}:connections:batch[:queues]; again for more (default: five)",
     )
     parser.add_argument("--out", type=Path, help="the JSON lines; default: a file in reports/")
     return parser.parse_args()
