@@ -455,17 +455,19 @@ class State:
         if counts == before:
             return
         queue.counted = counts
-        ready, delayed, claimed, size, blocked, bindings = map(sub, counts, before)
         machine, account = self.machine, queue.account.record
+        ready, delayed, claimed, size, blocked, bindings = map(sub, counts, before)
         machine.ready += ready
-        machine.delayed += delayed
-        machine.claimed += claimed
         machine.bytes += size
-        machine.blocked += blocked
         account.messages += ready + delayed + claimed + blocked
-        account.in_flight += claimed
         account.bytes += size
-        account.bindings += bindings
+        if claimed:
+            machine.claimed += claimed
+            account.in_flight += claimed
+        if delayed or blocked or bindings:
+            machine.delayed += delayed
+            machine.blocked += blocked
+            account.bindings += bindings
         self.touch(queue.account)
 
     def _trim(self) -> None:
