@@ -18,7 +18,7 @@ is at or behind the mark has missed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from struct import Struct
 
 from statemachine import deadlines, keys, records
@@ -85,8 +85,6 @@ _RUN = Struct(">10sII")  # The first id, how many, deliveries.
 
 def note(state: State, queue: Queue, kind: int, messages: bytes = b"", *, count: int = 0) -> None:
     """This happened in the queue, to messages in ``runs``. Its record is to be written."""
-    if state.gathered:
-        _note_gathered(state)
     rest: tuple[int | str, ...] = (0, "", "", count) if count else ()
     _note(state, queue, kind, state.node, 0, "", messages, *rest)
 
@@ -109,8 +107,6 @@ def note_claim(
         found = _RUN.pack(messages[0].id, 1, messages[0].deliveries)
     else:
         found = runs([(one.id, 1, one.deliveries) for one in messages])
-    if state.gathered:
-        _note_gathered(state)
     rest: tuple[int | str, ...] = (until_ms, reason) if until_ms or reason else ()
     _note(state, queue, kind, state.node, claim, claim_record.consumer, found, *rest)
 
@@ -197,8 +193,10 @@ def forget_aged(state: State, queue: Queue) -> int:
     return _due_ms(history, kept)
 
 
-def runs(messages: Iterable[Run]) -> bytes:
+def runs(messages: Sequence[Run]) -> bytes:
     """Messages, adjacent ones together."""
+    if len(messages) == 1:  # Most puts and claims are of one.
+        return _RUN.pack(*messages[0])
     parts: list[bytes] = []
     first, count, end, delivered = b"", 0, 0, 0
     for message_id, more, deliveries in messages:
@@ -242,13 +240,13 @@ def _note_gathered(state: State) -> None:
     gathered, state.gathered = state.gathered, {}
     for (queue, kind, node, reason, target), messages in gathered.items():
         if messages:
-            # Most are of one put.
-            found = _RUN.pack(*messages[0]) if len(messages) == 1 else runs(messages)
             rest = (0, reason, target) if reason or target else ()
-            _note(state, queue, kind, node, 0, "", found, *rest)
+            _note(state, queue, kind, node, 0, "", runs(messages), *rest)
 
 
 def _note(state: State, holder: Queue | Account, *said: int | str | bytes) -> None:
+    if state.gathered:
+        _note_gathered(state)
     ordinal = state.next_event
     state.next_event = ordinal + 1
     if not holder.untold:
@@ -257,16 +255,13 @@ def _note(state: State, holder: Queue | Account, *said: int | str | bytes) -> No
 
 
 def _tell_queue(state: State, queue: Queue, said: list[Said]) -> None:
-    record, kept = queue.record, queue.in_force()
-    history = record.history
+    history, kept = queue.record.history, queue.in_force()
     _append(state, queue.account, history, kept, said)
     state.noted[queue.names] = None
-    stretches = history.stretches
-    if stretches and stretches[0].last_ms + kept.history_ms < record.due_ms:
-        # Under shorter settings than those before, what is too old may have been so for long.
-        due_ms = max(state.now_ms, _due_ms(history, kept))
-        if due_ms < record.due_ms:
-            deadlines.set_timer(state, queue, due_ms)
+    # Under shorter settings than those before, what is too old may have been so for long.
+    due_ms, timer_ms = _due_ms(history, kept), queue.record.due_ms
+    if due_ms < timer_ms and state.now_ms < timer_ms:
+        deadlines.set_timer(state, queue, max(state.now_ms, due_ms))
 
 
 def _tell_account(state: State, account: Account, said: list[Said]) -> None:
@@ -279,26 +274,24 @@ def _tell_account(state: State, account: Account, said: list[Said]) -> None:
 def _append(
     state: State, account: Account, history: History, kept: Effective, said: list[Said]
 ) -> None:
-    machine, now_ms, ordinal = state.machine, state.now_ms, said[-1][0]
+    index, now_ms, ordinal = state.machine.index, state.now_ms, said[-1][0]
     assert isinstance(ordinal, int)
-    index = machine.index
-    data = records.encode((now_ms, machine.term, said)) if kept.keeps_history() else b""
+    data = records.encode((now_ms, state.machine.term, said)) if kept.keeps_history() else b""
     size = len(data) + ROW_BYTES
-    if not data or (account.record.quotas and not _make_room(state, account, history, size)):
+    if not data or not _make_room(state, account, history, size):
         _forget(state, account, history, len(history.stretches))
         history.gone_index, history.gone_ordinal = index, ordinal
         return
     state.kv.put_new(keys.events(history.number, index), data)
     account.record.history_bytes += size
-    if not account.dirty:
-        state.touch(account)
-    stretches = history.stretches
-    if not stretches or _is_full(stretches[-1], kept, now_ms, size):
-        if stretches:
+    state.touch(account)
+    stretch = history.stretches[-1] if history.stretches else None
+    if stretch is None or _is_full(stretch, kept, now_ms, size):
+        if stretch is not None:
             room = kept.history_bytes - kept.history_bytes // STRETCHES
             _trim(state, account, history, kept, room)
-        history.stretches.append(Stretch(index, now_ms, index, ordinal, now_ms))
-    stretch = history.stretches[-1]
+        stretch = Stretch(index, now_ms, index, ordinal, now_ms)
+        history.stretches.append(stretch)
     stretch.bytes += size
     history.bytes += size
     stretch.last_index, stretch.last_ordinal, stretch.last_ms = index, ordinal, now_ms

@@ -455,8 +455,8 @@ class State:
         if counts == before:
             return
         queue.counted = counts
-        machine, account = self.machine, queue.account.record
         ready, delayed, claimed, size, blocked, bindings = map(sub, counts, before)
+        machine, account = self.machine, queue.account.record
         machine.ready += ready
         machine.bytes += size
         account.messages += ready + delayed + claimed + blocked

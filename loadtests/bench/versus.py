@@ -179,7 +179,7 @@ def _cell(text: str) -> Cell:
     scenario, connections, batch, *queues = text.split(":")
     if scenario not in SCENARIOS or len(queues) > 1:
         raise ValueError(text)
-    return Cell(scenario, ALL, int(connections), int(batch), queues=int(*queues or "1"))
+    return Cell(scenario, ALL, int(connections), int(batch), queues=int(queues[0]) if queues else 1)
 
 
 def _arguments() -> argparse.Namespace:
