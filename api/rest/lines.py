@@ -79,7 +79,7 @@ class Lines:
                     "request_timeout", f"no whole line has come for {patience_s:.15g} s"
                 ) from None
             bytes_now = self.kept_bytes + self._begun_bytes + len(piece)
-            self._call.hold(BUFFERED_BYTES + bytes_now)
+            await self._call.find_room(BUFFERED_BYTES + bytes_now)
             before = self.ended
             if found := self._split(piece):
                 return found

@@ -33,6 +33,9 @@ IDEMPOTENCY_KEY = b"idempotency-key"
 KEY_LENGTH_MAX = 255
 RETRY_S = 1.0
 """How long a part of a stream waits at a time, when a request would be told to come back."""
+ROOM_AGAIN_S = 0.05
+ROOM_ASKED_MAX = 40
+"""For so long, two seconds, what has come of a stream waits for room."""
 SINGLE = frozenset(
     {
         b"authorization",
@@ -180,6 +183,17 @@ class Call:
         """Of the stream so many bytes are in memory; raises ``Unavailable`` if that is too much."""
         if (place := self._place()) is not None and not place.hold(size):
             raise Unavailable("overloaded", "the node has no room for more of this stream")
+
+    async def find_room(self, size: int) -> None:
+        """The same as ``hold``, but a node that is short of room for a moment is waited for.
+
+        Many streams that begin at once may each be taken to have as much as a request may have.
+        """
+        for _ in range(ROOM_ASKED_MAX):
+            if (place := self._place()) is None or place.hold(size):
+                return
+            await asyncio.sleep(ROOM_AGAIN_S)
+        self.hold(size)
 
     async def begin(self) -> None:
         """One more thing that the stream asks for, like a request of its own.

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from api.app import create
+from api.fairness.admission import PLACE
 from api.ports import Limits, OutcomeUnknown, Unavailable
+from api.rest import requests
 from asgi_client import Exchange
 from local_service import LocalService
 
@@ -386,3 +389,45 @@ def test_a_request_of_http_1_1_names_its_host() -> None:
 
     assert asyncio.run(asked("1.1")) == 400
     assert asyncio.run(asked("1.0")) == 200
+
+
+class Crowded:
+    """A place in a node that has no room for so many times."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+        self.held = 0
+
+    def hold(self, size: int) -> bool:
+        self.refusals -= 1
+        if self.refusals < 0:
+            self.held = size
+        return self.refusals < 0
+
+
+@pytest.mark.parametrize("refusals", [0, 1, requests.ROOM_ASKED_MAX])
+def test_a_stream_waits_while_there_is_no_room_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch, refusals: int
+) -> None:
+    monkeypatch.setattr(requests, "ROOM_AGAIN_S", 0)
+    place = Crowded(refusals)
+    asyncio.run(call_in(place).find_room(1_000))
+    assert place.held == 1_000
+
+
+def test_and_ends_if_there_is_none_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "ROOM_AGAIN_S", 0)
+    place = Crowded(requests.ROOM_ASKED_MAX + 1)
+    with pytest.raises(Unavailable) as raised:
+        asyncio.run(call_in(place).find_room(1_000))
+    assert (raised.value.reason, place.held) == ("overloaded", 0)
+
+
+def call_in(place: Crowded) -> requests.Call:
+    exchange = Exchange(create(LocalService()), "GET", "/v1")
+    scope = {**exchange.scope, "path_params": {}, "extensions": {PLACE: place}}
+    return requests.Call(scope, nothing_comes, LocalService(), "north")
+
+
+async def nothing_comes() -> Message:
+    raise AssertionError("nobody asks for it")
