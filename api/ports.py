@@ -16,15 +16,18 @@ from starlette.types import Scope
 from api.access.principals import Principal
 from statemachine.commands import (
     Barrier,
+    Claim,
     NewMessage,
     Once,
     QueueCommand,
     SubscriptionName,
+    Take,
     Timing,
     WrappedKey,
 )
 from statemachine.kv import Reader
 from statemachine.outcomes import Outcome
+from statemachine.prospects import Prospects
 from statemachine.records import StoredMessage
 from statemachine.sealed import SealingKey
 from statemachine.settings import Effective
@@ -93,7 +96,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
 """Of tokens: asymmetric ones, since with the others whoever can verify could sign too."""
 
-Claim = Annotated[str, msgspec.Meta(min_length=1)]
+TokenClaim = Annotated[str, msgspec.Meta(min_length=1)]
 Seconds = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -105,9 +108,9 @@ class OidcPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     algorithms: Annotated[tuple[Algorithm, ...], msgspec.Meta(min_length=1)] = ("RS256", "ES256")
     jwks_url: str = ""  # Empty: as the issuer's discovery document says.
     ca_file: str = ""  # Beside the system's authorities.
-    account_claim: Claim = "raftq_account"
-    roles_claim: Claim = "raftq_roles"
-    queues_claim: Claim = "raftq_queues"
+    account_claim: TokenClaim = "raftq_account"
+    roles_claim: TokenClaim = "raftq_roles"
+    queues_claim: TokenClaim = "raftq_queues"
     operators: bool = False  # Whether a token may make somebody the operator.
     leeway_s: Annotated[int, msgspec.Meta(ge=0, le=300)] = 30
     refresh_s: Seconds = 300
@@ -360,6 +363,10 @@ class Service(Protocol):
 
     def in_force(self, account: str, queue: str) -> Effective:
         """The settings of a queue as this replica knows them, or those that it would have."""
+        ...
+
+    def prospects(self, command: Claim | Take) -> Prospects:
+        """What such a claim may find, as far as this replica knows."""
         ...
 
     def reader(self) -> Reader:

@@ -38,6 +38,7 @@ from raftq.access_log import AccessLog
 from raftq.config import Config, masters
 from raftq.metrics import Metrics
 from raftq.replica import ticks
+from raftq.replica.claiming import Claiming
 from raftq.replica.replica import Replica
 from raftq.replica.submitter import Accepted, Answer, Done, NotSubmitted, Unknown
 from raftq.replica.weights import weight
@@ -47,9 +48,11 @@ from raftq.sealing.masters import Masters
 from statemachine import queries
 from statemachine.commands import (
     Barrier,
+    Claim,
     Once,
     QueueCommand,
     SubscriptionName,
+    Take,
     Timing,
     WrappedKey,
 )
@@ -101,12 +104,17 @@ class NodeService:
                 lambda: (replica.machine, replica.machine.sealing_changes),
             ),
         )
-        self._loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
+        self._claiming = Claiming(replica.waiters, lambda: replica.machine, loop.call_later)
+        # As they are: asked for with every request.
+        self.prospects = self._claiming.prospects
+        self.monotonic = runtime.monotonic
+        self.observe_request = metrics.observe_request
         self._status_of: tuple[int, float] | None = None
         self._status: Status
         self._used_keys = set[str]()
         gate = Gate(self, [BearerKeys(self), SignedUrls(self), *_issuer(self, config)])
-        self.authenticate = gate.authenticate  # As it is: it is asked for every request.
+        self.authenticate = gate.authenticate
         metrics.before_render(self._measure)
 
     def key_changes(self) -> int:
@@ -173,6 +181,8 @@ class NodeService:
         self, command: QueueCommand | Once | Barrier, account: str | None, *, early: bool
     ) -> asyncio.Future[Answer]:
         future, done = self._answer()
+        if isinstance(command, Claim | Take):
+            done = self._claiming.begins(command, done)
         self._replica.submit(command, weight(command), done, account=account, early=early)
         return future
 
@@ -221,10 +231,6 @@ class NodeService:
             return ticks.next_tick(timing, after_ms)
         except ticks.BadTiming as error:
             raise InvalidTiming(error.field, str(error)) from None
-
-    def monotonic(self) -> float:
-        """See ``api.ports.Service``."""
-        return self._runtime.monotonic()
 
     async def reach(self, index: int) -> None:
         """See ``api.ports.Service``."""
@@ -432,10 +438,6 @@ class NodeService:
     def log_request(self, line: AccessLine) -> None:
         """See ``api.ports.Service``."""
         self._access_log.write(line)
-
-    def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """See ``api.ports.Service``."""
-        self._metrics.observe_request(route, method, status, seconds)
 
     def _measure(self) -> None:
         """Bring the gauges up to date; called at each scrape."""

@@ -78,6 +78,7 @@ from statemachine.commands import (
 )
 from statemachine.kv import KV
 from statemachine.outcomes import Done, Outcome, Reason, Refused
+from statemachine.prospects import Prospects, prospects
 from statemachine.recollection import recalled, without_messages
 from statemachine.sealed import SealingRecord
 from statemachine.settings import Effective
@@ -155,6 +156,16 @@ class Machine:
         """How many messages claims may find in a queue."""
         found = self._state.find_queue(account, queue)
         return 0 if found is None else found.record.ready
+
+    def ready_zones(self, account: str, queue: str) -> list[str]:
+        """Of which zones these are; an empty one: of none."""
+        found = self._state.find_queue(account, queue)
+        lanes = [] if found is None else found.lanes
+        return [lane.record.zone for lane in lanes if lane.record.ready]
+
+    def prospects(self, command: Claim | Take) -> Prospects:
+        """What such a claim may find."""
+        return prospects(self._state, command)
 
     def sealing(self, account: str) -> SealingRecord | None:
         """The keys of an account whose bodies are sealed, or some are; else None."""

@@ -16,19 +16,17 @@ import msgspec
 
 from statemachine import filters, keys, quotas, rates, records
 from statemachine.commands import (
-    Claim,
     Filter,
     MessageId,
     MessageState,
     QueueSettings,
     Quotas,
-    Take,
 )
 from statemachine.kv import Reader
 from statemachine.looking import Look
 from statemachine.outcomes import Claimed, Delivered
 from statemachine.records import JobRecord, LaneRecord, MachineRecord, QueueRecord
-from statemachine.settings import ONLY, PREFER, ZONE_MODE, Effective, effective
+from statemachine.settings import Effective, effective
 
 NOTHING_SET = QueueSettings()
 SCANNED_MAX = 10_000
@@ -111,14 +109,6 @@ class MessageView(msgspec.Struct, frozen=True):
     deliveries: int
     record: bytes
     error: str = ""  # What was last said to be wrong with it; of a claimed one like deliveries.
-
-
-class Prospects(NamedTuple):
-    """What a claim may find: messages for it at once, or ones that may have to wait for it."""
-
-    mode: str
-    near: bool
-    far: bool
 
 
 class Accounts(NamedTuple):
@@ -267,21 +257,6 @@ def job(reader: Reader, account: str, name: str) -> JobRecord | None:
     record = _queue(reader, account, name)
     data = None if record is None else reader.get(keys.job(record.number))
     return None if data is None else records.decode_job(data)
-
-
-def prospects(reader: Reader, command: Claim | Take) -> Prospects:
-    """What such a claim may find: what has expired but is not swept counts too."""
-    record = _queue(reader, command.account, command.queue)
-    data = reader.get(keys.account(command.account))
-    if record is None or data is None:
-        return Prospects(command.zone_mode or ZONE_MODE, near=False, far=False)
-    in_force = effective(record.settings, records.decode_account(data).defaults)
-    mode = command.zone_mode or in_force.zone_mode
-    if mode not in (ONLY, PREFER) or not record.ready:
-        return Prospects(mode, near=record.ready > 0, far=False)
-    zones = [lane.zone for lane in _lanes(reader, record) if lane.ready]
-    is_near = [zone in ("", command.zone) for zone in zones]
-    return Prospects(mode, near=any(is_near), far=mode == PREFER and not all(is_near))
 
 
 def browse(

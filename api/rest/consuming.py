@@ -134,7 +134,8 @@ class ConsumeStream:
         self._presence = Presence()
         self._credit = 0
         self._credited = asyncio.Event()
-        self._settling: asyncio.Future[None] | None = None
+        self._all_settled = asyncio.Event()
+        self._all_settled.set()
         self._line = 1  # The first that was not answered, if it ends now.
         self._send: Send
 
@@ -172,8 +173,8 @@ class ConsumeStream:
             forget()
             self._presence.leave()
             await asyncio.wait([claiming])
-            if self._settling is not None:  # What was begun is answered.
-                await asyncio.wait([self._settling])
+            while not self._all_settled.is_set():  # What was begun is answered.
+                await self._all_settled.wait()
             for one in others:
                 one.cancel()
             await asyncio.wait(others)
@@ -187,7 +188,7 @@ class ConsumeStream:
 
     async def _listen(self) -> None:
         """Until the client has no more to say."""
-        while found := await self._lines.read():
+        while not self._presence.gone and (found := await self._lines.read()):
             settle: list[_Settling] = []
             wrong: Problem | None = None
             for line in found:
@@ -197,9 +198,11 @@ class ConsumeStream:
                     wrong = problem
                     break
             if settle:
-                self._settling = asyncio.ensure_future(self._settle(settle))
-                await asyncio.shield(self._settling)
-                self._settling = None
+                self._all_settled.clear()
+                try:
+                    await self._settle(settle)
+                finally:
+                    self._all_settled.set()
             if wrong is not None:
                 self._line = line.number
                 raise wrong
@@ -241,7 +244,10 @@ class ConsumeStream:
         await self._call.pace()
         await self._call.readmit()
         commands = [command for one in settle for command in one.commands.values()]
-        counts = iter(await asyncio.gather(*[self._settled(command) for command in commands]))
+        if len(commands) == 1:  # As most are of whoever has a message at a time: no task for it.
+            counts = iter([await self._settled(commands[0])])
+        else:
+            counts = iter(await asyncio.gather(*[self._settled(command) for command in commands]))
         for one in settle:
             by_name = {name: next(counts) for name in one.commands}
             stale = [name for name, count in by_name.items() if count is None]

@@ -17,7 +17,6 @@ from starlette.types import Receive
 from api.ports import OutcomeUnknown, Unavailable
 from api.problems import Problem
 from api.rest.requests import Call, Disconnected
-from statemachine import queries
 from statemachine.commands import Claim, Release, Take
 from statemachine.outcomes import Claimed
 from statemachine.settings import ONLY, PREFER
@@ -94,13 +93,18 @@ async def claim_while_present(
     presence: Presence,
     empty: Claimed | None = None,
 ) -> Claimed:
-    """The same, as long as somebody wants it; else nothing is held, and ``Disconnected``."""
+    """The same, as long as somebody wants it; else nothing is held, and ``Disconnected``.
+
+    Where this replica knows of nothing, the claim is made when there is something, and at the
+    end of the wait: it would be an entry in the log that says that the queue is empty.
+    """
     clock = asyncio.get_running_loop().time
     deadline_s = clock() + wait_s
     backoff_s = 0.0
-    has_waited = empty is not None
-    if empty is not None:
-        backoff_s = await _park(call, command, empty.until_ms, wait_s, backoff_s, presence)
+    has_waited = empty is not None or call.service.prospects(command).is_empty
+    if has_waited:
+        due_ms = empty.until_ms if empty is not None else 0
+        backoff_s = await _park(call, command, due_ms, wait_s, backoff_s, presence)
     while True:
         if presence.gone:
             raise Disconnected
@@ -154,7 +158,7 @@ async def _park(
     includes some that no claim can get (they have expired and are not swept yet), so
     that a second such round waits a little.
     """
-    seen = queries.prospects(call.service.reader(), command)
+    seen = call.service.prospects(command)
     if seen.near or (seen.far and not due_ms):
         timeout_s = min(backoff_s, left_s)
         backoff_s = _next(backoff_s)

@@ -21,7 +21,6 @@ from api.webhooks.proposing import propose
 from api.webhooks.sender import Sender
 from api.webhooks.slots import Slots
 from api.webhooks.targets import Rules
-from statemachine import queries
 from statemachine.commands import Ack, Claim, DisableSubscription, Extend, QueueCommand, Release
 from statemachine.hooks import SubscriptionView
 from statemachine.outcomes import Claimed, Delivered, Outcome, Reason, Refused
@@ -116,7 +115,7 @@ class Courier:
         rest_s = self._rest_until - self._service.monotonic()
         await asyncio.sleep(max(0.0, rest_s, self._backoff_s))
         command = self._claiming(1)
-        while not queries.prospects(self._service.reader(), command).near:
+        while not self._service.prospects(command).near:
             self._backoff_s = 0.0
             await self._service.wait_ready(command.account, command.queue, PARK_S)
 

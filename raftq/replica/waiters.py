@@ -81,6 +81,10 @@ class Waiters:
         """How many read events."""
         return sum(len(watchers) for watchers in self._watchers.values())
 
+    def are_waiting(self, key: QueueKey) -> bool:
+        """Whether anybody waits for something to become ready in a queue."""
+        return key in self._ready
+
     def when_ready(
         self,
         key: QueueKey,

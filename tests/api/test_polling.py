@@ -79,9 +79,35 @@ async def test_who_waited_first_is_served_first(app: Application, service: Local
         assert (await done(task)).status == 201
 
 
+async def expired(app: Application, service: LocalService) -> None:
+    """A message that seems to be ready, and that no claim gets."""
+    assert (
+        await request(app, "POST", f"{QUEUE}/messages", body={"body": 1, "ttl": 1})
+    ).status == 201
+    service.clock_ms += 2_000
+
+
+async def test_nothing_is_claimed_where_nothing_is_known_until_the_end_of_the_wait(
+    app: Application, service: LocalService
+) -> None:
+    _, task = poll(app, wait=0.02)
+    await until(lambda: service.parked("shop", "orders") == 1)
+    assert not service.proposed
+    assert (await done(task)).status == 204
+    assert [type(one) for one in service.proposed] == [Claim]
+
+
+async def test_what_is_known_of_is_claimed_at_once(app: Application, service: LocalService) -> None:
+    await put(app)
+    _, task = poll(app)
+    assert (await done(task)).status == 201
+    assert [type(one) for one in service.proposed[1:]] == [Claim]
+
+
 async def test_a_message_that_comes_between_claim_and_park_is_not_missed(
     app: Application, service: LocalService
 ) -> None:
+    await expired(app, service)
     original = service.propose
 
     async def propose_then_put(command):  # type: ignore[no-untyped-def]  # As original.
@@ -113,6 +139,7 @@ async def test_a_client_that_left_while_parked_claims_nothing(
 async def test_a_client_that_left_before_the_second_claim_makes_none(
     app: Application, service: LocalService
 ) -> None:
+    await expired(app, service)
     exchange, task = poll(app)
     original = service.propose
 
@@ -174,6 +201,7 @@ async def test_a_leader_that_stays_lost_ends_the_wait(
 async def test_other_failures_are_not_waited_out(
     app: Application, service: LocalService, failure: Exception, status: int
 ) -> None:
+    await put(app)
     service.failures.append(failure)
     _, task = poll(app)
     assert (await done(task)).status == status
@@ -345,7 +373,7 @@ async def test_a_transaction_is_done_before_what_is_next_is_waited_for(
     exchange = Exchange(app, "POST", "/v1/shop/transactions", body=body)
     task = asyncio.create_task(exchange.run())
     await until(lambda: service.parked("shop", "orders") == 1)
-    assert [type(one) for one in service.proposed] == [Transact, Claim]
+    assert [type(one) for one in service.proposed] == [Transact]
     service.failures.extend([None, failure])
     await put(app)
     reply = await done(task)

@@ -35,6 +35,7 @@ from statemachine.commands import (
 )
 from statemachine.keys import u64
 from statemachine.outcomes import Claimed, Done, Enqueued, Reason, Refused
+from statemachine.prospects import Prospects
 from statemachine.sealed import CODING, SealingKey, SealingRecord, key_of
 
 PUT = Enqueue("a", "q", (NewMessage(b"x" * 10, "t"), NewMessage(b"y" * 20, "t")))
@@ -317,6 +318,23 @@ def test_who_waits_for_a_message_is_woken_by_it() -> None:
         bench.replica.waiters.wake({("a", "q", ""): 1}, 0)
         assert await waiting is True
         assert bench.replica.waiters.parked == 0
+
+    run(test)
+
+
+def test_what_a_claim_is_on_its_way_for_is_in_nobody_else_s_sight() -> None:
+    async def test(bench: Bench) -> None:
+        claim = Claim("a", "q", 1)
+        bench.replica.machine.ready = lambda _account, _queue: 1
+        bench.replica.machine.prospects = lambda _claim: Prospects("any", near=True, far=False)
+        assert bench.service.prospects(claim).near
+        claiming = asyncio.ensure_future(bench.service.propose(claim))
+        await asyncio.sleep(0)
+        assert not bench.service.prospects(claim).near
+        bench.replica.last_done(NotSubmitted("no_leader"))
+        assert bench.service.prospects(claim).near
+        with pytest.raises(Unavailable):
+            await claiming
 
     run(test)
 

@@ -46,6 +46,7 @@ from statemachine.digest import digest
 from statemachine.filters import ANY
 from statemachine.machine import BatchResult, Machine
 from statemachine.outcomes import Outcome, Reason, Refused, SessionOpened, Swept
+from statemachine.prospects import Prospects
 from statemachine.sessions import IDLE_MAX_MS
 from told import about, seen, told
 
@@ -761,7 +762,9 @@ class Histories(RuleBasedStateMachine):
         for mode, far in (("only", False), ("prefer", not all(is_near)), ("any", False)):
             claim = c.Claim(*names, 1, zone="z1", zone_mode=mode)
             near = bool(ready) if mode == "any" else any(is_near)
-            assert queries.prospects(self.twin_kv, claim) == queries.Prospects(mode, near, far)
+            seen = Prospects(mode, near, far)
+            assert self.twin.prospects(claim) == self.machine.prospects(claim) == seen
+            assert seen.is_empty == (not (near or far))
 
     def learn(self) -> None:
         """Show the model the ids that it could not know."""

@@ -13,6 +13,7 @@ from statemachine import looking, queries, rates
 from statemachine.commands import Batch, Command, Entry, NewMessage
 from statemachine.machine import Machine
 from statemachine.outcomes import Claimed, Enqueued, Outcome
+from statemachine.prospects import Prospects
 from statemachine.records import decode_message
 from statemachine.settings import Effective
 
@@ -87,13 +88,13 @@ def test_what_is_not_there_is_none(store: Store) -> None:
     assert queries.browse(kv, "a", "q", limit=10) is None
     assert queries.message(kv, "a", "q", b"") is None
     assert queries.claim(kv, "a", "q", 1) is None
-    nothing = queries.Prospects("any", near=False, far=False)
-    assert queries.prospects(kv, c.Claim("a", "q", 1)) == nothing
+    nothing = Prospects("any", near=False, far=False)
+    assert store.machine.prospects(c.Claim("a", "q", 1)) == nothing
     store.do(c.PutQueue("a", "q", c.QueueSettings()))
     assert queries.message(kv, "a", "q", b"\x00" * 10) is None
     for claim in (-1, 0, 1, 2**64):
         assert queries.claim(kv, "a", "q", claim) is None
-    assert queries.prospects(kv, c.Claim("a", "q", 1)) == nothing
+    assert store.machine.prospects(c.Claim("a", "q", 1)) == nothing
     assert queries.stats(kv, "a", "q") == queries.Stats(
         ready=0,
         delayed=0,

@@ -45,18 +45,21 @@ from raftq.sealing.masters import Masters
 from statemachine.commands import (
     Barrier,
     Batch,
+    Claim,
     Command,
     Entry,
     Once,
     QueueCommand,
     SubscriptionName,
     Sweep,
+    Take,
     Timing,
     WrappedKey,
 )
 from statemachine.kv import Reader
 from statemachine.machine import Machine
 from statemachine.outcomes import Enqueued, Outcome, Refused, Swept
+from statemachine.prospects import Prospects
 from statemachine.sealed import SealingKey
 from statemachine.settings import BUILT_IN, Effective
 
@@ -195,6 +198,10 @@ class LocalService:
     def accounts_without_keys(self) -> tuple[str, ...]:
         """See ``Service``."""
         return self.bodies.without_keys()
+
+    def prospects(self, command: Claim | Take) -> Prospects:
+        """See ``Service``."""
+        return self._machine.prospects(command)
 
     def in_force(self, account: str, queue: str) -> Effective:
         """See ``Service``."""
