@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import plots
 from loadtests.bench import exchanges, machine
-from loadtests.bench.client import Load, Measured
+from loadtests.bench.client import Load, Measured, saying
 from loadtests.bench.exchanges import Drains, Puts
 from loadtests.bench.plan import Plan
 from loadtests.bench.records import Record, of_kind
@@ -46,7 +46,9 @@ def records(service: Service, plan: Plan) -> Iterator[Record]:
     for how, end in (("stopped", service.cluster.stop), ("killed", service.cluster.kill)):
         yield {"kind": "restart", "how": how, "messages": filled, **_restarted(service, end)}
     port = service.follower_port
-    drained = run_out(lambda: Load([port], FILL_CONNECTIONS, lambda: Drains(QUEUE, FILL_BATCH)))
+    drained = run_out(
+        lambda: Load([port], FILL_CONNECTIONS, saying(lambda: Drains(QUEUE, FILL_BATCH)))
+    )
     yield {"kind": "backlog_drain", **_rate(drained)}
     yield _claims("after_deletes", filled, service, plan.claims)
 
@@ -140,7 +142,7 @@ def _fill(service: Service, messages: int) -> Measured:
         lambda: Load(
             [port],
             FILL_CONNECTIONS,
-            lambda: Puts(QUEUE, batch, BODY_BYTES, math.ceil(each / batch)),
+            saying(lambda: Puts(QUEUE, batch, BODY_BYTES, math.ceil(each / batch))),
         )
     )
 

@@ -12,7 +12,6 @@ import socket
 import ssl
 from array import array
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import cycle
 from time import perf_counter
 from typing import NamedTuple, Protocol, cast
@@ -92,7 +91,7 @@ HTTP = Dialect(connect, HttpFraming)
 
 
 class Measured:
-    """What all connections did while ``open`` was true."""
+    """What all clients did while ``open`` was true."""
 
     def __init__(self) -> None:
         self.open = False
@@ -103,31 +102,49 @@ class Measured:
         self.seconds = 0.0
 
 
+class Client(Protocol):
+    """Who waits for his answers, on one connection or on several."""
+
+    ended: asyncio.Future[None]
+
+    async def open(self, port: int, tls: ssl.SSLContext | None) -> None:
+        """Connect."""
+        ...
+
+    def start(self) -> None:
+        """Begin the first operation."""
+        ...
+
+    def stop(self) -> None:
+        """End with the operation that is under way."""
+        ...
+
+
 class Load:
-    """Some connections to some ports, all saying the same kind of thing."""
+    """Some clients of some ports, all saying the same kind of thing."""
 
     def __init__(
         self,
         ports: Sequence[int],
-        connections: int,
-        make: Callable[[], Exchange],
+        clients: int,
+        make: Callable[[Measured], Client],
         tls: ssl.SSLContext | None = None,
-        dialect: Dialect = HTTP,
     ) -> None:
+        """``make``: a client that counts what it does there."""
         self.measured = Measured()
-        self._ports, self._tls, self._dialect = ports, tls, dialect
-        self._wires = [_Wire(make(), dialect.framing(), self.measured) for _ in range(connections)]
+        self._ports, self._tls = ports, tls
+        self._clients = [make(self.measured) for _ in range(clients)]
 
     async def connect(self) -> None:
-        """Connect all; connection n goes to port n modulo their number."""
+        """Connect all; client n goes to port n modulo their number."""
         ports = cycle(self._ports)
-        await asyncio.gather(*(self._open(wire, next(ports)) for wire in self._wires))
+        await asyncio.gather(*(client.open(next(ports), self._tls) for client in self._clients))
 
     async def run(self, warmup_s: float, measure_s: float, marked: Callable[[], None]) -> Measured:
         """Warm up, measure, hang up; ``marked`` is called as the window opens and closes."""
         await self.connect()
-        for wire in self._wires:
-            wire.start()
+        for client in self._clients:
+            client.start()
         await self._healthy(warmup_s)
         marked()
         self.measured.open = True
@@ -136,9 +153,9 @@ class Load:
         self.measured.open = False
         self.measured.seconds = perf_counter() - started_s
         marked()
-        for wire in self._wires:
-            wire.stop()
-        await asyncio.wait([wire.ended for wire in self._wires], timeout=10)
+        for client in self._clients:
+            client.stop()
+        await asyncio.wait([client.ended for client in self._clients], timeout=10)
         return self.measured
 
     async def run_out(self) -> Measured:
@@ -146,20 +163,12 @@ class Load:
         await self.connect()
         self.measured.open = True
         started_s = perf_counter()
-        for wire in self._wires:
-            wire.start()
-        while not all(wire.ended.done() for wire in self._wires):
+        for client in self._clients:
+            client.start()
+        while not all(client.ended.done() for client in self._clients):
             await self._healthy(0.01)
         self.measured.seconds = perf_counter() - started_s
         return self.measured
-
-    async def _open(self, wire: _Wire, port: int) -> None:
-        loop = asyncio.get_running_loop()
-        connection = await loop.run_in_executor(None, self._dialect.connect, port)
-        connection.setblocking(False)
-        named = HOST if self._tls else None
-        itself = partial(_Wire.itself, wire)
-        await loop.create_connection(itself, sock=connection, ssl=self._tls, server_hostname=named)
 
     async def _healthy(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -167,19 +176,37 @@ class Load:
             raise TooManyErrors(self.measured.errors[-1])
 
 
+async def opened(
+    connect: Callable[[int], socket.socket],
+    port: int,
+    tls: ssl.SSLContext | None,
+    protocol: asyncio.Protocol,
+) -> None:
+    """Connect, and let ``protocol`` have the connection: it exists before that does."""
+    loop = asyncio.get_running_loop()
+    connection = await loop.run_in_executor(None, connect, port)
+    connection.setblocking(False)
+    named = HOST if tls else None
+    await loop.create_connection(lambda: protocol, sock=connection, ssl=tls, server_hostname=named)
+
+
+def saying(make: Callable[[], Exchange], dialect: Dialect = HTTP) -> Callable[[Measured], Client]:
+    """Clients with a connection each, on which that is said."""
+    return lambda measured: _Wire(make(), dialect, measured)
+
+
 class _Wire(asyncio.Protocol):
-    def __init__(self, exchange: Exchange, framing: Framing, measured: Measured) -> None:
+    def __init__(self, exchange: Exchange, dialect: Dialect, measured: Measured) -> None:
         self._exchange = exchange
-        self._framing = framing
+        self._connect, self._framing = dialect.connect, dialect.framing()
         self._measured = measured
         self._began_s = 0.0
         self._stopping = False
         self._transport: asyncio.Transport | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def itself(self) -> _Wire:
-        """As a factory: a wire exists before its connection does."""
-        return self
+    async def open(self, port: int, tls: ssl.SSLContext | None) -> None:
+        await opened(self._connect, port, tls, self)
 
     def start(self) -> None:
         assert self._transport is not None

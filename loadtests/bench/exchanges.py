@@ -75,6 +75,23 @@ def ack_request(queue: str, claimed: bytes, *, then: int = 0, key: str = "") -> 
     return request("POST", f"{queue_path(queue)}/claims/{claim}/ack", body, key=key)
 
 
+def stream_head(queue: str, target: str, *, key: str = "") -> bytes:
+    """What a request for a stream begins with; its body comes in chunks."""
+    lines = [
+        f"POST {queue_path(queue)}/{target} HTTP/1.1",
+        "Host: raftq",
+        "Content-Type: application/x-ndjson",
+        "Transfer-Encoding: chunked",
+        *([f"Authorization: Bearer {key}"] if key else []),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def chunk(lines: bytes) -> bytes:
+    """A piece of such a body."""
+    return b"%x\r\n%b\r\n" % (len(lines), lines)
+
+
 def _acked(answer: bytes, expected: int) -> int:
     found = _ACKED.search(answer)
     if found is None or int(found.group(1)) != expected:
@@ -195,14 +212,7 @@ class Streams:
         self.finished = self._put = 0
         self._batch = batch
         self._line = json.dumps(_message(body_bytes), separators=(",", ":")).encode() + b"\n"
-        lines = [
-            f"POST {queue_path(queue)}/messages HTTP/1.1",
-            "Host: raftq",
-            "Content-Type: application/x-ndjson",
-            "Transfer-Encoding: chunked",
-            *([f"Authorization: Bearer {key}"] if key else []),
-        ]
-        self._head = "\r\n".join([*lines, "", ""]).encode()
+        self._head = stream_head(queue, "messages", key=key)
 
     def first(self) -> bytes:
         """See ``Exchange``."""
@@ -218,8 +228,7 @@ class Streams:
         return self._chunk(self.finished) if self.finished else b""
 
     def _chunk(self, count: int) -> bytes:
-        lines = self._line * count
-        return b"%x\r\n%b\r\n" % (len(lines), lines)
+        return chunk(self._line * count)
 
 
 class LineFraming:

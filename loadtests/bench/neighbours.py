@@ -14,7 +14,7 @@ from statistics import median
 import uvloop
 
 from loadtests.bench import exchanges, machine
-from loadtests.bench.client import Load
+from loadtests.bench.client import Load, saying
 from loadtests.bench.exchanges import CREATED, LIMITED, NOISY, QUIET, Puts
 from loadtests.bench.open_loop import OpenLoop, Stage, peak_per_s
 from loadtests.bench.plan import Plan
@@ -73,7 +73,7 @@ async def _capacity(service: Service, plan: Plan) -> float:
     def make() -> Puts:
         return Puts(QUEUE, NOISY_BATCH, plan.body_bytes, account=NOISY)
 
-    load = Load(service.ports, NOISY_CONNECTIONS, make)
+    load = Load(service.ports, NOISY_CONNECTIONS, saying(make))
     return await peak_per_s(load, NOISY_BATCH, plan.warmup_s, plan.noisy_s / 4)
 
 

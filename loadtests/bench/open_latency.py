@@ -17,7 +17,7 @@ import uvloop
 
 import plots
 from loadtests.bench import exchanges, machine
-from loadtests.bench.client import Load
+from loadtests.bench.client import Load, saying
 from loadtests.bench.exchanges import CREATED, Puts
 from loadtests.bench.open_loop import OpenLoop, Stage, peak_per_s
 from loadtests.bench.plan import Plan
@@ -81,7 +81,7 @@ def section(records: list[Record]) -> Section:
 
 async def _capacity_per_s(service: Service, plan: Plan) -> float:
     connections = min(CAPACITY_CONNECTIONS, plan.open_connections)
-    load = Load(service.ports, connections, lambda: Puts(QUEUE, 1, plan.body_bytes))
+    load = Load(service.ports, connections, saying(lambda: Puts(QUEUE, 1, plan.body_bytes)))
     return await peak_per_s(load, 1, plan.warmup_s, plan.open_s / 2)
 
 

@@ -16,7 +16,7 @@ import uvloop
 
 import plots
 from loadtests.bench import exchanges, machine
-from loadtests.bench.client import Load
+from loadtests.bench.client import Load, saying
 from loadtests.bench.exchanges import CREATED, Puts
 from loadtests.bench.open_loop import GIVEN_UP, OpenLoop, Outcomes, Stage, peak_per_s
 from loadtests.bench.plan import Plan
@@ -107,7 +107,9 @@ def _drawn(one: Record) -> str:
 
 
 async def _peak(service: Service, plan: Plan, batch: int) -> float:
-    load = Load(service.ports, PEAK_CONNECTIONS, lambda: Tries(QUEUE, batch, plan.body_bytes))
+    load = Load(
+        service.ports, PEAK_CONNECTIONS, saying(lambda: Tries(QUEUE, batch, plan.body_bytes))
+    )
     return await peak_per_s(load, batch, plan.warmup_s, plan.overload_s / 6)
 
 

@@ -14,6 +14,8 @@ WEAK_PUT = "put-weak"
 LIFECYCLE = "lifecycle"
 ROUNDS = "rounds"
 """Lifecycles that claim with the ack of what was claimed before."""
+CONSUME = "consume"
+"""Lifecycles in which messages are given to who has a stream of claims."""
 STREAM = "stream"
 """Puts in lines, of which so many are on their way on each connection as a batch has."""
 FOLLOWER, LEADER, ALL = "follower", "leader", "all"
@@ -87,7 +89,7 @@ class Plan(NamedTuple):
         """With so much time that even what is large or crowded happens several times."""
         much = cell.connections * cell.batch * cell.body_bytes / MUCH_BYTES
         factor = max(much, cell.queues / MANY_QUEUES, 1)
-        if cell.scenario in (LIFECYCLE, ROUNDS):
+        if cell.scenario in (LIFECYCLE, ROUNDS, CONSUME):
             factor = max(cell.connections / MANY_CONNECTIONS, factor)
         return self._replace(warmup_s=factor * self.warmup_s, measure_s=factor * self.measure_s)
 
@@ -105,7 +107,7 @@ class Plan(NamedTuple):
         return _with_baselines(
             Cell(*subject, connections, batch, self.body_bytes)
             for connections, batch in ((self.several, 1), *self.batches)
-            for subject in (*EVERYWHERE, (ROUNDS, ALL), (STREAM, ALL))
+            for subject in (*EVERYWHERE, (ROUNDS, ALL), (CONSUME, ALL), (STREAM, ALL))
         )
 
     def by_body(self) -> list[Cell]:

@@ -19,11 +19,13 @@ from certificates import Authority
 from cluster import Cluster, NotInTime, Settings, free_ports, until
 from loadtests import ROOT
 from loadtests.bench import exchanges, machine
-from loadtests.bench.client import HTTP, Exchange, Load, Measured
+from loadtests.bench.client import HTTP, Exchange, Load, Measured, saying
+from loadtests.bench.consumers import Consumer
 from loadtests.bench.exchanges import LINES, InTurn, Lifecycles, Puts, Rounds, Streams
 from loadtests.bench.plan import (
     ALL,
     BASELINES,
+    CONSUME,
     LEADER,
     LIFECYCLE,
     ROUNDS,
@@ -36,6 +38,7 @@ from loadtests.bench.records import Record
 
 READY_S = 60.0
 DELETE_S = 60.0
+OPENING_MAX = 8
 CPU_UNIT = 10_000
 LIMITS = {exchanges.LIMITED: {"bytes_per_s": 1 << 18, "bytes_burst": 1 << 16, "concurrent_max": 1}}
 """On each node: four batches of the noisy neighbour in a second, one at a time."""
@@ -146,8 +149,23 @@ class Service:
             return InTurn(self._exchange(cell, _one_of_many(number)) for number in own)
 
         def load() -> Load:
+            if cell.scenario == CONSUME:
+                opening = asyncio.Semaphore(OPENING_MAX)
+                return Load(
+                    ports,
+                    cell.connections,
+                    lambda measured: Consumer(
+                        queue,
+                        cell.batch,
+                        cell.body_bytes,
+                        measured,
+                        opening,
+                        key=self._guard.key,
+                    ),
+                    tls,
+                )
             dialect = LINES if cell.scenario == STREAM else HTTP
-            return Load(ports, cell.connections, make, tls, dialect)
+            return Load(ports, cell.connections, saying(make, dialect), tls)
 
         figures = run_measured(load, plan, lambda: machine.total_cpu_s(pids))
         if cell.scenario not in BASELINES:
@@ -175,7 +193,7 @@ class Service:
                 own = missing[next(places) :: cell.connections]
                 return InTurn(Puts(_one_of_many(number), 1, 0, 1) for number in own)
 
-            run_out(lambda: Load(self.ports, min(cell.connections, len(missing)), make))
+            run_out(lambda: Load(self.ports, min(cell.connections, len(missing)), saying(make)))
             self._queues = cell.queues
 
     def _ports(self, cell: Cell) -> list[int]:

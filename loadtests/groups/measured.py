@@ -18,7 +18,7 @@ from statistics import mean, median
 
 from cluster import Cluster, Node
 from loadtests.bench import exchanges, machine
-from loadtests.bench.client import Exchange, Load
+from loadtests.bench.client import Exchange, Load, saying
 from loadtests.bench.exchanges import Lifecycles, Puts
 from loadtests.bench.plan import BODY_BYTES, PLANS, PUT
 from loadtests.bench.records import Record, of_kind
@@ -108,7 +108,7 @@ def syncs(directory: Path) -> Iterator[Record]:
 
 def lost_disk(cluster: Cluster, messages: int) -> Record:
     """From the start of a node without its directory until it has everything."""
-    run_out(lambda: Load([cluster.follower().api_port], 8, lambda: _filling(messages // 8)))
+    run_out(lambda: Load([cluster.follower().api_port], 8, saying(lambda: _filling(messages // 8))))
     lost = cluster.follower()
     cluster.kill(lost.name)
     cluster.wipe(lost.name)
@@ -158,7 +158,7 @@ def _cell(cluster: Cluster, shape: Shape) -> Record:
 
     ports = [node.api_port for node in cluster]
     before = _counts(nodes[0])
-    figures = run_measured(lambda: Load(ports, shape.clients, make), PLAN, servers_cpu_s)
+    figures = run_measured(lambda: Load(ports, shape.clients, saying(make)), PLAN, servers_cpu_s)
     after = _counts(nodes[0])
     counted = {name: after[name] - before[name] for name in after}
     spent_s = [end - begin for begin, end in zip(*marks, strict=True)]
@@ -184,7 +184,9 @@ def _beside(clusters: Sequence[Cluster]) -> Record:
     nodes = [node for cluster in clusters for node in cluster]
     figures = run_measured(
         lambda: Load(
-            [node.api_port for node in nodes], SEVERAL_CLIENTS, lambda: Puts(QUEUE, 1, BODY_BYTES)
+            [node.api_port for node in nodes],
+            SEVERAL_CLIENTS,
+            saying(lambda: Puts(QUEUE, 1, BODY_BYTES)),
         ),
         PLAN,
         lambda: machine.total_cpu_s(node.pid for node in nodes),

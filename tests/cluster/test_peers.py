@@ -24,7 +24,14 @@ from loadtests.bench.peers import (
     postgresql_wire,
 )
 from loadtests.bench.peers.amqp_wire import AmqpFraming, Method
-from loadtests.bench.peers.comparison import AT_ONCE, PEERS, TURNS, cells, compared
+from loadtests.bench.peers.comparison import (
+    AT_ONCE,
+    PEERS,
+    STREAMED,
+    TURNS,
+    cells,
+    compared,
+)
 from loadtests.bench.peers.nats_wire import NatsFraming
 from loadtests.bench.peers.peer import Peer
 from loadtests.bench.peers.postgresql_wire import PostgresFraming
@@ -268,10 +275,12 @@ def test_turns_of_the_same_repetition_are_compared() -> None:
 
 def test_lifecycles_are_compared_also_where_the_ack_claims_what_is_next() -> None:
     rates = [("nats", 0, 50.0), ("raftq", 0, 100.0), (AT_ONCE, 0, 200.0)]
-    ours, at_once, theirs = compared([turn(*one) for one in rates])
+    rates.append((STREAMED, 0, 400.0))
+    ours, at_once, streamed, theirs = compared([turn(*one) for one in rates])
     assert (ours["ratio"], ours["at_once_ratio"]) == (1, 2)
     assert (at_once["ratio"], at_once["at_once_ratio"]) == (0.5, 1)
-    assert (theirs["ratio"], theirs["at_once_ratio"]) == (2, 4)
+    assert (streamed["ratio"], streamed["streamed_ratio"]) == (0.25, 1)
+    assert (theirs["ratio"], theirs["at_once_ratio"], theirs["streamed_ratio"]) == (2, 4, 8)
 
 
 def test_a_peer_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +294,7 @@ def test_a_peer_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     ]
     measured = [record for record in found if record["kind"] == "turn"]
     asked = {(record["scenario"], record["subject"]) for record in measured}
-    assert asked == {(PUT, "raftq"), (LIFECYCLE, "raftq"), (LIFECYCLE, AT_ONCE)}
+    assert asked == {(PUT, "raftq"), *((LIFECYCLE, name) for name in ("raftq", AT_ONCE, STREAMED))}
     assert sum(record["errors"] for record in measured) == 0
     told = comparison.section(found)
     assert "rabbitmq is not measured; run: apt-get install it." in told.about

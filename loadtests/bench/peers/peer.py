@@ -10,7 +10,7 @@ from signal import SIGTERM
 from types import TracebackType
 from typing import ClassVar, NamedTuple, Self
 
-from loadtests.bench.client import Dialect, Exchange, Load
+from loadtests.bench.client import Dialect, Exchange, Load, saying
 from loadtests.bench.peers.processes import Processes
 from loadtests.bench.plan import Cell, Plan
 from loadtests.bench.records import Record
@@ -92,7 +92,7 @@ class Peer(abc.ABC):
         talk = self.talk(cell, queue, b"x" * cell.body_bytes)
 
         def load() -> Load:
-            return Load(self.ports, cell.connections, talk.make, dialect=talk.dialect)
+            return Load(self.ports, cell.connections, saying(talk.make, talk.dialect))
 
         record: Record = {"kind": "cell", **cell._asdict(), "repetition": repetition}
         record |= run_measured(load, plan, self.cpu_s)
