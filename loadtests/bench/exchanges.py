@@ -15,10 +15,13 @@ QUIET, NOISY, LIMITED = "quiet", "noisy", "limited"
 LEASE_S = 600
 OK, CREATED, FAILED = 200, 201, 500
 
+NO_CLAIM = "0" * 16
+"""Where the name of a claim is to be."""
 STARTED = b"HTTP/1.1 200 "
 
 _CLAIM = re.compile(rb'"claim":\s*"([0-9a-f]+)"')
 _ACKED = re.compile(rb'"acked":\s*(\d+)')
+_ACKED_EACH = re.compile(rb'"acked":\s*\[\s*(\d+)\s*\]')
 _PUT = re.compile(rb'"put":\s*(\d+)')
 
 
@@ -41,6 +44,11 @@ def _message(body_bytes: int) -> dict[str, object]:
     return {"body": {"padding": "x" * max(0, body_bytes - len('{"padding":""}'))}}
 
 
+def _text(value: object) -> bytes:
+    """JSON without spaces."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
 def put_request(
     queue: str,
     batch: int,
@@ -55,8 +63,7 @@ def put_request(
     if not persistent:
         message["persistent"] = False
     sent = message if batch == 1 else {"messages": [message] * batch}
-    body = json.dumps(sent, separators=(",", ":")).encode()
-    return request("POST", f"{queue_path(queue, account)}/messages", body, key=key)
+    return request("POST", f"{queue_path(queue, account)}/messages", _text(sent), key=key)
 
 
 def claim_request(queue: str, limit: int, wait_s: float = 0, *, key: str = "") -> bytes:
@@ -95,6 +102,14 @@ def chunk(lines: bytes) -> bytes:
 def _acked(answer: bytes, expected: int) -> int:
     found = _ACKED.search(answer)
     if found is None or int(found.group(1)) != expected:
+        raise BadAnswer
+    return expected
+
+
+def _acked_in_all(answer: bytes, expected: int) -> int:
+    """Of a transaction, which tells of each of its acks."""
+    found = _ACKED_EACH.search(answer)
+    if found is None or int(found[1]) != expected:
         raise BadAnswer
     return expected
 
@@ -205,13 +220,49 @@ class Rounds:
         return self._put
 
 
+class Transactions:
+    """Ack what was claimed before, put, and claim what is next: all by one request.
+
+    It begins with a put and a claim. There is enough for everybody, as in ``Lifecycles``.
+    """
+
+    def __init__(self, queue: str, batch: int, body_bytes: int, *, key: str = "") -> None:
+        self.finished = 0
+        self._batch, self._has_claimed = batch, False
+        puts = [{"queue": queue, "messages": [_message(body_bytes)] * batch}]
+        whole = {
+            "puts": puts,
+            "next": {"queue": queue, "limit": batch, "lease": LEASE_S},
+            "acks": [{"queue": queue, "claim": NO_CLAIM}],
+        }
+        path = f"/v1/{ACCOUNT}/transactions"
+        self._first = request("POST", path, _text(whole | {"acks": []}), key=key)
+        # Names of claims are of one length: that of the whole is known.
+        parts = request("POST", path, _text(whole), key=key).partition(NO_CLAIM.encode())
+        self._before, _, self._behind = parts
+
+    def first(self) -> bytes:
+        """See ``Exchange``."""
+        self._has_claimed, self.finished = False, 0
+        return self._first
+
+    def next(self, status: int, body: bytes) -> bytes | None:
+        """See ``Exchange``."""
+        claimed = _CLAIM.search(body)
+        if status != OK or claimed is None:
+            raise BadAnswer
+        self.finished = _acked_in_all(body, self._batch) if self._has_claimed else 0
+        self._has_claimed = True
+        return self._before + claimed[1] + self._behind
+
+
 class Streams:
     """Lines, as many as a batch has at first, and one for each that is confirmed."""
 
     def __init__(self, queue: str, batch: int, body_bytes: int, *, key: str = "") -> None:
         self.finished = self._put = 0
         self._batch = batch
-        self._line = json.dumps(_message(body_bytes), separators=(",", ":")).encode() + b"\n"
+        self._line = _text(_message(body_bytes)) + b"\n"
         self._head = stream_head(queue, "messages", key=key)
 
     def first(self) -> bytes:

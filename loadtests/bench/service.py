@@ -21,7 +21,7 @@ from loadtests import ROOT
 from loadtests.bench import exchanges, machine
 from loadtests.bench.client import HTTP, Exchange, Load, Measured, saying
 from loadtests.bench.consumers import Consumer
-from loadtests.bench.exchanges import LINES, InTurn, Lifecycles, Puts, Rounds, Streams
+from loadtests.bench.exchanges import LINES, InTurn, Lifecycles, Puts, Rounds, Streams, Transactions
 from loadtests.bench.plan import (
     ALL,
     BASELINES,
@@ -30,6 +30,7 @@ from loadtests.bench.plan import (
     LIFECYCLE,
     ROUNDS,
     STREAM,
+    TRANSACTION,
     WEAK_PUT,
     Cell,
     Plan,
@@ -39,6 +40,13 @@ from loadtests.bench.records import Record
 READY_S = 60.0
 DELETE_S = 60.0
 OPENING_MAX = 8
+KINDS: dict[str, Callable[..., Exchange]] = {
+    LIFECYCLE: Lifecycles,
+    ROUNDS: Rounds,
+    TRANSACTION: Transactions,
+    STREAM: Streams,
+}
+"""What is said by scenario, but for puts."""
 CPU_UNIT = 10_000
 LIMITS = {exchanges.LIMITED: {"bytes_per_s": 1 << 18, "bytes_burst": 1 << 16, "concurrent_max": 1}}
 """On each node: four batches of the noisy neighbour in a second, one at a time."""
@@ -177,7 +185,7 @@ class Service:
         return {node.name: machine.rss_mib(node.pid) for node in self.cluster}
 
     def _exchange(self, cell: Cell, queue: str) -> Exchange:
-        kind = {LIFECYCLE: Lifecycles, ROUNDS: Rounds, STREAM: Streams}.get(cell.scenario)
+        kind = KINDS.get(cell.scenario)
         if kind is not None:
             return kind(queue, cell.batch, cell.body_bytes, key=self._guard.key)
         persistent = cell.scenario != WEAK_PUT

@@ -26,6 +26,7 @@ from loadtests.bench.peers import (
 from loadtests.bench.peers.amqp_wire import AmqpFraming, Method
 from loadtests.bench.peers.comparison import (
     AT_ONCE,
+    IN_ONE,
     PEERS,
     STREAMED,
     TURNS,
@@ -275,10 +276,11 @@ def test_turns_of_the_same_repetition_are_compared() -> None:
 
 def test_lifecycles_are_compared_also_where_the_ack_claims_what_is_next() -> None:
     rates = [("nats", 0, 50.0), ("raftq", 0, 100.0), (AT_ONCE, 0, 200.0)]
-    rates.append((STREAMED, 0, 400.0))
-    ours, at_once, streamed, theirs = compared([turn(*one) for one in rates])
+    rates += [(IN_ONE, 0, 300.0), (STREAMED, 0, 400.0)]
+    ours, at_once, in_one, streamed, theirs = compared([turn(*one) for one in rates])
     assert (ours["ratio"], ours["at_once_ratio"]) == (1, 2)
     assert (at_once["ratio"], at_once["at_once_ratio"]) == (0.5, 1)
+    assert (in_one["in_one_ratio"], theirs["in_one_ratio"]) == (1, 6)
     assert (streamed["ratio"], streamed["streamed_ratio"]) == (0.25, 1)
     assert (theirs["ratio"], theirs["at_once_ratio"], theirs["streamed_ratio"]) == (2, 4, 8)
 
@@ -294,7 +296,10 @@ def test_a_peer_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     ]
     measured = [record for record in found if record["kind"] == "turn"]
     asked = {(record["scenario"], record["subject"]) for record in measured}
-    assert asked == {(PUT, "raftq"), *((LIFECYCLE, name) for name in ("raftq", AT_ONCE, STREAMED))}
+    assert asked == {
+        (PUT, "raftq"),
+        *((LIFECYCLE, name) for name in ("raftq", AT_ONCE, IN_ONE, STREAMED)),
+    }
     assert sum(record["errors"] for record in measured) == 0
     told = comparison.section(found)
     assert "rabbitmq is not measured; run: apt-get install it." in told.about
