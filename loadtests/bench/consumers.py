@@ -2,7 +2,8 @@
 
 Each puts by requests on one connection, and has a stream of claims on another. It acknowledges
 on the stream, and puts again without waiting for the answer to that; a lifecycle ends with it
-all the same. So it makes two round trips, as a consumer of AMQP does, whose acks are not answered.
+all the same. So it waits once for a lifecycle, as a consumer of AMQP does, whose acks are not
+answered: until what it has put is confirmed and it was given a message.
 """
 
 from __future__ import annotations

@@ -158,6 +158,7 @@ class Service:
 
         def load() -> Load:
             if cell.scenario == CONSUME:
+                assert cell.queues == 1, "consumers share a queue"
                 opening = asyncio.Semaphore(OPENING_MAX)
                 return Load(
                     ports,
