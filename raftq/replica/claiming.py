@@ -46,7 +46,7 @@ class Claiming:
                 del self._wanted[key]
             if isinstance(answer, Claimed) and answer.messages:
                 self._pass_on(key)
-            else:
+            elif self._waiters.are_waiting(key):
                 self._call_later(PASS_ON_S, lambda: self._pass_on(key))
             done(answer)
 

@@ -82,6 +82,7 @@ def test_what_claims_want_that_are_under_way_is_not_there_for_others(node: Node)
 def test_the_answer_goes_to_who_asked(node: Node) -> None:
     node.begin()(NONE_READY)
     assert node.answers == [NONE_READY]
+    assert not node.later, "nobody waits"
 
 
 def test_what_a_claim_has_left_is_for_the_next_at_once(node: Node) -> None:
