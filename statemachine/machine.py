@@ -78,7 +78,7 @@ from statemachine.commands import (
 )
 from statemachine.kv import KV
 from statemachine.outcomes import Done, Outcome, Reason, Refused
-from statemachine.prospects import Prospects, prospects
+from statemachine.prospects import Prospects, prospects, ready_zones
 from statemachine.recollection import recalled, without_messages
 from statemachine.sealed import SealingRecord
 from statemachine.settings import Effective
@@ -160,8 +160,7 @@ class Machine:
     def ready_zones(self, account: str, queue: str) -> list[str]:
         """Of which zones these are; an empty one: of none."""
         found = self._state.find_queue(account, queue)
-        lanes = [] if found is None else found.lanes
-        return [lane.record.zone for lane in lanes if lane.record.ready]
+        return [] if found is None else ready_zones(found)
 
     def prospects(self, command: Claim | Take) -> Prospects:
         """What such a claim may find."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from statemachine.commands import Claim, Take
 from statemachine.settings import ONLY, PREFER
-from statemachine.state import State
+from statemachine.state import Queue, State
 
 
 class Prospects(NamedTuple):
@@ -26,6 +26,11 @@ class Prospects(NamedTuple):
         return not (self.near or self.far)
 
 
+def ready_zones(queue: Queue) -> list[str]:
+    """Of which zones its ready messages are, by lane; an empty one: of none."""
+    return [lane.record.zone for lane in queue.lanes if lane.record.ready]
+
+
 def prospects(state: State, command: Claim | Take) -> Prospects:
     """For one from ``command.zone``; what has expired but is not swept counts too."""
     queue = state.find_queue(command.account, command.queue)
@@ -34,5 +39,5 @@ def prospects(state: State, command: Claim | Take) -> Prospects:
         return Prospects(mode, near=False, far=False)
     if mode not in (ONLY, PREFER):
         return Prospects(mode, near=True, far=False)
-    is_near = [lane.record.zone in ("", command.zone) for lane in queue.lanes if lane.record.ready]
+    is_near = [zone in ("", command.zone) for zone in ready_zones(queue)]
     return Prospects(mode, near=any(is_near), far=mode == PREFER and not all(is_near))
