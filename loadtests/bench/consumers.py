@@ -136,8 +136,10 @@ class Consumer:
             measured.messages += count
         while self._acked >= self._batch:
             self._acked -= self._batch
-            took_s = perf_counter() - self._began_s.popleft() if self._began_s else 0.0
-            if measured.open and took_s:
+            if not self._began_s:  # It was of another client's.
+                continue
+            took_s = perf_counter() - self._began_s.popleft()
+            if measured.open:
                 measured.latencies_s.append(took_s)
 
     def _go_on(self) -> None:

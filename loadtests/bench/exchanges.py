@@ -22,6 +22,7 @@ STARTED = b"HTTP/1.1 200 "
 _CLAIM = re.compile(rb'"claim":\s*"([0-9a-f]+)"')
 _ACKED = re.compile(rb'"acked":\s*(\d+)')
 _ACKED_EACH = re.compile(rb'"acked":\s*\[\s*(\d+)\s*\]')
+"""A transaction tells of each of its acks."""
 _PUT = re.compile(rb'"put":\s*(\d+)')
 
 
@@ -99,17 +100,9 @@ def chunk(lines: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(lines), lines)
 
 
-def _acked(answer: bytes, expected: int) -> int:
-    found = _ACKED.search(answer)
+def _acked(answer: bytes, expected: int, told: re.Pattern[bytes] = _ACKED) -> int:
+    found = told.search(answer)
     if found is None or int(found.group(1)) != expected:
-        raise BadAnswer
-    return expected
-
-
-def _acked_in_all(answer: bytes, expected: int) -> int:
-    """Of a transaction, which tells of each of its acks."""
-    found = _ACKED_EACH.search(answer)
-    if found is None or int(found[1]) != expected:
         raise BadAnswer
     return expected
 
@@ -251,7 +244,7 @@ class Transactions:
         claimed = _CLAIM.search(body)
         if status != OK or claimed is None:
             raise BadAnswer
-        self.finished = _acked_in_all(body, self._batch) if self._has_claimed else 0
+        self.finished = _acked(body, self._batch, _ACKED_EACH) if self._has_claimed else 0
         self._has_claimed = True
         return self._before + claimed[1] + self._behind
 

@@ -18,6 +18,7 @@ CONSUME = "consume"
 """Lifecycles in which messages are given to who has a stream of claims."""
 TRANSACTION = "transaction"
 """Lifecycles of which one request acks the message before, puts, and claims what is next."""
+LIFECYCLES = (LIFECYCLE, ROUNDS, TRANSACTION, CONSUME)
 STREAM = "stream"
 """Puts in lines, of which so many are on their way on each connection as a batch has."""
 FOLLOWER, LEADER, ALL = "follower", "leader", "all"
@@ -37,7 +38,6 @@ SUBJECTS = (
     (LIFECYCLE, LEADER),
     (LIFECYCLE, ALL),
 )
-MORE = tuple((scenario, ALL) for scenario in (ROUNDS, TRANSACTION, CONSUME))
 EVERYWHERE = tuple(subject for subject in SUBJECTS if subject[1] == ALL)
 
 
@@ -92,7 +92,7 @@ class Plan(NamedTuple):
         """With so much time that even what is large or crowded happens several times."""
         much = cell.connections * cell.batch * cell.body_bytes / MUCH_BYTES
         factor = max(much, cell.queues / MANY_QUEUES, 1)
-        if cell.scenario in (LIFECYCLE, ROUNDS, TRANSACTION, CONSUME):
+        if cell.scenario in LIFECYCLES:
             factor = max(cell.connections / MANY_CONNECTIONS, factor)
         return self._replace(warmup_s=factor * self.warmup_s, measure_s=factor * self.measure_s)
 
@@ -110,7 +110,7 @@ class Plan(NamedTuple):
         return _with_baselines(
             Cell(*subject, connections, batch, self.body_bytes)
             for connections, batch in ((self.several, 1), *self.batches)
-            for subject in (*EVERYWHERE, *MORE, (STREAM, ALL))
+            for subject in (*EVERYWHERE, *((one, ALL) for one in (*LIFECYCLES, STREAM)))
         )
 
     def by_body(self) -> list[Cell]:

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from loadtests import ROOT, leave_in_order
 from loadtests.bench import machine
-from loadtests.bench.plan import ALL, CONSUME, LIFECYCLE, PUT, ROUNDS, STREAM, TRANSACTION, Cell
+from loadtests.bench.plan import ALL, LIFECYCLE, LIFECYCLES, PUT, STREAM, Cell
 from loadtests.bench.records import Record, Records, cell_of, console, interval
 
 CELLS = (
@@ -35,7 +35,7 @@ CELLS = (
     Cell(LIFECYCLE, ALL, 16, 1),
     Cell(PUT, ALL, 16, 64),
 )
-SCENARIOS = (PUT, LIFECYCLE, ROUNDS, TRANSACTION, CONSUME, STREAM)
+SCENARIOS = (PUT, *LIFECYCLES, STREAM)
 REST_S = 0.5  # After a turn: what was put is being deleted.
 FIGURES = {"messages_per_s": "messages/s", "server_cpu_s_per_10k": "CPU", "p50_ms": "p50"}
 

@@ -131,10 +131,14 @@ def compared(kept: Sequence[Record]) -> Iterator[Record]:
 def section(records: list[Record]) -> Section:
     """The table, the rates of single messages, and what is not there."""
     columns = ("scenario", "subject", "clients", "batch", "messages/s", "raftq is", "95 %")
-    beside = [
-        told for name in ("at once", "in one", "streamed") for told in (f"{name} it is", "95 %")
-    ]
-    figures = (*beside, "p50 ms", "p99 ms", "server CPU", "client CPU")
+    ways = [prefix.replace("_", " ") for _, prefix in OURS[1:]]
+    figures = (
+        *(column for way in ways for column in (f"{way}it is", "95 %")),
+        "p50 ms",
+        "p99 ms",
+        "server CPU",
+        "client CPU",
+    )
     comparisons = of_kind(records, "comparison")
     told = [
         "Three nodes each, which acknowledge what a majority has on disk; messages of 1 KiB. "
