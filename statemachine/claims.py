@@ -22,7 +22,15 @@ from statemachine import (
 from statemachine.commands import Ack, Claim, Extend, ExtendMany, MessageId, Release, Take
 from statemachine.deadlines import LEASE, later
 from statemachine.giving_back import How
-from statemachine.outcomes import Claimed, Delivered, Extended, ManyExtended, Outcome, Settled
+from statemachine.outcomes import (
+    Claimed,
+    Delivered,
+    Extended,
+    ManyExtended,
+    Outcome,
+    Refused,
+    Settled,
+)
 from statemachine.queues import set_marks
 from statemachine.records import ClaimRecord, Held
 from statemachine.state import Queue, State
@@ -30,7 +38,7 @@ from statemachine.state import Queue, State
 NONE_READY = Claimed(claim=0, until_ms=0, messages=())
 
 
-def claim(state: State, command: Claim) -> Outcome:
+def claim(state: State, command: Claim) -> Claimed | Refused:
     """See ``commands.Claim``."""
     queue = state.find_queue(command.account, command.queue)
     if queue is None or not queue.record.ready:
@@ -52,7 +60,7 @@ def claim(state: State, command: Claim) -> Outcome:
     return Claimed(claim_id, until_ms, tuple(taken.delivered))
 
 
-def take(state: State, command: Take) -> Outcome:
+def take(state: State, command: Take) -> Claimed:
     """See ``commands.Take``. Nothing is in flight by it, so there is always room for that."""
     queue = state.find_queue(command.account, command.queue)
     if queue is None or not queue.record.ready:

@@ -269,6 +269,21 @@ class Take(msgspec.Struct, frozen=True, array_like=True, tag=24):
     consumer: str = ""
 
 
+class TransactAndClaim(msgspec.Struct, frozen=True, array_like=True, tag=25):
+    """Do a transaction and then, if it was done, claim; both are of one account.
+
+    Whatever becomes of the claim does not undo the transaction.
+    """
+
+    transaction: Transact
+    claim: Claim | Take
+
+    @property
+    def account(self) -> str:
+        """Whose it is."""
+        return self.transaction.account
+
+
 class PutBinding(msgspec.Struct, frozen=True, array_like=True, tag=30):
     """Send messages put to ``queue`` that match to ``target`` instead; see ``bindings``.
 
@@ -428,6 +443,7 @@ QueueCommand = (
     | Release
     | DeleteMessages
     | Transact
+    | TransactAndClaim
     | ExtendMany
     | DisableSubscription
     | TakeSubscriptions

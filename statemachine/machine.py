@@ -74,6 +74,7 @@ from statemachine.commands import (
     TakeSubscriptions,
     Tick,
     Transact,
+    TransactAndClaim,
     UseKeys,
 )
 from statemachine.kv import KV
@@ -256,6 +257,7 @@ def _run(state: State, command: Command) -> Outcome:
 def _run_rare(
     state: State,
     command: Transact
+    | TransactAndClaim
     | Release
     | Extend
     | ExtendMany
@@ -267,8 +269,8 @@ def _run_rare(
     | _SettingsCommand,
 ) -> Outcome:
     match command:
-        case Transact():
-            return transactions.transact(state, command)
+        case Transact() | TransactAndClaim():
+            return transactions.run(state, command)
         case Release():
             return claims.release(state, command)
         case Extend():

@@ -193,6 +193,13 @@ class Transacted(msgspec.Struct, frozen=True, array_like=True, tag=11):
     stale: tuple[StalePart, ...] = ()
 
 
+class TransactedAndClaimed(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """A transaction, and what the claim after it was answered: nothing, if it was not made."""
+
+    transacted: Transacted
+    claimed: Claimed | Refused | None
+
+
 class SubscriptionStored(msgspec.Struct, frozen=True, array_like=True, tag=25):
     """The subscription is in force; ``secret`` is there if it was made for this command."""
 
@@ -235,6 +242,7 @@ Outcome = (
     | Done
     | ManyExtended
     | Transacted
+    | TransactedAndClaimed
     | SubscriptionStored
     | SubscriptionsTaken
     | KeyStored

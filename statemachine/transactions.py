@@ -9,14 +9,27 @@ from __future__ import annotations
 from statemachine import bindings, claims, messages, room, sealing, stale
 from statemachine.commands import (
     Ack,
+    Claim,
     Enqueue,
     MessageId,
     PartAck,
     PartRelease,
     Release,
+    Take,
     Transact,
+    TransactAndClaim,
 )
-from statemachine.outcomes import Enqueued, Outcome, Refused, Settled, StalePart, Transacted, Why
+from statemachine.outcomes import (
+    Claimed,
+    Enqueued,
+    Outcome,
+    Refused,
+    Settled,
+    StalePart,
+    Transacted,
+    TransactedAndClaimed,
+    Why,
+)
 from statemachine.queues import open_queue
 from statemachine.records import Held
 from statemachine.state import State
@@ -47,8 +60,23 @@ class _Claim:
         return ids, tuple(lost)
 
 
-def transact(state: State, command: Transact) -> Outcome:
-    """See ``commands.Transact``."""
+def run(state: State, command: Transact | TransactAndClaim) -> Outcome:
+    """See ``commands``."""
+    if isinstance(command, Transact):
+        return _transact(state, command)
+    done = _transact(state, command.transaction)
+    if isinstance(done, Refused):
+        return done
+    return TransactedAndClaimed(done, None if done.stale else _claim(state, command.claim))
+
+
+def _claim(state: State, command: Claim | Take) -> Claimed | Refused:
+    if isinstance(command, Take):
+        return claims.take(state, command)
+    return claims.claim(state, command)
+
+
+def _transact(state: State, command: Transact) -> Transacted | Refused:
     account = command.account
     named, lost, freed = _plan(state, command)
     if lost:

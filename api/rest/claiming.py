@@ -108,8 +108,8 @@ async def claimed(call: Call, wanted: Wanted) -> Claimed:
     return await polling.claim_within(call, wanted.command, wanted.wait_s)
 
 
-async def next_claimed(call: Call, wanted: Wanted, first: Outcome | None = None) -> Next:
-    """What is told of a claim that comes next; ``first`` is its first answer, if it was made.
+async def next_claimed(call: Call, wanted: Wanted, first: Outcome) -> Next:
+    """What is told of a claim that comes next; ``first`` is its first answer.
 
     Whatever goes wrong with it is told too, for something was done already.
     """
@@ -120,9 +120,7 @@ async def next_claimed(call: Call, wanted: Wanted, first: Outcome | None = None)
         return Next(None, problems.of(error).document)
 
 
-async def _found(call: Call, wanted: Wanted, first: Outcome | None) -> Claimed:
-    if first is None:
-        return await claimed(call, wanted)
+async def _found(call: Call, wanted: Wanted, first: Outcome) -> Claimed:
     if isinstance(first, Refused):
         raise refused(first)
     assert isinstance(first, Claimed), first

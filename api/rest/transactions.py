@@ -17,8 +17,8 @@ from api.rest.messages import MessageToPut, Put
 from api.rest.operations import Operation, Says
 from api.rest.parameters import NoQuery
 from api.rest.requests import Call, JsonBody
-from statemachine.commands import PartAck, PartPut, PartRelease, Transact
-from statemachine.outcomes import Transacted
+from statemachine.commands import PartAck, PartPut, PartRelease, Transact, TransactAndClaim
+from statemachine.outcomes import Transacted, TransactedAndClaimed
 
 TRANSACTIONS = "/v1/{account}/transactions"
 
@@ -108,16 +108,21 @@ async def transact(call: Call, query: NoQuery) -> Answer:
         ),
         tuple([_release(call, one) for one in asked.releases]),
     )
-    wanted = None if asked.next is None else _wanted(call, asked.next)
-    done = await call.propose(command, Transacted)
+    if asked.next is None:
+        return answers.json(200, _view(asked, await call.propose(command, Transacted)))
+    wanted = _wanted(call, asked.next)
+    both = await call.propose(TransactAndClaim(command, wanted.command), TransactedAndClaimed)
+    view = _view(asked, both.transacted)
+    assert both.claimed is not None, "the transaction was done"
+    after = await claiming.next_claimed(call, wanted, both.claimed)
+    return answers.json(200, replace(view, next=after.view, next_refused=after.refused))
+
+
+def _view(asked: Transaction, done: Transacted) -> TransactionView:
     if done.stale:
         raise _stale(asked, done)
     puts = [messages.put_view(one) for one in done.put]
-    view = TransactionView(done.acked, done.released, puts)
-    if wanted is not None:
-        after = await claiming.next_claimed(call, wanted)
-        view = replace(view, next=after.view, next_refused=after.refused)
-    return answers.json(200, view)
+    return TransactionView(done.acked, done.released, puts)
 
 
 def _wanted(call: Call, asked: NextClaim) -> Wanted:

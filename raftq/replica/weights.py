@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from statemachine.commands import Audited, Barrier, Enqueue, Once, PutSchedule, QueueCommand
+from collections.abc import Iterable
+
+from statemachine.commands import (
+    Audited,
+    Barrier,
+    Enqueue,
+    NewMessage,
+    Once,
+    PutSchedule,
+    QueueCommand,
+    Transact,
+    TransactAndClaim,
+)
 
 COMMAND_BYTES = 64  # What a command weighs besides its bodies, roughly.
 
@@ -12,7 +24,15 @@ def weight(command: QueueCommand | Once | Barrier) -> int:
     inner = command.command if isinstance(command, Once) else command
     inner = inner.command if isinstance(inner, Audited) else inner
     if isinstance(inner, Enqueue):
-        return sum(len(message.body) + COMMAND_BYTES for message in inner.messages)
+        return _weight(inner.messages)
+    if isinstance(inner, TransactAndClaim):
+        inner = inner.transaction
+    if isinstance(inner, Transact):
+        return COMMAND_BYTES + sum([_weight(part.messages) for part in inner.puts])
     if isinstance(inner, PutSchedule):
         return len(inner.message.body) + COMMAND_BYTES
     return COMMAND_BYTES
+
+
+def _weight(messages: Iterable[NewMessage]) -> int:
+    return sum(len(message.body) + COMMAND_BYTES for message in messages)

@@ -27,6 +27,7 @@ from statemachine.commands import (
     QueueCommand,
     Take,
     Transact,
+    TransactAndClaim,
     WrappedKey,
 )
 from statemachine.kv import Reader
@@ -36,7 +37,9 @@ from statemachine.sealed import SealingKey, SealingRecord
 RINGS_MAX = 10_000
 RETRY_AFTER_S = 30  # Somebody has to do something about it first.
 
-CONCERNED = frozenset({Enqueue, Claim, Take, Transact, PutSchedule, Once, Audited})
+CONCERNED = frozenset(
+    {Enqueue, Claim, Take, Transact, TransactAndClaim, PutSchedule, Once, Audited}
+)
 
 M = TypeVar("M", StoredMessage, NewMessage)
 
@@ -72,6 +75,11 @@ class Bodies:
                 if record is None:
                     return command
                 return self._sealed(command, self._ring(command.account, record))
+            case TransactAndClaim():
+                transaction = self.sealed(command.transaction)
+                if transaction is command.transaction:
+                    return command
+                return msgspec.structs.replace(command, transaction=transaction)
             case Once() | Audited():
                 inner = self.sealed(command.command)
                 if inner is command.command:

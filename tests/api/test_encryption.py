@@ -99,6 +99,16 @@ def test_what_is_put_is_found_at_rest_only_without_encryption(
     assert [one.get("body", one.get("body_text")) for one in claim(client)] == [SECRET] * 5
 
 
+def test_what_a_transaction_claims_next_can_be_read(
+    switched_on: TestClient, service: LocalService
+) -> None:
+    puts = [{"queue": "orders", "messages": [{"body": SECRET}]}]
+    asked = {"puts": puts, "next": {"queue": "orders"}}
+    told = switched_on.post(f"{SHOP}/transactions", json=asked).json()
+    assert [one["body"] for one in told["next"]["messages"]] == [SECRET]
+    assert SECRET.encode() not in at_rest(service)
+
+
 def test_every_way_out_shows_the_body(switched_on: TestClient) -> None:
     client, one = switched_on, put_raw(switched_on)
     assert client.get(f"{ORDERS}/messages").json()["messages"][0]["body_text"] == SECRET

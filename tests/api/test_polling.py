@@ -11,7 +11,7 @@ from api.app import Application
 from api.ports import OutcomeUnknown, Unavailable
 from asgi_client import Exchange, Reply, request
 from local_service import LocalService
-from statemachine.commands import Ack, Claim, Release, Transact
+from statemachine.commands import Ack, Claim, Release, TransactAndClaim
 from statemachine.outcomes import Claimed
 
 pytestmark = pytest.mark.anyio
@@ -373,7 +373,7 @@ async def test_a_transaction_is_done_before_what_is_next_is_waited_for(
     exchange = Exchange(app, "POST", "/v1/shop/transactions", body=body)
     task = asyncio.create_task(exchange.run())
     await until(lambda: service.parked("shop", "orders") == 1)
-    assert [type(one) for one in service.proposed] == [Transact]
+    assert [type(one) for one in service.proposed] == [TransactAndClaim]
     service.failures.extend([None, failure])
     await put(app)
     reply = await done(task)

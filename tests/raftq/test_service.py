@@ -32,6 +32,9 @@ from statemachine.commands import (
     Enqueue,
     NewMessage,
     Once,
+    PartPut,
+    Transact,
+    TransactAndClaim,
 )
 from statemachine.keys import u64
 from statemachine.outcomes import Claimed, Done, Enqueued, Reason, Refused
@@ -39,6 +42,7 @@ from statemachine.prospects import Prospects
 from statemachine.sealed import CODING, SealingKey, SealingRecord, key_of
 
 PUT = Enqueue("a", "q", (NewMessage(b"x" * 10, "t"), NewMessage(b"y" * 20, "t")))
+BOTH = Transact("a", puts=(PartPut("p", PUT.messages), PartPut("q", PUT.messages)))
 MASTER = "k1 " + "A" * 43 + "="
 DEADLINE_S = 5
 
@@ -271,6 +275,8 @@ WEIGHTS: list[tuple[Any, int]] = [
     (PUT, 30 + 2 * COMMAND_BYTES),
     (Once("a", "k", b"", 5, PUT), 30 + 2 * COMMAND_BYTES),
     (Once("a", "k", b"", 5, Claim("a", "q", 5)), COMMAND_BYTES),
+    (BOTH, 60 + 5 * COMMAND_BYTES),
+    (TransactAndClaim(BOTH, Claim("a", "q", 5)), 60 + 5 * COMMAND_BYTES),
 ]
 
 

@@ -18,7 +18,8 @@ from simulation.plan import Workload
 from simulation.world import World
 from statemachine import commands as c
 from statemachine import queries
-from statemachine.outcomes import Claimed, Enqueued, Extended, Refused
+from statemachine.outcomes import Claimed, Enqueued, Extended, Refused, TransactedAndClaimed
+from steps import steps
 
 PATIENCE_S = 12.0  # Longer than a node's own.
 
@@ -160,6 +161,14 @@ class Client:
             # Even of what it is sure of, a client may ask twice.
             maker.unsure = None if sure and self._chance.random() < 0.7 else command
             command = command.command
+        if isinstance(answer, TransactedAndClaimed):
+            for one in steps(command, answer):
+                self._learn_of(request, *one)
+        else:
+            self._learn_of(request, command, answer)
+
+    def _learn_of(self, request: Request, command: c.Command, answer: Answer | Gone) -> None:
+        maker = self._maker
         match command, answer:
             case c.Barrier(), one if not isinstance(one, NotKnown):
                 self._read(self._world.nodes[request.node], request.asked_at)

@@ -201,9 +201,8 @@ def _command(command: c.Command) -> str:
             return f"{name} {queue} claim {claim}"
         case c.ExtendMany(queue=queue, claims=claims):
             return f"{name} {queue} {_count(len(claims), 'claim')}"
-        case c.Transact(acks=acks, puts=puts, releases=releases):
-            parts = ((acks, "ack"), (puts, "put"), (releases, "release"))
-            return f"{name} {', '.join(_count(len(some), what) for some, what in parts)}"
+        case c.Transact() | c.TransactAndClaim():
+            return _transaction(command)
         case c.StartJob(queue=queue, act=act, to=to, dry_run=dry_run):
             return f"{name} {queue} {act}{to and f' to {to}'}{', only to count' * dry_run}"
         case c.DeleteMessages(queue=queue, ids=ids):
@@ -212,6 +211,13 @@ def _command(command: c.Command) -> str:
             return f"{name} {of}: {_command(inner)}"
         case _:
             return f"{name} {_place(command)}".rstrip()
+
+
+def _transaction(command: c.Transact | c.TransactAndClaim) -> str:
+    if isinstance(command, c.TransactAndClaim):
+        return f"{_transaction(command.transaction)}, then {_command(command.claim)}"
+    parts = ((command.acks, "ack"), (command.puts, "put"), (command.releases, "release"))
+    return f"Transact {', '.join(_count(len(some), what) for some, what in parts)}"
 
 
 def _place(command: c.Command) -> str:

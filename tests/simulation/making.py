@@ -34,6 +34,8 @@ DEDUP_IDS = 5
 NO_CLAIM = 1 << 40
 ONE_IN_TAKES = 5
 """Of so many claims one acknowledges what it gets."""
+ONE_IN_CLAIMS = 3
+"""Of so many transactions one claims what is next."""
 
 FIELDS: dict[str, tuple[object, ...]] = {
     "lease_ms": (None, 500, 5_000),
@@ -183,7 +185,14 @@ class Maker:
         ids = _some(held) if kind == "extend some" else None
         return c.Extend(ACCOUNT, queue, held.claim, lease_ms, ids)
 
-    def _transact(self) -> c.Transact:
+    def _transact(self) -> c.Transact | c.TransactAndClaim:
+        """Now and then with a claim after it."""
+        transaction = self._transaction()
+        if self._number() % ONE_IN_CLAIMS:
+            return transaction
+        return c.TransactAndClaim(transaction, self._claim())
+
+    def _transaction(self) -> c.Transact:
         """Claims are settled and messages put; now and then one claim too many is named."""
         chance = self._chance
         acks, releases = [], []

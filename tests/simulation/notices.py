@@ -20,6 +20,7 @@ from statemachine.outcomes import (
     Swept,
     Transacted,
 )
+from steps import steps
 
 Names = tuple[str, str]
 
@@ -54,6 +55,10 @@ class Notices:
             self.command(command.command, outcome)
             return
         self._rare(command, outcome)
+        for one in steps(command, outcome):
+            self._frequent(*one)
+
+    def _frequent(self, command: c.Command, outcome: Outcome) -> None:
         match command, outcome:
             case c.Enqueue(), Enqueued():
                 self._enqueued((command.account, command.queue), command.messages, outcome)
@@ -81,7 +86,9 @@ class Notices:
         """A command came again, and is answered as before."""
         if isinstance(command, c.Once):
             command = command.command
-        if isinstance(command, c.Transact):
+        if isinstance(command, c.TransactAndClaim):
+            self._sometimes("a transaction was remembered with the claim after it")
+        if isinstance(command, c.Transact | c.TransactAndClaim):
             self._sometimes("a retry was answered from a remembered transaction")
 
     def sweep(self, outcome: Swept) -> Callable[[], None]:

@@ -22,6 +22,7 @@ from statemachine.machine import BatchResult
 from statemachine.outcomes import Claimed, Done, Outcome, Reason, Refused, SessionOpened, Swept
 from statemachine.queries import Stats
 from statemachine.records import JobRecord
+from steps import claim_of
 
 SESSION_IDLE_MS = 3_600_000
 Names = tuple[str, str]
@@ -256,8 +257,9 @@ def _gone(entry: c.Entry, results: Sequence[BatchResult]) -> frozenset[bytes]:
             bare = command.command if isinstance(command, c.Once) else command
             if isinstance(bare, c.DeleteMessages):
                 ids.update(bare.ids)
-            if isinstance(outcome, Claimed):
-                ids.update([one.id for one in outcome.messages])
+            claimed = claim_of(outcome)
+            if isinstance(claimed, Claimed):
+                ids.update([one.id for one in claimed.messages])
     return frozenset(ids)
 
 

@@ -111,6 +111,7 @@ SOMETIMES: dict[str, str] = {
     "a transaction was refused": "a claim was over, or did not hold what was named",
     "a transaction was refused for one of several parts": "the others were not done either",
     "a retry was answered from a remembered transaction": "of a batch, or of an idempotency key",
+    "a transaction was remembered with the claim after it": "and told again",
     "a message was accepted before it was safe": "by its leader, as its producer asked",
     "what was accepted was lost with its leader": "which is all that is allowed",
     # Bindings, schedules and subscriptions.
@@ -175,6 +176,7 @@ SOMETIMES: dict[str, str] = {
     "Once took effect": "",
     "ExtendMany took effect": "",
     "Transact took effect": "",
+    "TransactAndClaim took effect": "",
     "StartJob took effect": "",
     "StartJob was refused": "no such queue, or there is one",
     "CancelJob took effect": "",

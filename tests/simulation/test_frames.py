@@ -129,6 +129,10 @@ COMMANDS: list[tuple[c.Command, str]] = [
     (c.Once("a", "k1", b"f", 60_000, put(b"1")), "Once k1: Enqueue q0 b'1' 1 B"),
     (c.TakeDigest(), "TakeDigest"),
     (c.Transact("a", (c.PartAck("q0", 5),)), "Transact 1 ack, 0 puts, 0 releases"),
+    (
+        c.TransactAndClaim(c.Transact("a", (c.PartAck("q0", 5),)), c.Take("a", "q0", 2)),
+        "Transact 1 ack, 0 puts, 0 releases, then Take q0 up to 2",
+    ),
     (c.ExtendMany("a", "q0", (5, 6)), "ExtendMany q0 2 claims"),
     (c.StartJob("a", "q0"), "StartJob q0 redrive"),
     (

@@ -15,7 +15,8 @@ from simulation.checks import Taken, Violation
 from simulation.clients import History, NotKnown, Read, Request
 from simulation.oracle import Effect, Oracle, key_of
 from statemachine import commands as c
-from statemachine.outcomes import Claimed, Enqueued, Outcome
+from statemachine.outcomes import Claimed, Enqueued, Outcome, TransactedAndClaimed
+from steps import claim_of, takes
 
 
 class Verdict:
@@ -72,7 +73,7 @@ class Verdict:
         for effect in self._effects.get(key_of(request.command), ()):
             if isinstance(effect.outcome, Enqueued) and effect.outcome.routed:
                 self.copied.append(request)
-            elif isinstance(request.command, c.Take) and _ids(effect.outcome):
+            elif takes(request.command) and _ids(effect.outcome):
                 self.unheard.append(request)
 
     def _taken_is_given_once(self) -> None:
@@ -81,11 +82,11 @@ class Verdict:
         for effect in self._oracle.effects:
             if again := taken.intersection(_ids(effect.outcome)):
                 raise Violation(f"{again} was taken, and is given to {effect.command}")
-            if isinstance(effect.command, c.Take):
+            if takes(effect.command):
                 taken |= _ids(effect.outcome)
         told: set[bytes] = set()
         for request in self._history.requests:
-            if not isinstance(request.command, c.Take):
+            if not takes(request.command):
                 continue
             if again := told.intersection(_ids(request.answer)):
                 raise Violation(f"request {request.number} was told of {again} once more")
@@ -172,7 +173,8 @@ class Verdict:
 
 def _ids(answer: object) -> set[bytes]:
     """The messages that a claim was given."""
-    return {one.id for one in answer.messages} if isinstance(answer, Claimed) else set()
+    claimed = claim_of(answer)
+    return {one.id for one in claimed.messages} if isinstance(claimed, Claimed) else set()
 
 
 def _agrees(outcome: Outcome, answer: object) -> bool:
@@ -180,4 +182,8 @@ def _agrees(outcome: Outcome, answer: object) -> bool:
     if isinstance(outcome, Claimed) and isinstance(answer, Claimed):
         given = {(one.id, one.deliveries) for one in outcome.messages}
         return all((one.id, one.deliveries) in given for one in answer.messages)
+    if isinstance(outcome, TransactedAndClaimed) and isinstance(answer, TransactedAndClaimed):
+        first, again = outcome.claimed, answer.claimed
+        if first is not None and again is not None:
+            return outcome.transacted == answer.transacted and _agrees(first, again)
     return outcome == answer

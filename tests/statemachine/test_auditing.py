@@ -23,6 +23,7 @@ DATA = {
     c.Release,
     c.DeleteMessages,
     c.Transact,
+    c.TransactAndClaim,
     c.ExtendMany,
     c.DisableSubscription,
     c.TakeSubscriptions,

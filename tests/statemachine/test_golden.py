@@ -22,6 +22,7 @@ from statemachine.commands import Batch, Entry, NewMessage, QueueSettings
 from statemachine.digest import digest
 from statemachine.machine import BatchResult, Machine
 from statemachine.sealed import SealingKey, SealingRecord
+from steps import claim_of
 
 ID = bytes(9) + b"\x07"
 SETTINGS = QueueSettings(1, 2, 3, b"{}", 4, "dlq", 5, 6, 7, "only", 8, 9, 10)
@@ -99,6 +100,10 @@ COMMANDS: list[tuple[str, c.Command]] = [
             (c.PartPut("p", (NewMessage(b"", "t"),)),),
             (c.PartRelease("r", 6, None, 7, "why", True),),
         ),
+    ),
+    (
+        "93010791940503029193199514a1619193a17105c090909902a161a1710506a0c0c0a0",
+        c.TransactAndClaim(c.Transact("a", (c.PartAck("q", 5),)), c.Claim("a", "q", 5, 6)),
     ),
     (
         "9301079194050302919915a161a171a1700506a46d6f7665999193a14b91a17690c3a16704a17a010203a57265616479c3",
@@ -191,6 +196,11 @@ OUTCOMES: list[tuple[str, o.Outcome]] = [
             (1,), (2,), (o.Enqueued((ID,)),), (o.StalePart(1, True, (ID,), (o.Why.GONE,)),)
         ),
     ),
+    (
+        "930c950b91019090909402000090",
+        o.TransactedAndClaimed(o.Transacted((1,)), o.Claimed(0, 0, ())),
+    ),
+    ("930c950b90909090c0", o.TransactedAndClaimed(o.Transacted(), None)),
     ("9319c3c4036b6579", o.SubscriptionStored(True, b"key")),
     ("931a0506", o.SubscriptionsTaken(5, 6)),
     ("941ba16bc40468617368c3", o.KeyStored("k", b"hash", True)),
@@ -268,7 +278,7 @@ RECORDS: list[tuple[str, msgspec.Struct]] = [
     ("92c3919401a16dc4017702", SealingRecord(enabled=True, keys=(SealingKey(1, "m", b"w", 2),))),
 ]
 
-APART = (c.PutSealingKeys, c.DropSealingKeys, c.Audited, c.Take)
+APART = (c.PutSealingKeys, c.DropSealingKeys, c.Audited, c.Take, c.TransactAndClaim)
 IN_HISTORY = [one for _, one in COMMANDS if not isinstance(one, APART)]
 """Of what the first digest is made. The others change what becomes of all that follows (see
 ``test_sealing``), or came later."""
@@ -285,6 +295,7 @@ NEAR = [("y", "only", None), ("z", "prefer", 40), ("", "prefer", None)]
 
 STATE_DIGEST = "4195848c69b25666e2591cc1fa8b545f"
 STATE_DIGEST_WITH_TAKES = "c4a99d8484824751e2408340e8e3e46f"
+STATE_DIGEST_WITH_CLAIMS_AFTER = "4a394028318b7367182864d3ea1fac35"
 
 REASONS = {
     "no_account",
@@ -365,9 +376,15 @@ def test_messages_are_frozen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("takes", "expected"), [(False, STATE_DIGEST), (True, STATE_DIGEST_WITH_TAKES)]
+    ("later", "expected"),
+    [
+        ((), STATE_DIGEST),
+        ((c.Take,), STATE_DIGEST_WITH_TAKES),
+        ((c.Take, c.TransactAndClaim), STATE_DIGEST_WITH_CLAIMS_AFTER),
+    ],
+    ids=["first", "takes", "claims after"],
 )
-def test_a_log_leads_to_the_state_it_always_did(takes: bool, expected: str) -> None:
+def test_a_log_leads_to_the_state_it_always_did(later: tuple[type, ...], expected: str) -> None:
     """Not the encoding alone but every rule, seen through the digest.
 
     A change here is a change of what logs mean: replicas of both versions would disagree.
@@ -375,7 +392,7 @@ def test_a_log_leads_to_the_state_it_always_did(takes: bool, expected: str) -> N
     """
     kv = MemoryKV()
     machine = Machine(kv)
-    history = History(takes=takes)
+    history = History(later)
     digests: dict[bytes, bytes] = {}
     spaces = set[bytes]()
     for index in range(1, 801):
@@ -385,16 +402,19 @@ def test_a_log_leads_to_the_state_it_always_did(takes: bool, expected: str) -> N
         spaces |= {key[:1] for key in kv.rows()}
         digests[b"%d" % index] = digest(kv)
     every = b"abcdefghijklmnopqrstwxyz"
-    assert takes or b"".join(sorted(spaces)) == every, "every space was in use"
+    assert later or b"".join(sorted(spaces)) == every, "every space was in use"
     assert digest(MemoryKV(digests)).hex() == expected
 
 
 class History:
-    """Commands of all kinds, the same ones every time."""
+    """Commands of all kinds, the same ones every time.
 
-    def __init__(self, *, takes: bool) -> None:
+    ``later``: of those that are not as old as the rest, these too.
+    """
+
+    def __init__(self, later: tuple[type, ...]) -> None:
         self._random = Random(7)
-        self._takes = takes
+        self._later = later
         self.now_ms = 1_000
         self._session = 0
         self._seq = 0
@@ -427,8 +447,8 @@ class History:
                     self._session = outcome.session
                 elif isinstance(outcome, o.Enqueued):
                     self._ids = [*self._ids, *outcome.ids][-20:]
-                elif isinstance(outcome, o.Claimed) and outcome.claim:
-                    self._claims = [*self._claims, ("q", outcome.claim)][-4:]
+                elif isinstance(claimed := claim_of(outcome), o.Claimed) and claimed.claim:
+                    self._claims = [*self._claims, ("q", claimed.claim)][-4:]
 
     def _command(self) -> c.Command:
         draw = self._random
@@ -475,8 +495,12 @@ class History:
                 "a", queue, "p", act=draw.choice(ACTS), filter=draw.choice([FILTER, c.Filter()])
             ),
         ]
-        if self._takes:
+        if c.Take in self._later:
             common.append(c.Take("a", queue, draw.randrange(1, 4), *draw.choice(NEAR)))
+        if c.TransactAndClaim in self._later:
+            transaction = c.Transact("a", (c.PartAck(queue, claim),), (c.PartPut(queue, new),))
+            after = draw.choice([c.Claim, c.Claim, c.Take])("a", "q", draw.randrange(1, 4))
+            common.append(c.TransactAndClaim(transaction, after))
         command = draw.choice(common)
         if draw.random() < 0.1:
             return c.Once("a", str(draw.randrange(3)), bytes([draw.randrange(2)]), 60, command)

@@ -321,18 +321,33 @@ class Histories(RuleBasedStateMachine):
         how=HOW,
         parts=st.lists(st.tuples(INDEX, st.none() | st.lists(INDEX, max_size=2), BACK), max_size=3),
         puts=st.lists(st.tuples(NAMES, MESSAGES), max_size=2),
+        then=st.sampled_from([None, None, c.Claim, c.Take]),
+        names=NAMES,
+        limit=st.integers(1, 6),
     )
-    def transact(self, how: str, parts: list[Any], puts: list[Any]) -> None:
+    def transact(
+        self,
+        how: str,
+        parts: list[Any],
+        puts: list[Any],
+        then: type[c.Claim | c.Take] | None,
+        names: Names,
+        limit: int,
+    ) -> None:
         acks, releases = [], []
         for which, picked, back in parts:
-            names, claim = self.a_claim(which)
-            ids = None if picked is None else self.some_held(names, claim, picked)
+            whose, claim = self.a_claim(which)
+            ids = None if picked is None else self.some_held(whose, claim, picked)
             if back is None:
-                acks.append(c.PartAck(names[1], claim, ids))
+                acks.append(c.PartAck(whose[1], claim, ids))
             else:
-                releases.append(c.PartRelease(names[1], claim, ids, *back))
-        new = tuple(c.PartPut(names[1], (self.from_now_on(one),)) for names, one in puts)
-        self.do(how, c.Transact("a", tuple(acks), new, tuple(releases)))
+                releases.append(c.PartRelease(whose[1], claim, ids, *back))
+        new = tuple(c.PartPut(queue, (self.from_now_on(one),)) for (_, queue), one in puts)
+        transaction = c.Transact("a", tuple(acks), new, tuple(releases))
+        if then is None:
+            self.do(how, transaction)
+        else:
+            self.do(how, c.TransactAndClaim(transaction, then("a", names[1], limit)))
 
     @step(
         4,

@@ -228,6 +228,7 @@ def test_every_command_is_answered() -> None:
         c.Once("a", "k", b"", 1, PUT),
         c.TakeDigest(),
         c.Transact("a"),
+        c.TransactAndClaim(c.Transact("a"), c.Claim("a", "q", 1)),
         c.ExtendMany("a", "q", (1,)),
         c.StartJob("a", "q"),
         c.CancelJob("a", "q"),

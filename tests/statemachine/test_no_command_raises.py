@@ -121,6 +121,10 @@ def any_command(kind: type, ids: st.SearchStrategy[Any]) -> st.SearchStrategy[An
         "acks": parts(c.PartAck, ids),
         "puts": parts(c.PartPut, ids),
         "releases": parts(c.PartRelease, ids),
+        "transaction": st.deferred(lambda: any_command(c.Transact, ids)),
+        "claim": st.deferred(lambda: any_command(c.Claim, ids) | any_command(c.Take, ids))
+        if kind is c.TransactAndClaim
+        else INTEGERS,
         "claims": st.lists(INTEGERS, max_size=3).map(tuple),
         "to": TEXTS,
         "lease_ms": INTEGERS if kind is c.TakeSubscriptions else st.none() | INTEGERS,
@@ -161,6 +165,12 @@ ANY_BATCH = st.builds(
 """Sessions are numbered from 1 here; see ``real``."""
 
 
+def own(command: c.Transact, claim: int) -> c.Transact:
+    """The transaction, with acks of that claim."""
+    acks = tuple(c.PartAck(one.queue, claim, one.ids) for one in command.acks)
+    return c.Transact(command.account, acks, command.puts, command.releases)
+
+
 def real(batch: Batch, outcomes: list[Outcome], sessions: list[int], which: int) -> Batch:
     """The batch with some made-up numbers replaced by ones that mean something."""
     claims = [one.claim for one in outcomes if isinstance(one, Claimed) and one.claim]
@@ -171,8 +181,9 @@ def real(batch: Batch, outcomes: list[Outcome], sessions: list[int], which: int)
             kept = {name: getattr(command, name) for name in command.__struct_fields__}
             command = type(command)(**{**kept, "claim": claims[-1]})
         if isinstance(command, c.Transact) and claims and which:
-            own = tuple(c.PartAck(one.queue, claims[-1], one.ids) for one in command.acks)
-            command = c.Transact(command.account, own, command.puts, command.releases)
+            command = own(command, claims[-1])
+        if isinstance(command, c.TransactAndClaim) and claims and which:
+            command = c.TransactAndClaim(own(command.transaction, claims[-1]), command.claim)
         if isinstance(command, c.DeleteMessages) and ids and which > 1:
             command = c.DeleteMessages(command.account, command.queue, tuple(ids[-which:]))
         commands.append(command)

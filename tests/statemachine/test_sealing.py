@@ -61,6 +61,9 @@ def puts(message: NewMessage) -> list[c.QueueCommand]:
         c.Transact("a", puts=(c.PartPut("q", (message,)),)),
         c.PutSchedule("a", "s", "q", message, c.Timing(every_ms=1_000), 5_000),
         c.Once("a", "k", b"f", 60_000, c.Enqueue("a", "q", (message,))),
+        c.TransactAndClaim(
+            c.Transact("a", puts=(c.PartPut("q", (message,)),)), c.Claim("a", "q", 1)
+        ),
     ]
 
 
@@ -68,7 +71,7 @@ def stale(outcome: o.Outcome) -> bool:
     return isinstance(outcome, Refused) and outcome.reason is Reason.STALE_SEAL
 
 
-@pytest.mark.parametrize("way", range(4))
+@pytest.mark.parametrize("way", range(5))
 def test_no_plain_body_gets_in_once_bodies_are_to_be_sealed(bench: Bench, way: int) -> None:
     number = bench.switch_on()
     assert stale(bench.do(puts(PLAIN)[way]))
@@ -77,7 +80,7 @@ def test_no_plain_body_gets_in_once_bodies_are_to_be_sealed(bench: Bench, way: i
     assert [key for key in bench.kv.rows() if key[:1] in b"qmek"] != []
 
 
-@pytest.mark.parametrize("way", range(4))
+@pytest.mark.parametrize("way", range(5))
 def test_no_body_gets_in_that_nobody_could_open(bench: Bench, way: int) -> None:
     assert stale(bench.do(puts(sealed_by(7))[way]))  # There is no key at all.
     number = bench.switch_on()

@@ -23,6 +23,7 @@ from statemachine import lanes
 from statemachine import outcomes as o
 from statemachine.outcomes import Outcome, Reason, Refused
 from statemachine.records import KeyRecord, decode_message
+from steps import steps
 
 Names = tuple[str, str]
 HookNames = tuple[str, str, str]
@@ -219,6 +220,7 @@ class Model:
             c.Once: self._once,
             c.Audited: self._audited,
             c.Transact: self._transact,
+            c.TransactAndClaim: self._transact_and_claim,
             c.ExtendMany: self._extend_many,
             c.StartJob: self._start_job,
             c.CancelJob: self._cancel_job,
@@ -240,6 +242,12 @@ class Model:
         """What a command that was answered so is answered when it comes again."""
         if isinstance(command, c.Once):
             command = command.command
+        if isinstance(command, c.TransactAndClaim) and isinstance(outcome, o.TransactedAndClaimed):
+            if outcome.claimed is None:
+                return outcome
+            claimed = self.again(command.claim, outcome.claimed)
+            assert isinstance(claimed, o.Claimed | Refused)
+            return o.TransactedAndClaimed(outcome.transacted, claimed)
         if not isinstance(command, c.Claim | c.Take) or not isinstance(outcome, o.Claimed):
             return outcome
         if not outcome.claim:
@@ -878,6 +886,11 @@ class Model:
                 self._release(release, o.Settled(len(ids)))
         for put, enqueued in zip(command.puts, outcome.put, strict=True):
             self._goes_in(c.Enqueue(account, put.queue, put.messages), enqueued)
+
+    def _transact_and_claim(self, command: c.TransactAndClaim, outcome: Outcome) -> None:
+        checks = {c.Transact: self._transact, c.Claim: self._claim, c.Take: self._take}
+        for one, came_of_it in steps(command, outcome):
+            checks[type(one)](one, came_of_it)
 
     def _start_job(self, command: c.StartJob, outcome: Outcome) -> None:
         """Only what has no limit; of one with a rate it has to be told what it moves."""

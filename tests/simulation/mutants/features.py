@@ -66,7 +66,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "A transaction of which a part is stale puts its messages all the same.",
         Edit(
             transactions,
-            "transact",
+            "_transact",
             "if lost:",
             "if lost:\n"
             "        for one in command.puts:\n"

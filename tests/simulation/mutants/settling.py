@@ -12,6 +12,7 @@ from statemachine import (
     events,
     giving_back,
     messages,
+    recollection,
     transactions,
     walks,
 )
@@ -62,7 +63,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "A transaction that is refused has acknowledged what it could.",
         Edit(
             transactions,
-            "transact",
+            "_transact",
             "if lost:",
             "if lost:\n"
             "        for part in command.acks:\n"
@@ -74,9 +75,24 @@ MUTANTS: tuple[Mutant, ...] = (
         "A transaction says that it gave messages back, and does not.",
         Edit(
             transactions,
-            "transact",
+            "_transact",
             "_release(state, account, part, ids)",
             "len(ids)",
+        ),
+    ),
+    mutant(
+        "claim-after-what-was-not-done",
+        "A transaction that did nothing claims what is next all the same.",
+        Edit(transactions, "run", "None if done.stale else ", ""),
+    ),
+    mutant(
+        "claim-after-remembered-as-it-was",
+        "Of a transaction that comes again the claim is answered without what it still holds.",
+        Edit(
+            recollection,
+            "recalled",
+            "claimed = _recalled(state, command.claim, claimed)",
+            "pass",
         ),
     ),
     # Redrives.
