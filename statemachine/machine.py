@@ -240,14 +240,14 @@ def _run(state: State, command: Command) -> Outcome:
             return claims.ack(state, command)
         case Take():
             return claims.take(state, command)
+        case Transact() | TransactAndClaim():
+            return transactions.run(state, command)
         case Once():
             return once.run_once(state, command, _run)
         case Audited():
             return auditing.run_audited(state, command, _run)
         case Sweep():
             return sweeps.sweep(state, command)
-        case OpenSession():
-            return sessions.open_session(state, command)
         case Barrier() | ReportDigest() | TakeDigest():
             return Done()  # The node watches for them; the state does not change.
         case _:
@@ -256,8 +256,7 @@ def _run(state: State, command: Command) -> Outcome:
 
 def _run_rare(
     state: State,
-    command: Transact
-    | TransactAndClaim
+    command: OpenSession
     | Release
     | Extend
     | ExtendMany
@@ -269,8 +268,8 @@ def _run_rare(
     | _SettingsCommand,
 ) -> Outcome:
     match command:
-        case Transact() | TransactAndClaim():
-            return transactions.run(state, command)
+        case OpenSession():
+            return sessions.open_session(state, command)
         case Release():
             return claims.release(state, command)
         case Extend():

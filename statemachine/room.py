@@ -69,6 +69,18 @@ class Wanted:
         return queue is not None and dedup.is_known(self._state, queue, dedup_id)
 
 
+def is_plain(state: State, account: str, puts: Sequence[PartPut]) -> bool:
+    """Whether there is nothing to look at: no quotas, no queue to be made, no copies."""
+    owner = state.find_account(account)
+    if owner is None or owner.record.quotas is not None or state.copies:
+        return False
+    for part in puts:
+        queue = state.find_queue(account, part.queue)
+        if queue is None or queue.record.bindings:
+            return False
+    return True
+
+
 def refused(state: State, command: Enqueue) -> Refused | None:
     """The answer to a put for which there is no room; None if there is."""
     account = state.find_account(command.account)

@@ -13,6 +13,7 @@ from statemachine.commands import (
     Enqueue,
     MessageId,
     PartAck,
+    PartPut,
     PartRelease,
     Release,
     Take,
@@ -35,29 +36,41 @@ from statemachine.records import Held
 from statemachine.state import State
 
 Ids = tuple[MessageId, ...]
+Named = Ids | None
+"""The messages that a part settles; None: all that the claim holds."""
 
 
 class _Claim:
     """What a claim holds, and what of it no part has named yet."""
 
-    __slots__ = ("all", "left")
+    __slots__ = ("_left", "held")
 
     def __init__(self, held: list[Held]) -> None:
-        self.all = {one.id: one for one in held}
-        self.left = dict(self.all)
+        self.held = held
+        self._left: dict[MessageId, Held] | None = None
 
-    def take(self, ids: Ids | None) -> tuple[Ids, Ids]:
+    def take(self, ids: Ids | None) -> tuple[Named, Ids]:
         """What a part names, and what of it can not be had."""
+        if self._left is None:
+            if ids is None and self.held:  # The most frequent case.
+                self._left = {}
+                return None, ()
+            self._left = self.by_id()
+        left = self._left
         if ids is None:
-            taken, self.left = tuple(self.left), {}
+            taken, self._left = tuple(left), {}
             return taken, ()
         lost = []
         for one in ids:
-            if one in self.left:
-                del self.left[one]
+            if one in left:
+                del left[one]
             else:
                 lost.append(one)
         return ids, tuple(lost)
+
+    def by_id(self) -> dict[MessageId, Held]:
+        """What it holds."""
+        return {one.id: one for one in self.held}
 
 
 def run(state: State, command: Transact | TransactAndClaim) -> Outcome:
@@ -77,41 +90,48 @@ def _claim(state: State, command: Claim | Take) -> Claimed | Refused:
 
 
 def _transact(state: State, command: Transact) -> Transacted | Refused:
-    account = command.account
+    account, acks, releases = command.account, command.acks, command.releases
     named, lost, freed = _plan(state, command)
     if lost:
         return Transacted(stale=tuple(lost))
-    refusal = bindings.refused(state, account, command.puts) or _unsealed(state, command)
-    wanted = room.Wanted(state, account, command.puts)
-    refusal = refusal or wanted.refused(len(freed), sum(one.bytes for one in freed))
+    refusal = _refused(state, command, freed)
     if refusal is not None:
         return refusal
-    for name in wanted.queues:  # Before a dead letter takes the room that there is for them.
-        open_queue(state, account, name)
-    acked = [
-        _ack(state, account, part, ids) for part, ids in zip(command.acks, named, strict=False)
-    ]
+    acked = [_ack(state, account, part, ids) for part, ids in zip(acks, named, strict=False)]
     released = [
         _release(state, account, part, ids)
-        for part, ids in zip(command.releases, named[len(command.acks) :], strict=True)
+        for part, ids in zip(releases, named[len(acks) :], strict=True)
     ]
-    put = []
-    for one in command.puts:
-        enqueued = messages.put(state, Enqueue(account, one.queue, one.messages))
-        assert isinstance(enqueued, Enqueued)
-        put.append(enqueued)
+    put = [_put(state, account, part) for part in command.puts]
     return Transacted(tuple(acked), tuple(released), tuple(put))
 
 
+def _refused(state: State, command: Transact, freed: list[Held]) -> Refused | None:
+    """The answer if what is put may not come in; if it may, the queues for it are there."""
+    account, puts = command.account, command.puts
+    if room.is_plain(state, account, puts):  # The most frequent case.
+        return _unsealed(state, command)
+    refusal = bindings.refused(state, account, puts) or _unsealed(state, command)
+    wanted = room.Wanted(state, account, puts)
+    refusal = refusal or wanted.refused(len(freed), sum(one.bytes for one in freed))
+    if refusal is None:
+        for name in wanted.queues:  # Before a dead letter takes the room that there is for them.
+            open_queue(state, account, name)
+    return refusal
+
+
 def _unsealed(state: State, command: Transact) -> Refused | None:
-    found = (sealing.refused(state, command.account, one.messages) for one in command.puts)
-    return next((one for one in found if one is not None), None)
+    for one in command.puts:
+        refusal = sealing.refused(state, command.account, one.messages)
+        if refusal is not None:
+            return refusal
+    return None
 
 
-def _plan(state: State, command: Transact) -> tuple[list[Ids], list[StalePart], list[Held]]:
+def _plan(state: State, command: Transact) -> tuple[list[Named], list[StalePart], list[Held]]:
     """The messages that each part settles, what is wrong with those that can not; what goes."""
     known: dict[tuple[str, int], _Claim | None] = {}
-    named: list[Ids] = []
+    named: list[Named] = []
     wrong: list[StalePart] = []
     gone: list[Held] = []
     parts: tuple[PartAck | PartRelease, ...] = (*command.acks, *command.releases)
@@ -128,11 +148,16 @@ def _plan(state: State, command: Transact) -> tuple[list[Ids], list[StalePart], 
             continue
         ids, lost = claim.take(part.ids)
         named.append(ids)
-        if isinstance(part, PartAck):
-            gone.extend([claim.all[one] for one in ids if one in claim.all])
         if lost:
             wrong.append(_stale_part(state, command.account, number, part, lost, claim))
+        elif isinstance(part, PartAck):
+            gone.extend(claim.held if ids is None else _among(claim, ids))
     return named, wrong, gone
+
+
+def _among(claim: _Claim, ids: Ids) -> list[Held]:
+    held = claim.by_id()
+    return [held[one] for one in ids]
 
 
 def _stale_part(
@@ -140,17 +165,19 @@ def _stale_part(
 ) -> StalePart:
     queue = state.find_queue(account, part.queue)
     assert queue is not None, "its claim was found"
-    found = stale.why(state, queue, lost)
-    why = [Why.TWICE if one in claim.all else what for one, what in zip(lost, found, strict=True)]
+    found, held = stale.why(state, queue, lost), claim.by_id()
+    why = [Why.TWICE if one in held else what for one, what in zip(lost, found, strict=True)]
     return StalePart(number, False, lost, tuple(why))
 
 
-def _ack(state: State, account: str, part: PartAck, ids: Ids) -> int:
-    return _count(claims.ack(state, Ack(account, part.queue, part.claim, ids))) if ids else 0
+def _ack(state: State, account: str, part: PartAck, ids: Named) -> int:
+    if ids == ():
+        return 0
+    return _count(claims.ack(state, Ack(account, part.queue, part.claim, ids)))
 
 
-def _release(state: State, account: str, part: PartRelease, ids: Ids) -> int:
-    if not ids:
+def _release(state: State, account: str, part: PartRelease, ids: Named) -> int:
+    if ids == ():
         return 0
     return _count(
         claims.release(
@@ -164,3 +191,9 @@ def _count(outcome: Outcome) -> int:
     assert isinstance(outcome, Settled)
     assert not outcome.stale
     return outcome.settled
+
+
+def _put(state: State, account: str, part: PartPut) -> Enqueued:
+    enqueued = messages.put(state, Enqueue(account, part.queue, part.messages))
+    assert isinstance(enqueued, Enqueued)
+    return enqueued

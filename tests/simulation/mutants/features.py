@@ -59,7 +59,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "transaction-puts-only",
         "A transaction puts its messages and settles nothing.",
-        Edit(transactions, "_ack", "if ids else 0", "if ids and False else 0"),
+        Edit(transactions, "_ack", "if ids == ():", "if True:"),
     ),
     mutant(
         "transaction-does-what-it-can",

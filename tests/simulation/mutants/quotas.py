@@ -54,7 +54,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "What a transaction puts needs no room.",
         Edit(
             transactions,
-            "_transact",
+            "_refused",
             "wanted.refused(len(freed), sum(one.bytes for one in freed))",
             "None",
         ),
