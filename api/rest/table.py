@@ -30,10 +30,10 @@ from api.rest.operations import Operation
 
 _OPERATIONS: tuple[Operation[Any], ...] = (
     *putting.OPERATIONS,
-    *messages.OPERATIONS,
-    *claims.OPERATIONS,
-    *consuming.OPERATIONS,
     *transactions.OPERATIONS,
+    *claims.OPERATIONS,
+    *messages.OPERATIONS,
+    *consuming.OPERATIONS,
     *queues.OPERATIONS,
     *sharing.OPERATIONS,
     *jobs.OPERATIONS,

@@ -33,15 +33,29 @@ from raftq.node import settle_garbage_collector
 from raftq.stores.rocks import Rocks
 from raftq.workers import Workers
 from statemachine import commands
-from statemachine.commands import Ack, Batch, Claim, Command, Enqueue, Entry, NewMessage
+from statemachine.commands import (
+    Ack,
+    Batch,
+    Claim,
+    Command,
+    Enqueue,
+    Entry,
+    NewMessage,
+    PartAck,
+    PartPut,
+    Transact,
+    TransactAndClaim,
+)
 from statemachine.machine import Machine
 from statemachine.outcomes import Claimed, Outcome, SessionOpened
+from steps import claim_of
 from wires import Wire, ask, connected
 
 ACCOUNT, QUEUE = "bench", "inside"
 BODY_BYTES = 1024
 ROUNDS = 30
 REQUESTS = 200  # Of a round, one after the other on a connection.
+CLAIM = b'"claim":"%s"' % exchanges.NO_CLAIM.encode()
 SYNCS = 100
 ENTRIES = 20
 US = 1e6
@@ -58,22 +72,35 @@ SHAPES = (Shape(1, 1), Shape(16, 1), Shape(1, 64))
 
 
 class Requests:
-    """Puts from the bytes of a request to those of its answer."""
+    """From the bytes of a request to those of its answer: puts, and transactions that claim too."""
 
     def __init__(self) -> None:
         self._intake = connected(create(Instant()), Wire())
-        self._put = exchanges.put_request(QUEUE, 1, BODY_BYTES)
+        in_one = exchanges.Transactions(QUEUE, 1, BODY_BYTES)
+        in_one.first()
+        again = in_one.next(exchanges.OK, CLAIM)
+        assert again is not None
+        self._requests = {
+            "HTTP and API": exchanges.put_request(QUEUE, 1, BODY_BYTES),
+            "HTTP and API, in one": again,
+        }
 
-    async def round(self) -> Record:
-        """One row."""
+    async def round(self) -> list[Record]:
+        """A row for each."""
+        return [await self._row(part, request) for part, request in self._requests.items()]
+
+    async def _row(self, part: str, request: bytes) -> Record:
         began_s = time.thread_time()
         for _ in range(REQUESTS):
-            await ask(self._intake, self._put)
-        return {"part": "HTTP and API", "us": (time.thread_time() - began_s) / REQUESTS * US}
+            await ask(self._intake, request)
+        return {"part": part, "us": (time.thread_time() - began_s) / REQUESTS * US}
 
 
 class Applying:
-    """Entries of one shape against a store in a directory: puts, then claims, then acks."""
+    """Entries of one shape against a store in a directory: puts, then claims, then acks.
+
+    Between these are transactions, each of which acks, puts, and claims what is next.
+    """
 
     def __init__(self, directory: Path, shape: Shape) -> None:
         self._shape = shape
@@ -87,22 +114,33 @@ class Applying:
         self._enqueue = Enqueue(ACCOUNT, QUEUE, (message,) * shape.messages)
 
     def round(self) -> Iterator[Record]:
-        """A row for each of put, claim and ack."""
+        """A row for each of put, claim, all three in one, and ack."""
         count, claim = self._shape.commands, Claim(ACCOUNT, QUEUE, self._shape.messages)
         puts: list[Command] = [self._enqueue] * count
         claims: list[Command] = [claim] * count
         yield self._row("put", [puts] * ENTRIES)
-        held: list[list[Command]] = []
+        held: list[list[int]] = []
         yield self._row("claim", [claims] * ENTRIES, held)
-        yield self._row("ack", held)
+        part = PartPut(QUEUE, self._enqueue.messages)
+        in_one: list[list[Command]] = [
+            [
+                TransactAndClaim(Transact(ACCOUNT, (PartAck(QUEUE, one),), (part,)), claim)
+                for one in each
+            ]
+            for each in held
+        ]
+        held = []
+        yield self._row("in one", in_one, held)
+        yield self._row("ack", [[Ack(ACCOUNT, QUEUE, one) for one in each] for each in held])
 
     def close(self) -> None:
         """Let go of the store."""
         self._store.close()
 
     def _row(
-        self, kind: str, entries: list[list[Command]], held: list[list[Command]] | None = None
+        self, kind: str, entries: list[list[Command]], held: list[list[int]] | None = None
     ) -> Record:
+        """``held`` gets the claims of each entry."""
         spent_s = 0.0
         for each in entries:
             self._seq += 1
@@ -111,8 +149,8 @@ class Applying:
             outcomes = self._apply(batch)
             spent_s += time.thread_time() - began_s
             if held is not None:
-                taken = [one.claim for one in outcomes if isinstance(one, Claimed)]
-                held.append([Ack(ACCOUNT, QUEUE, claim) for claim in taken])
+                given = [claim_of(outcome) for outcome in outcomes]
+                held.append([one.claim for one in given if isinstance(one, Claimed)])
         messages = len(entries) * self._shape.commands * self._shape.messages
         part = f"apply {kind}, {self._shape.commands} x {self._shape.messages} an entry"
         return {"part": part, "us": spent_s / messages * US}
@@ -219,7 +257,7 @@ async def _rounds(directory: Path, rounds: int) -> list[Record]:
     rows: list[Record] = []
     settle_garbage_collector()
     for number in range(rounds + 1):
-        found = [await requests.round(), *together.round(), *await syncing.round()]
+        found = [*await requests.round(), *together.round(), *await syncing.round()]
         for each in applying:
             found.extend(each.round())
         if number:  # The first is to warm up.

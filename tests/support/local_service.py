@@ -54,12 +54,23 @@ from statemachine.commands import (
     Sweep,
     Take,
     Timing,
+    TransactAndClaim,
     WrappedKey,
 )
 from statemachine.kv import Reader
 from statemachine.machine import Machine
-from statemachine.outcomes import Enqueued, Outcome, Refused, Swept
+from statemachine.outcomes import (
+    Claimed,
+    Delivered,
+    Enqueued,
+    Outcome,
+    Refused,
+    Swept,
+    Transacted,
+    TransactedAndClaimed,
+)
 from statemachine.prospects import Prospects
+from statemachine.records import FOR_EVER, encode_message
 from statemachine.sealed import SealingKey
 from statemachine.settings import BUILT_IN, Effective
 
@@ -395,14 +406,23 @@ class LocalService:
         return result.outcomes
 
 
+PUT = Enqueued((b"0123456789",))
+
+
 class Instant(LocalService):
-    """Answers a put without a log, and keeps nothing of what is asked."""
+    """Answers a put, or a transaction with a claim, without a log, and keeps nothing of either."""
 
     async def propose(
         self, command: QueueCommand | Once | Barrier, *, account: str | None = None
     ) -> Outcome:
         """See ``Service``."""
-        return Enqueued((b"0123456789",))
+        if not isinstance(command, TransactAndClaim):
+            return PUT
+        [part] = command.transaction.puts
+        stored = encode_message(part.messages[0], 0, FOR_EVER, START_MS)
+        delivered = Delivered(PUT.ids[0], 1, stored)
+        done = Transacted((1,) * len(command.transaction.acks), (), (PUT,))
+        return TransactedAndClaimed(done, Claimed(5, START_MS, (delivered,)))
 
     def in_force(self, account: str, queue: str) -> Effective:
         """See ``Service``; of a queue that is there it is at hand."""
