@@ -21,7 +21,7 @@ TRANSACTION = "transaction"
 LIFECYCLES = (LIFECYCLE, ROUNDS, TRANSACTION, CONSUME)
 STREAM = "stream"
 """Puts in lines, of which so many are on their way on each connection as a batch has."""
-FOLLOWER, LEADER, ALL = "follower", "leader", "all"
+FOLLOWER, LEADER, ALL = TARGETS = ("follower", "leader", "all")
 KIB = 1024
 BODY_BYTES = KIB
 MUCH_BYTES = 4 * KIB * KIB

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from loadtests import ROOT, leave_in_order
 from loadtests.bench import machine
-from loadtests.bench.plan import ALL, LIFECYCLE, LIFECYCLES, PUT, STREAM, Cell
+from loadtests.bench.plan import ALL, LIFECYCLE, LIFECYCLES, PUT, STREAM, TARGETS, Cell
 from loadtests.bench.records import Record, Records, cell_of, console, interval
 
 CELLS = (
@@ -157,12 +157,13 @@ def ratio(figure: str, other: Sequence[Record], this: Sequence[Record]) -> Recor
 def _show(kept: Sequence[Record], people: Console) -> None:
     table = Table(title="this checkout against the other", title_justify="left")
     sizes, figures = ("clients", "batch", "queues"), ("figure", "other", "this", "ratio", "95 %")
-    for column in ("scenario", *sizes, *figures):
+    for column in ("scenario", "target", *sizes, *figures):
         table.add_column(column, justify="right")
     for one in kept:
         if one["kind"] == "versus":
             table.add_row(
                 one["scenario"],
+                one["target"],
                 f"{one['connections']}",
                 f"{one['batch']}",
                 f"{one['queues']:,}",
@@ -176,10 +177,12 @@ def _show(kept: Sequence[Record], people: Console) -> None:
 
 
 def _cell(text: str) -> Cell:
-    scenario, connections, batch, *queues = text.split(":")
-    if scenario not in SCENARIOS or len(queues) > 1:
+    scenario, connections, batch, *more = text.split(":")
+    target = more.pop() if more and more[-1] in TARGETS else ALL
+    if scenario not in SCENARIOS or len(more) > 1:
         raise ValueError(text)
-    return Cell(scenario, ALL, int(connections), int(batch), queues=int(queues[0]) if queues else 1)
+    queues = int(more[0]) if more else 1
+    return Cell(scenario, target, int(connections), int(batch), queues=queues)
 
 
 def _arguments() -> argparse.Namespace:
@@ -192,7 +195,9 @@ def _arguments() -> argparse.Namespace:
         dest="cells",
         type=_cell,
         action="append",
-        help=f"{'|'.join(SCENARIOS)}:connections:batch[:queues]; again for more (default: five)",
+        metavar="SCENARIO:CONNECTIONS:BATCH[:QUEUES][:TARGET]",
+        help=f"scenarios: {', '.join(SCENARIOS)}; targets: {', '.join(TARGETS)}; "
+        "again for more (default: five)",
     )
     parser.add_argument("--out", type=Path, help="the JSON lines; default: a file in reports/")
     return parser.parse_args()

@@ -27,6 +27,7 @@ from loadtests.bench.peers.amqp_wire import AmqpFraming, Method
 from loadtests.bench.peers.comparison import (
     AT_ONCE,
     IN_ONE,
+    LEADING,
     PEERS,
     STREAMED,
     TURNS,
@@ -274,6 +275,13 @@ def test_turns_of_the_same_repetition_are_compared() -> None:
     assert theirs["low"] == theirs["ratio"] == theirs["high"] == 2
 
 
+def test_what_is_asked_of_the_leader_is_compared_too() -> None:
+    rates = [("postgresql", 0, 50.0), ("raftq", 0, 100.0), (LEADING, 0, 200.0)]
+    ours, leading, theirs = compared([turn(*one) for one in rates])
+    assert (ours["leader_ratio"], leading["ratio"]) == (2, 0.5)
+    assert (theirs["ratio"], theirs["leader_ratio"]) == (2, 4)
+
+
 def test_lifecycles_are_compared_also_where_the_ack_claims_what_is_next() -> None:
     rates = [("nats", 0, 50.0), ("raftq", 0, 100.0), (AT_ONCE, 0, 200.0)]
     rates += [(IN_ONE, 0, 300.0), (STREAMED, 0, 400.0)]
@@ -298,7 +306,8 @@ def test_a_peer_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     asked = {(record["scenario"], record["subject"]) for record in measured}
     assert asked == {
         (PUT, "raftq"),
-        *((LIFECYCLE, name) for name in ("raftq", AT_ONCE, IN_ONE, STREAMED)),
+        (PUT, LEADING),
+        *((LIFECYCLE, name) for name in ("raftq", LEADING, AT_ONCE, IN_ONE, STREAMED)),
     }
     assert sum(record["errors"] for record in measured) == 0
     told = comparison.section(found)

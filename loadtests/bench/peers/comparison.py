@@ -3,11 +3,15 @@
 All are up all the time, and idle while another one has its turn; what they then use of the
 machine is measured first. Who comes when in a repetition is drawn for each cell.
 
-raftq has three more turns for lifecycles. In one what was claimed is acknowledged by the request
+raftq is asked through all its nodes. It has a turn more for puts, and one for lifecycles, in which
+all clients ask the node that leads, as PostgreSQL is asked through its primary.
+
+It has three more turns for lifecycles. In one what was claimed is acknowledged by the request
 that claims what is next, as its own consumers do it: in two round trips instead of three. In the
-next that request puts as well: a transaction, one round trip. In the last each client has a stream
-of claims, is given messages, and acknowledges them on it without waiting for the answer: as
-RabbitMQ's consumers do, whose acks have none, so that they wait once for a lifecycle, too.
+next that request puts as well: a transaction, one round trip; so does the turn through the leader.
+In the last each client has a stream of claims, is given messages, and acknowledges them on it
+without waiting for the answer: as RabbitMQ's consumers do, whose acks have none, so that they wait
+once for a lifecycle, too.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from statistics import median
@@ -27,7 +31,17 @@ from loadtests.bench.peers.nats import Nats
 from loadtests.bench.peers.peer import Peer
 from loadtests.bench.peers.postgresql import PostgreSql
 from loadtests.bench.peers.rabbitmq import RabbitMq
-from loadtests.bench.plan import ALL, CONSUME, LIFECYCLE, PUT, ROUNDS, TRANSACTION, Cell, Plan
+from loadtests.bench.plan import (
+    ALL,
+    CONSUME,
+    LEADER,
+    LIFECYCLE,
+    PUT,
+    ROUNDS,
+    TRANSACTION,
+    Cell,
+    Plan,
+)
 from loadtests.bench.records import FIGURES, Record, cell_of, of_kind
 from loadtests.bench.report import Plot, Section, Table
 from loadtests.bench.service import Service
@@ -39,12 +53,31 @@ IN_ONE = "raftq, in one"
 """With the ack, the put and the next claim in one request."""
 STREAMED = "raftq, streamed"
 """With messages that are given to who has a stream of claims."""
-OURS = ((RAFTQ, ""), (AT_ONCE, "at_once_"), (IN_ONE, "in_one_"), (STREAMED, "streamed_"))
+LEADING = "raftq, leader"
+"""By the node that leads: puts, and lifecycles in one."""
+OURS = (
+    (RAFTQ, ""),
+    (LEADING, "leader_"),
+    (AT_ONCE, "at_once_"),
+    (IN_ONE, "in_one_"),
+    (STREAMED, "streamed_"),
+)
 """Who is compared with the others, and how the members of a record begin that say so."""
+INSTEAD: dict[str, dict[str, tuple[str, str]]] = {
+    LEADING: {PUT: (PUT, LEADER), LIFECYCLE: (TRANSACTION, LEADER)},
+    AT_ONCE: {LIFECYCLE: (ROUNDS, ALL)},
+    IN_ONE: {LIFECYCLE: (TRANSACTION, ALL)},
+    STREAMED: {LIFECYCLE: (CONSUME, ALL)},
+}
+"""The other ways to ask raftq: what is done instead of a scenario, and who is asked."""
 PEERS: tuple[type[Peer], ...] = (PostgreSql, RabbitMq, Nats)
-NAMES = (RAFTQ, AT_ONCE, IN_ONE, STREAMED, *(kind.name for kind in PEERS))
+NAMES = (*(name for name, _ in OURS), *(kind.name for kind in PEERS))
 COLOURS = dict(
-    zip(NAMES, ("blue", "teal", "grey", "red", "green", "orange", "purple"), strict=True)
+    zip(
+        NAMES,
+        ("blue", "brown", "teal", "grey", "red", "green", "orange", "purple"),
+        strict=True,
+    )
 )
 REST_S = 0.3  # Before a turn: what the one before has put is being deleted.
 
@@ -91,9 +124,9 @@ def records(service: Service, plan: Plan) -> Iterator[Record]:
             yield {"kind": "peer", "subject": peer.name, "version": peer.version()}
             subjects.append(Subject(peer.name, peer.measure, peer.cpu_s))
         yield from _idle(subjects, turns.measure_s)
-        for name, scenario in ((AT_ONCE, ROUNDS), (IN_ONE, TRANSACTION), (STREAMED, CONSUME)):
-            measure = partial(_instead, service, scenario)
-            subjects.append(Subject(name, measure, subjects[0].cpu_s, (LIFECYCLE,)))
+        for name, instead in INSTEAD.items():
+            measure = partial(_instead, service, instead)
+            subjects.append(Subject(name, measure, subjects[0].cpu_s, tuple(instead)))
         for record in _turns(subjects, sized, turns):
             kept.append(record)
             yield record
@@ -143,6 +176,7 @@ def section(records: list[Record]) -> Section:
     told = [
         "Three nodes each, which acknowledge what a majority has on disk; messages of 1 KiB. "
         "They are up all the time and have turns. CPU: seconds for 10,000 messages, of all nodes. "
+        "Leader: puts, and lifecycles in one, by the node that leads. "
         "At once: what was claimed is acknowledged by the request that claims what is next. "
         "In one: that request puts, too. "
         "Streamed: messages come on a stream, on which they are acknowledged.",
@@ -205,8 +239,15 @@ def _turns(subjects: Sequence[Subject], plan: Plan, turns: Turns) -> Iterator[Re
                 yield record | {"kind": "turn", **cell._asdict(), "subject": subject.name}
 
 
-def _instead(service: Service, scenario: str, cell: Cell, plan: Plan, repetition: int) -> Record:
-    return service.measure(cell._replace(scenario=scenario), plan, repetition)
+def _instead(
+    service: Service,
+    instead: Mapping[str, tuple[str, str]],
+    cell: Cell,
+    plan: Plan,
+    repetition: int,
+) -> Record:
+    scenario, target = instead[cell.scenario]
+    return service.measure(cell._replace(scenario=scenario, target=target), plan, repetition)
 
 
 def _row(one: Record) -> list[str]:
