@@ -16,7 +16,7 @@ from raftq.journal import layout
 
 TEMPORARY_SUFFIX = ".tmp"
 _NAME = re.compile(r"([0-9a-f]{8})\.segment")
-_ZEROS = bytes(1 << 18)  # No more at once: while a file is made, the log's syncs wait for as much.
+_ZEROS = bytes(1 << 19)  # No more at once: while a file is made, the log's syncs wait for as much.
 
 
 class Spare(NamedTuple):
