@@ -2,7 +2,8 @@
 
 Both clusters are up all the time; short turns of load go to one and to the other, which first
 is drawn, so that a machine that is slower for a while decides nothing. What counts is the
-median of the ratios of such pairs, with its 95 % interval.
+median of the ratios of such pairs, with its 95 % interval. One client asks the leader: a node that
+is the same on either side leads on one of them by chance, which makes a tenth of difference.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from rich.table import Table
 
 from loadtests import ROOT, leave_in_order
 from loadtests.bench import machine
-from loadtests.bench.plan import ALL, LIFECYCLE, LIFECYCLES, PUT, STREAM, TARGETS, Cell
+from loadtests.bench.plan import ALL, LEADER, LIFECYCLE, LIFECYCLES, PUT, STREAM, TARGETS, Cell
 from loadtests.bench.records import Record, Records, cell_of, console, interval
 
 CELLS = (
-    Cell(PUT, ALL, 1, 1),
+    Cell(PUT, LEADER, 1, 1),
     Cell(PUT, ALL, 16, 1),
     Cell(PUT, ALL, 64, 1),
     Cell(LIFECYCLE, ALL, 16, 1),
