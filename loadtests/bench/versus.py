@@ -177,7 +177,8 @@ def _show(kept: Sequence[Record], people: Console) -> None:
     people.print(table)
 
 
-def _cell(text: str) -> Cell:
+def cell_from(text: str) -> Cell:
+    """One as it is written on the command line; raises ValueError."""
     scenario, connections, batch, *more = text.split(":")
     target = more.pop() if more and more[-1] in TARGETS else ALL
     if scenario not in SCENARIOS or len(more) > 1:
@@ -194,7 +195,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--cell",
         dest="cells",
-        type=_cell,
+        type=cell_from,
         action="append",
         metavar="SCENARIO:CONNECTIONS:BATCH[:QUEUES][:TARGET]",
         help=f"scenarios: {', '.join(SCENARIOS)}; targets: {', '.join(TARGETS)}; "

@@ -19,7 +19,7 @@ from loadtests.bench.client import BadAnswer, Load, Measured
 from loadtests.bench.exchanges import InTurn, Lifecycles, LineFraming, Puts, Rounds, Streams
 from loadtests.bench.open_loop import OpenLoop, Outcomes, Stage, peak_per_s
 from loadtests.bench.parts import PARTS
-from loadtests.bench.plan import ALL, LIFECYCLE, NULL, PLANS, PUT, Cell
+from loadtests.bench.plan import ALL, FOLLOWER, LEADER, LIFECYCLE, NULL, PLANS, PUT, Cell
 from loadtests.bench.records import FIGURES, interval, medians
 from lone_page import assert_stands_alone
 
@@ -122,7 +122,7 @@ def test_a_version_is_compared_with_another_one_turn_by_turn(tmp_path: Path) -> 
 def test_each_part_inside_a_node_costs_something(tmp_path: Path) -> None:
     records = run(tmp_path / "in.jsonl", "--rounds", "1", module="loadtests.bench.inside")
     told = {record["part"]: record["us"] for record in records if record["kind"] == "inside"}
-    assert len(told) == 1 + 2 + 3 + 3 * 3
+    assert len(told) == 2 + 2 + 3 + 3 * 4
     assert all(us > 0 for us in told.values())
 
 
@@ -141,6 +141,25 @@ def test_a_machine_that_is_slow_for_a_while_decides_nothing() -> None:
     assert (rates["other"], rates["this"]) == (90, 108)
     assert rates["low"] == rates["ratio"] == rates["high"] == 1.2
     assert by_figure["p50_ms"]["ratio"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("put:16:64", Cell(PUT, ALL, 16, 64)),
+        ("put:1:1:leader", Cell(PUT, LEADER, 1, 1)),
+        ("put:16:1:100", Cell(PUT, ALL, 16, 1, queues=100)),
+        ("put:16:1:100:follower", Cell(PUT, FOLLOWER, 16, 1, queues=100)),
+    ],
+)
+def test_a_cell_can_be_asked_for(text: str, cell: Cell) -> None:
+    assert versus.cell_from(text) == cell
+
+
+@pytest.mark.parametrize("text", ["put", "get:1:1", "put:1:1:leader:100", "put:1:1:nobody"])
+def test_what_is_no_cell_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        versus.cell_from(text)
 
 
 def test_what_differs_from_turn_to_turn_has_a_wide_interval() -> None:
