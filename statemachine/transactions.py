@@ -43,34 +43,36 @@ Named = Ids | None
 class _Claim:
     """What a claim holds, and what of it no part has named yet."""
 
-    __slots__ = ("_left", "held")
+    __slots__ = ("_by_id", "_held", "_left")
 
     def __init__(self, held: list[Held]) -> None:
-        self.held = held
+        self._held = held
+        self._by_id: dict[MessageId, Held] | None = None
         self._left: dict[MessageId, Held] | None = None
 
-    def take(self, ids: Ids | None) -> tuple[Named, Ids]:
-        """What a part names, and what of it can not be had."""
+    def take(self, ids: Ids | None) -> tuple[Named, list[Held], Ids]:
+        """What a part names, that as it is held, and what of it can not be had."""
         if self._left is None:
-            if ids is None and self.held:  # The most frequent case.
+            if ids is None and self._held:  # The most frequent case.
                 self._left = {}
-                return None, ()
-            self._left = self.by_id()
-        left = self._left
+                return None, self._held, ()
+            self._left = dict(self.by_id())
         if ids is None:
-            taken, self._left = tuple(left), {}
-            return taken, ()
-        lost = []
+            ids = tuple(self._left)
+        taken, lost = [], []
         for one in ids:
-            if one in left:
-                del left[one]
-            else:
+            held = self._left.pop(one, None)
+            if held is None:
                 lost.append(one)
-        return ids, tuple(lost)
+            else:
+                taken.append(held)
+        return ids, taken, tuple(lost)
 
     def by_id(self) -> dict[MessageId, Held]:
-        """What it holds."""
-        return {one.id: one for one in self.held}
+        """What it holds; looked up once, however many parts name it."""
+        if self._by_id is None:
+            self._by_id = {one.id: one for one in self._held}
+        return self._by_id
 
 
 def run(state: State, command: Transact | TransactAndClaim) -> Outcome:
@@ -146,18 +148,13 @@ def _plan(state: State, command: Transact) -> tuple[list[Named], list[StalePart]
             refused = stale.no_claim(state, queue, part.claim, part.ids)
             wrong.append(StalePart(number, True, refused.stale, refused.why))
             continue
-        ids, lost = claim.take(part.ids)
+        ids, taken, lost = claim.take(part.ids)
         named.append(ids)
+        if isinstance(part, PartAck):
+            gone.extend(taken)
         if lost:
             wrong.append(_stale_part(state, command.account, number, part, lost, claim))
-        elif isinstance(part, PartAck):
-            gone.extend(claim.held if ids is None else _among(claim, ids))
     return named, wrong, gone
-
-
-def _among(claim: _Claim, ids: Ids) -> list[Held]:
-    held = claim.by_id()
-    return [held[one] for one in ids]
 
 
 def _stale_part(

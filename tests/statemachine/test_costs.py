@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from memory_kv import CountingKV
-from statemachine import acts, fresh, hooks, keys, lanes, queries, state
+from statemachine import acts, claims, fresh, hooks, keys, lanes, queries, state
 from statemachine import commands as c
 from statemachine.commands import Batch, Command, Entry, NewMessage
 from statemachine.digest import digest
 from statemachine.machine import Machine
-from statemachine.outcomes import Claimed, Enqueued, Outcome, Swept
+from statemachine.outcomes import Claimed, Enqueued, Outcome, Swept, Transacted
+from statemachine.records import Held
 
 MANY = 100_000
 STEPS_MAX = fresh.FILL_MESSAGES + 20
@@ -401,12 +403,44 @@ def test_a_duplicate_costs_one_look_and_a_new_id_two_writes_more() -> None:
 def test_a_transaction_costs_what_its_parts_do() -> None:
     bench = Bench()
     bench.put(3_000)
-    claims = [bench.claim(100) for _ in range(20)]
-    parts = tuple(c.PartAck("q", one.claim) for one in claims)
+    opened = [bench.claim(100) for _ in range(20)]
+    parts = tuple(c.PartAck("q", one.claim) for one in opened)
     bench.do(c.Transact("a", parts, (c.PartPut("q", (NewMessage(b"x", "t"),)),)))
     assert bench.cost["get"] + bench.cost["scan"] == 0, bench.cost
     assert bench.cost["delete"] <= 20 * 101, bench.cost
     assert bench.cost["put"] < 10 + 20, bench.cost  # And an event for each claim.
+
+
+class Walked(list[Held]):
+    """What a claim holds, and how often somebody has gone through it."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Held]:
+        self.times += 1
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_claim_is_gone_through_once_however_many_parts_name_it(
+    monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    bench = Bench()
+    bench.put(100)
+    claimed = bench.claim(100)
+    held: list[Walked] = []
+
+    def walked(*asked: Any) -> Walked:
+        held.append(Walked(found(*asked) or []))
+        return held[-1]
+
+    found = claims.held
+    monkeypatch.setattr(claims, "held", walked)
+    parts = tuple(c.PartAck("q", claimed.claim, (one.id,)) for one in claimed.messages)
+    outcome = bench.do(c.Transact("a", parts * 2 if lost else parts))
+    assert isinstance(outcome, Transacted)
+    assert len(outcome.stale) == 100 * lost
+    assert [one.times for one in held] == [1]
 
 
 def test_extending_many_claims_costs_two_writes_and_an_event_for_each() -> None:
