@@ -19,10 +19,10 @@ from simulation.notices import Notices
 from statemachine import commands as c
 from statemachine.acts import FAILURES_MAX
 from statemachine.machine import BatchResult
-from statemachine.outcomes import Claimed, Done, Outcome, Reason, Refused, SessionOpened, Swept
+from statemachine.outcomes import Done, Outcome, Reason, Refused, SessionOpened, Swept
 from statemachine.queries import Stats
 from statemachine.records import JobRecord
-from steps import claim_of
+from steps import ids_given
 
 SESSION_IDLE_MS = 3_600_000
 Names = tuple[str, str]
@@ -257,9 +257,7 @@ def _gone(entry: c.Entry, results: Sequence[BatchResult]) -> frozenset[bytes]:
             bare = command.command if isinstance(command, c.Once) else command
             if isinstance(bare, c.DeleteMessages):
                 ids.update(bare.ids)
-            claimed = claim_of(outcome)
-            if isinstance(claimed, Claimed):
-                ids.update([one.id for one in claimed.messages])
+            ids |= ids_given(outcome)
     return frozenset(ids)
 
 

@@ -16,7 +16,7 @@ from simulation.clients import History, NotKnown, Read, Request
 from simulation.oracle import Effect, Oracle, key_of
 from statemachine import commands as c
 from statemachine.outcomes import Claimed, Enqueued, Outcome, TransactedAndClaimed
-from steps import claim_of, takes
+from steps import ids_given, takes
 
 
 class Verdict:
@@ -73,24 +73,24 @@ class Verdict:
         for effect in self._effects.get(key_of(request.command), ()):
             if isinstance(effect.outcome, Enqueued) and effect.outcome.routed:
                 self.copied.append(request)
-            elif takes(request.command) and _ids(effect.outcome):
+            elif takes(request.command) and ids_given(effect.outcome):
                 self.unheard.append(request)
 
     def _taken_is_given_once(self) -> None:
         """What was taken nobody else is given, then or later; so it is lost with the answer."""
         taken: set[bytes] = set()
         for effect in self._oracle.effects:
-            if again := taken.intersection(_ids(effect.outcome)):
+            if again := taken.intersection(ids_given(effect.outcome)):
                 raise Violation(f"{again} was taken, and is given to {effect.command}")
             if takes(effect.command):
-                taken |= _ids(effect.outcome)
+                taken |= ids_given(effect.outcome)
         told: set[bytes] = set()
         for request in self._history.requests:
             if not takes(request.command):
                 continue
-            if again := told.intersection(_ids(request.answer)):
+            if again := told.intersection(ids_given(request.answer)):
                 raise Violation(f"request {request.number} was told of {again} once more")
-            told |= _ids(request.answer)
+            told |= ids_given(request.answer)
 
     def _was_taken(self, request: Request) -> None:
         """It may be lost, but only with the leader that had it when this was told."""
@@ -169,12 +169,6 @@ class Verdict:
         counts = self._oracle.counts(read.names, read.index)
         if counts != read.counts:
             raise Violation(f"{read}, but there was {counts}")
-
-
-def _ids(answer: object) -> set[bytes]:
-    """The messages that a claim was given."""
-    claimed = claim_of(answer)
-    return {one.id for one in claimed.messages} if isinstance(claimed, Claimed) else set()
 
 
 def _agrees(outcome: Outcome, answer: object) -> bool:

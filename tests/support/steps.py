@@ -23,6 +23,12 @@ def claim_of(outcome: object) -> object:
     return outcome.claimed if isinstance(outcome, o.TransactedAndClaimed) else outcome
 
 
+def ids_given(outcome: object) -> set[bytes]:
+    """The messages that the claim of a command was given."""
+    claimed = claim_of(outcome)
+    return {one.id for one in claimed.messages} if isinstance(claimed, o.Claimed) else set()
+
+
 def takes(command: c.Command) -> bool:
     """Whether what it is given is gone with it."""
     last = command.claim if isinstance(command, c.TransactAndClaim) else command
