@@ -92,7 +92,7 @@ class Exchange:
         self.logger = logger
         self.default_headers = default_headers
         self.keep_alive = keep_alive
-        self.body = bytearray()
+        self.body: bytes | bytearray = bytearray()
         self.more_body = True
         self.disconnected = self.response_started = self.response_complete = False
         self._on_response: Callable[[], None] | None = on_response
@@ -112,6 +112,11 @@ class Exchange:
         if self._changed is None:
             self._changed = asyncio.Event()
         return self._changed
+
+    @property
+    def is_usual(self) -> bool:
+        """It is there as a whole, waits for no word of ours, and is not the last."""
+        return self.keep_alive and not (self.more_body or self._wants_continue)
 
     def let_in(self, place: Place) -> None:
         """It has a place, which it leaves however it ends."""

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import re
 import socket
 from collections import deque
 from typing import Any, cast
-from urllib.parse import unquote
 
 import httptools
 from uvicorn import Config as UvicornConfig
@@ -32,7 +30,7 @@ from raftq.config import ApiConfig
 from raftq.serving import shedding
 from raftq.serving.exchange import Exchange
 from raftq.serving.gate import End, Gate
-from raftq.serving.heads import Unfinished
+from raftq.serving.heads import KnownHeads, Said, Unfinished, said
 from raftq.serving.refusals import Refusal, Refusals
 
 READ_BYTES = 16_384
@@ -44,8 +42,6 @@ TLS_GOODBYE_S = 1.0
 """Until who was refused is gone, whether he says that he has heard it or not."""
 TLS_KNOWN_RECEIVE_BYTES = 32 * 1024
 """The kernel's buffer, and so what comes in a round trip, of who has shown who it is."""
-ENCODED_SEPARATOR = re.compile(rb"[^?]*%(?:2f|5c)", re.IGNORECASE)
-"""In a path, what a proxy takes for a part of a name and we would take for a separator."""
 FRAMING_BYTES_MAX = 16_384
 """How much larger the framing of a body may be than the body."""
 
@@ -79,6 +75,7 @@ class Shared:
         self.gate = gate
         self.admission = admission
         self.refusals = Refusals(limits)
+        self.heads = KnownHeads()
         # Reads are synchronous: nobody else gets the buffer before its bytes are copied out.
         self.buffer = memoryview(bytearray(READ_BYTES))
 
@@ -138,6 +135,7 @@ class GuardedHttp(HttpToolsProtocol):
         self._limits = shared.limits
         self._refusals = shared.refusals
         self._admission = shared.admission
+        self._heads = shared.heads
         self._body_bytes_max = shared.body_bytes
         self._phase = Phase.IDLE
         self._since = self.loop.time()  # When the phase began; nought: not yet asked.
@@ -150,7 +148,8 @@ class GuardedHttp(HttpToolsProtocol):
         self._is_known = True  # Or it is to be kept little for.
         self._is_streamed = False  # The application reads the body as it comes, and times it.
         self._abort: dict[str, object] = {}  # See ``ABORT``.
-        self._fresh: Exchange | None = None  # Its head is there; nothing was done for it yet.
+        self._ends: dict[str, object] = {}  # Of the scope, what the connection says.
+        self._fresh: tuple[Exchange, Said] | None = None  # Nothing was done for it yet.
         self._serving: Exchange | None = None
         self._queued: deque[Exchange] = deque()  # Behind it.
         self._unsent_bytes = 0
@@ -162,6 +161,14 @@ class GuardedHttp(HttpToolsProtocol):
         """See asyncio."""
         super().connection_made(transport)
         self._abort = {"abort": transport.abort}
+        self._ends = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "root_path": "",
+            "scheme": self.scheme,
+            "client": self.client,
+            "server": self.server,
+        }
         self._is_under_tls = self.scheme == "https"
         self._is_known = not self._is_under_tls
         why = self._gate.admit(self, self.client[0] if self.client else "")
@@ -182,6 +189,10 @@ class GuardedHttp(HttpToolsProtocol):
         if self._deaf:
             return
         self._idle.pop(self, None)
+        begins = self._phase is Phase.IDLE and self._is_known
+        if begins and (known := self._heads.find(data)) is not None:
+            self._begin_known(*known)
+            return
         self._piece_bytes = len(data)
         self._received_bytes += len(data)
         refusal = None
@@ -196,7 +207,9 @@ class GuardedHttp(HttpToolsProtocol):
             refusal = cause.refusal if isinstance(cause, Refuse) else self._refusals.malformed
         if self._fresh is not None:
             # Not before the piece is read: the body is in it more often than not.
-            fresh, self._fresh = self._fresh, None
+            (fresh, head), self._fresh = self._fresh, None
+            if begins and fresh.is_usual:
+                self._heads.keep(data, head, len(fresh.body))
             self._serve(fresh)
         if refusal is not None:
             self._refuse(refusal)
@@ -233,21 +246,16 @@ class GuardedHttp(HttpToolsProtocol):
             self.headers, self._unfinished = self._unfinished.finished(self.headers), None
         if (excess := self._excess(self._head_bytes(), len(self.headers))) is not None:
             raise Refuse(excess)
-        if b"%" in self.url and ENCODED_SEPARATOR.match(self.url):
-            raise Refuse(refusals.malformed)
         if len(self._queued) >= PIPELINED_MAX:
             raise Refuse(refusals.pipelined)
         version = parser.get_http_version()
         if version != "1.1" and not self._is_old(version):
             raise Refuse(refusals.malformed)
+        if (head := said(parser, self.url, self.headers)) is None:
+            raise Refuse(refusals.malformed)
         former = self.cycle
-        self.cycle = Exchange(
-            self._scope(version),
-            self.transport,
-            self.flow,
-            self.logger,
-            self.server_state.default_headers,
-            self.on_response_complete,
+        self._begin(
+            head,
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             wants_continue=self.expect_100_continue,
         )
@@ -256,7 +264,7 @@ class GuardedHttp(HttpToolsProtocol):
         self._received_bytes = self._body_bytes = 0
         self._is_streamed = False
         if former is None or former.response_complete:
-            self._fresh = self._serving = self.cycle
+            self._fresh, self._serving = (self.cycle, head), self.cycle
         else:
             self.flow.pause_reading()
             self._queued.append(self.cycle)
@@ -296,6 +304,29 @@ class GuardedHttp(HttpToolsProtocol):
             # Its own: what is still to come is thrown away, within the limits of a new one.
             self._since, self._is_streamed = self.loop.time(), False
             self._received_bytes = self._body_bytes = 0
+
+    def _begin(self, head: Said, *, keep_alive: bool, wants_continue: bool) -> None:
+        extensions: dict[str, object] = {ABORT: self._abort, STREAMED: self._stream}
+        if not self._is_known:
+            extensions[KNOWN] = self._know
+        self.cycle = Exchange(
+            cast(HTTPScope, {**head, **self._ends, "extensions": extensions}),
+            self.transport,
+            self.flow,
+            self.logger,
+            self.server_state.default_headers,
+            self.on_response_complete,
+            keep_alive=keep_alive,
+            wants_continue=wants_continue,
+        )
+
+    def _begin_known(self, head: Said, body: bytes) -> None:
+        """The parser has said all that about such a head before, and hears nothing of this one."""
+        self._begin(head, keep_alive=True, wants_continue=False)
+        self._phase = Phase.ANSWER
+        self.cycle.body = body
+        self.cycle.read()
+        self._serve(self.cycle)
 
     def _stream(self) -> None:
         # With the whole body there, the next request may have begun already.
@@ -406,31 +437,6 @@ class GuardedHttp(HttpToolsProtocol):
             self._refuse(self._refusals.framing)
         elif self.cycle.response_complete and self._body_bytes > LEFT_UNREAD_BYTES_MAX:
             self.hang_up(End.TOO_LARGE)
-
-    def _scope(self, version: str) -> HTTPScope:
-        url = httptools.parse_url(self.url)
-        if url.path is None:
-            raise Refuse(self._refusals.malformed)
-        path = url.path.decode("ascii")
-        extensions: dict[str, object] = {ABORT: self._abort, STREAMED: self._stream}
-        if not self._is_known:
-            extensions[KNOWN] = self._know
-        scope = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "method": self.parser.get_method().decode("ascii"),
-            "scheme": self.scheme,
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": url.path,
-            "query_string": url.query or b"",
-            "root_path": "",
-            "headers": self.headers,
-            "client": self.client,
-            "server": self.server,
-            "extensions": extensions,
-        }
-        return cast(HTTPScope, scope)
 
     def _know(self) -> None:
         """Whoever it is has shown that they may ask for what they ask for."""

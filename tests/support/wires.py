@@ -48,15 +48,27 @@ class Wire(asyncio.Transport):
         raise AssertionError
 
 
-def connected(app: ASGIApp, wire: Wire) -> Intake:
-    """A server's end of the wire, with ``app`` behind it."""
+Connect = Callable[[Wire], Intake]
+
+
+def server_of(app: ASGIApp) -> Connect:
+    """What connects wires to a server with ``app`` behind it."""
     server = HttpServer(app, ApiConfig(), Metrics(), request_bytes_max=REQUEST_BYTES_MAX)
     server.config.load()
     server.server_state.default_headers = [(b"date", b"today")]
     make = cast(Callable[..., Intake], server.config.http_protocol_class)
-    intake = make(config=server.config, server_state=server.server_state, app_state={})
-    intake.connection_made(wire)
-    return intake
+
+    def connect(wire: Wire) -> Intake:
+        intake = make(config=server.config, server_state=server.server_state, app_state={})
+        intake.connection_made(wire)
+        return intake
+
+    return connect
+
+
+def connected(app: ASGIApp, wire: Wire) -> Intake:
+    """A server's end of the wire, with ``app`` behind it."""
+    return server_of(app)(wire)
 
 
 async def ask(intake: Intake, request: bytes, turns: int = TURNS) -> None:
