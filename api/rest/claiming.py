@@ -77,7 +77,7 @@ def wanted(call: Call, queue: str, asked: ClaimToMake) -> Wanted:
         locality_wait_ms,
         parameters.line(asked.consumer, "consumer"),
     )
-    wait_ms = parameters.milliseconds(asked.wait, limits.wait_ms_max, "wait")
+    wait_ms = parameters.milliseconds(asked.wait, limits.wait_ms_max, "wait") if asked.wait else 0
     if not asked.auto_ack:
         return Wanted(Claim(call.account, queue, limit, until_ms, *whose), wait_ms / 1000)
     if asked.lease is not None:

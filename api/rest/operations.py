@@ -129,6 +129,12 @@ class LeanRoute(Route):
             return _NO_MATCH
         return Match.FULL, {"endpoint": self.endpoint, "path_params": match.groupdict()}
 
+    def handle(  # type: ignore[override] # It is awaited all the same.
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[None]:
+        """See Starlette. Which methods there are is known to the endpoint."""
+        return self.app(scope, receive, send)
+
 
 class Endpoint:
     """The ASGI endpoint of one path."""

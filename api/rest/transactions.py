@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-from msgspec.structs import replace
 
 from api import problems
 from api.access.principals import Role
@@ -109,20 +108,25 @@ async def transact(call: Call, query: NoQuery) -> Answer:
         tuple([_release(call, one) for one in asked.releases]),
     )
     if asked.next is None:
-        return answers.json(200, _view(asked, await call.propose(command, Transacted)))
+        return _answer(asked, await call.propose(command, Transacted))
     wanted = _wanted(call, asked.next)
     both = await call.propose(TransactAndClaim(command, wanted.command), TransactedAndClaimed)
-    view = _view(asked, both.transacted)
-    assert both.claimed is not None, "the transaction was done"
+    if both.claimed is None:
+        raise _stale(asked, both.transacted)
     after = await claiming.next_claimed(call, wanted, both.claimed)
-    return answers.json(200, replace(view, next=after.view, next_refused=after.refused))
+    return _answer(asked, both.transacted, after.view, after.refused)
 
 
-def _view(asked: Transaction, done: Transacted) -> TransactionView:
+def _answer(
+    asked: Transaction,
+    done: Transacted,
+    claimed: ClaimView | msgspec.UnsetType | None = msgspec.UNSET,
+    refused: Document | msgspec.UnsetType = msgspec.UNSET,
+) -> Answer:
     if done.stale:
         raise _stale(asked, done)
     puts = [messages.put_view(one) for one in done.put]
-    return TransactionView(done.acked, done.released, puts)
+    return answers.json(200, TransactionView(done.acked, done.released, puts, claimed, refused))
 
 
 def _wanted(call: Call, asked: NextClaim) -> Wanted:
@@ -133,17 +137,24 @@ def _wanted(call: Call, asked: NextClaim) -> Wanted:
 def _check_sizes(call: Call, asked: Transaction) -> None:
     """The limits of single requests, for all parts together."""
     limits = call.service.limits
-    parts: tuple[AckPart | ReleasePart, ...] = (*asked.acks, *asked.releases)
+    parts = len(asked.acks) + len(asked.releases)
     if not parts and not asked.puts:
         raise Problem("invalid_request", "a transaction must have a part")
-    parameters.in_range(len(parts), 0, limits.claim_messages_max, "acks and releases")
-    ids = sum(len(one.ids or ()) for one in parts)
+    ids = count = 0
+    for named in (asked.acks, asked.releases):
+        for one in named:
+            ids += len(one.ids or ())
+    for part in asked.puts:
+        count += len(part.messages)
+    parameters.in_range(parts, 0, limits.claim_messages_max, "acks and releases")
     parameters.in_range(ids, 0, limits.claim_messages_max, "ids")
-    count = sum(len(one.messages) for one in asked.puts)
     if max(count, len(asked.puts)) > limits.batch_messages_max:
         raise messages.too_many(limits)
-    if any(message.persistent is False for one in asked.puts for message in one.messages):
-        raise Problem("invalid_request", "a transaction is always durable", field="persistent")
+    for part in asked.puts:
+        for message in part.messages:
+            if message.persistent is False:
+                detail = "a transaction is always durable"
+                raise Problem("invalid_request", detail, field="persistent")
 
 
 def _queue(call: Call, role: Role, name: str) -> str:

@@ -271,8 +271,11 @@ class Exchange:
 
 def _head(status: int, headers: list[Header]) -> bytes:
     """Status line and headers, none of which becomes two (RFC 9110, section 5.5)."""
-    lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in headers]]
-    head = b"".join(lines)
-    if not head.count(b"\r") == head.count(b"\n") == len(lines) or b"\0" in head:
+    parts = [STATUS_LINE[status]]
+    for name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+    parts.append(b"\r\n")
+    head = b"".join(parts)
+    if not head.count(b"\r") == head.count(b"\n") == len(headers) + 2 or b"\0" in head:
         raise RuntimeError("an answer with a header of several lines")
-    return head + b"\r\n"
+    return head
