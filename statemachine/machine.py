@@ -211,6 +211,7 @@ def _run_batch(state: State, batch: Batch) -> BatchResult:
     if batch.seq < session.record.floor:
         detail = f"batch {batch.seq} is below the session's floor {session.record.floor}"
         return _refused(batch, Refused(Reason.STALE_BATCH, detail))
+    sessions.use(state, session)
     known = sessions.recall(state, session, batch.seq)
     if known is not None:
         again = [recalled(state, *pair) for pair in zip(batch.commands, known, strict=True)]
@@ -222,7 +223,7 @@ def _run_batch(state: State, batch: Batch) -> BatchResult:
         outcomes = tuple([_run(state, command) for command in batch.commands])
         kept = tuple([without_messages(outcome) for outcome in outcomes])
         sessions.remember(state, batch.session, session, batch.seq, kept)
-    sessions.use(state, session, batch.floor)
+    sessions.forget(state, session, batch.floor)
     return BatchResult(batch.session, batch.seq, outcomes)
 
 

@@ -63,12 +63,16 @@ def remember(
     session.remembered[seq] = key
 
 
-def use(state: State, session: Session, floor: int) -> None:
-    """The session has sent a batch with this floor: forget what is below."""
+def use(state: State, session: Session) -> None:
+    """The session has sent a batch: before anything of it is done, which may be a sweep."""
+    session.record.used_ms = state.now_ms
+    state.touch(session)
+
+
+def forget(state: State, session: Session, floor: int) -> None:
+    """The session has this floor, and will not ask for what is below."""
     record = session.record
-    record.used_ms = state.now_ms
     if floor > record.floor:
         record.floor = floor
         for seq in [seq for seq in session.remembered if seq < floor]:
             state.kv.delete(session.remembered.pop(seq))
-    state.touch(session)

@@ -22,6 +22,7 @@ from statemachine.outcomes import (
     SessionOpened,
     Settled,
 )
+from statemachine.sessions import IDLE_MAX_MS
 
 MESSAGE = NewMessage(b"body", "text/plain")
 PUT = c.Enqueue("a", "q", (MESSAGE,))
@@ -101,6 +102,18 @@ def test_batches_of_several_nodes_share_an_entry() -> None:
     assert [type(one) for one in results[0].outcomes] == [Enqueued, Claimed]
     refusals = [one.reason for one in results[3].outcomes if isinstance(one, Refused)]
     assert refusals == [Reason.SESSION_EXPIRED] * 2
+
+
+def test_a_session_whose_batch_sweeps_is_in_use_and_answers_again_what_it_did() -> None:
+    machine = Machine(MemoryKV())
+    (opened,) = run(machine, c.OpenSession("n1"))
+    assert isinstance(opened, SessionOpened)
+    first, later_ms = Batch(opened.session, 1, 1, (PUT,)), 2 * IDLE_MAX_MS
+    done = machine.apply(2, 1, entry(first))
+    machine.apply(3, 1, entry(Batch(opened.session, 2, 1, (c.Sweep(100),)), stamp_ms=later_ms))
+    assert machine.apply(4, 1, entry(first, stamp_ms=later_ms)) == done
+    machine.end_round()
+    assert machine.ready("a", "q") == 1
 
 
 def test_commands_of_one_batch_take_effect_in_order() -> None:
