@@ -22,12 +22,17 @@ FILL_BYTES = 256 << 10
 _SEQ_END = b"\xff" * 8
 
 
-def append(state: State, lane: Lane, message: Fresh) -> None:
-    """A message was enqueued and stored, and the window reaches to the end: keep it at hand."""
-    lane.window.append(message)
-    state.window_bytes += len(message[4])
-    if len(lane.window) >= WINDOW_MESSAGES_MAX:
+def extend(state: State, lane: Lane, messages: list[Fresh], size: int) -> None:
+    """They were enqueued and stored, and the window reaches to the end: keep them at hand.
+
+    ``size``: about how many bytes they are together.
+    """
+    room = WINDOW_MESSAGES_MAX - len(lane.window)
+    if len(messages) >= room:
+        messages = messages[:room]
         lane.window_is_all = False
+    lane.window.extend(messages)
+    state.window_bytes += size
 
 
 def first(state: State, lane: Lane) -> Fresh | None:

@@ -237,37 +237,60 @@ def _append(
     record, of_queue, put_new = lane.record, queue.record, state.kv.put_new
     prefix, lane_number, number, now_ms = queue.messages, lane.number, state.next_id, state.now_ms
     high_ms, is_first, size = record.expiry_high_ms, record.ready == record.returned, 0
+    former: NewMessage | None = None
+    former_ms, timed, head = -1, False, b""
+    stored: list[Fresh] = []
     for message, expires_ms in arrived:
         message_id = keys.message_id(number, lane_number)
         number += 1
-        # With nothing ahead of it, it may end before what was ahead.
-        timed = expires_ms < high_ms and not is_first
-        is_first = False
+        if expires_ms != former_ms:  # Of most puts all have one end.
+            # With nothing ahead of it, it may end before what was ahead.
+            timed = expires_ms < high_ms and not is_first
+            former, former_ms, is_first = None, expires_ms, False
+            if not timed:
+                high_ms = expires_ms
+                if expires_ms < of_queue.due_ms:
+                    deadlines.set_timer(state, queue, expires_ms)
         if timed:
             deadlines.put(state, queue, expires_ms, EXPIRY, message_id)
-        else:
-            high_ms = expires_ms
-            if expires_ms < of_queue.due_ms:
-                deadlines.set_timer(state, queue, expires_ms)
-        data = records.encode_message(message, TIMED if timed else 0, expires_ms, now_ms)
+        if former is None or not _has_same_head(message, former):
+            head = records.message_head(message, TIMED if timed else 0, expires_ms, now_ms)
+            former = message
+        data = head + message.body
         put_new(prefix + message_id, data)
         body_bytes = len(message.body)
         size += body_bytes
-        if lane.window_is_all:
-            fresh.append(state, lane, (message_id, expires_ms, body_bytes, timed, data))
+        stored.append((message_id, expires_ms, body_bytes, timed, data))
         ids.append(message_id)
+    if lane.window_is_all:
+        fresh.extend(state, lane, stored, size + len(head) * len(stored))
     count = len(arrived)
     arrived.clear()
     new.append((ids[-count], count, 0))
     state.next_id = number
-    of_queue.bytes += size
-    of_queue.ready += count
     record.expiry_high_ms = high_ms
+    _count_ready(state, queue, lane, count, size)
+
+
+def _count_ready(state: State, queue: Queue, lane: Lane, count: int, size: int) -> None:
+    record = queue.record
+    record.bytes += size
     record.ready += count
-    record.stored += count
+    lane.record.ready += count
+    lane.record.stored += count
     if not lane.dirty:
         state.touch_lane(lane)
     state.wake(lane, count)
+
+
+def _has_same_head(one: NewMessage, other: NewMessage) -> bool:
+    """Whether what comes before their bodies is the same, in one lane and with the same end."""
+    return (
+        one.content_type == other.content_type
+        and one.headers == other.headers
+        and one.dead is other.dead
+        and one.content_encoding == other.content_encoding
+    )
 
 
 def _park(

@@ -422,6 +422,11 @@ def decode_dedup(data: bytes) -> tuple[MessageId, int]:
 
 def encode_message(message: NewMessage, flags: int, expires_ms: int, enqueued_ms: int) -> bytes:
     """The value of a message."""
+    return message_head(message, flags, expires_ms, enqueued_ms) + message.body
+
+
+def message_head(message: NewMessage, flags: int, expires_ms: int, enqueued_ms: int) -> bytes:
+    """The value of a message up to its body."""
     if message.headers or message.group or message.dead or message.content_encoding:
         flags |= DEAD if message.dead else 0
         meta = _encoder.encode(
@@ -438,7 +443,7 @@ def encode_message(message: NewMessage, flags: int, expires_ms: int, enqueued_ms
     else:
         kind = (message.content_type, message.zone, message.priority)
         meta = _plain_meta.get(kind) or _plain(*kind)
-    return _HEADER.pack(flags, expires_ms, enqueued_ms, len(meta)) + meta + message.body
+    return _HEADER.pack(flags, expires_ms, enqueued_ms, len(meta)) + meta
 
 
 def decode_message(record: bytes) -> StoredMessage:

@@ -10,7 +10,7 @@ import pytest
 from memory_kv import MemoryKV
 from statemachine import commands as c
 from statemachine import keys, records
-from statemachine.commands import Batch, Command, Entry, NewMessage
+from statemachine.commands import Batch, Command, DeadLetter, Entry, NewMessage
 from statemachine.machine import BatchResult, Machine, UnknownVersion
 from statemachine.outcomes import (
     Claimed,
@@ -271,3 +271,31 @@ def test_every_command_is_answered() -> None:
     machine = Machine(MemoryKV())
     outcomes = run(machine, *samples)
     assert {type(one) for one in outcomes} <= set(get_args(Outcome))
+
+
+OTHERS = {
+    "content_type": "text/html",
+    "headers": (("a", "b"),),
+    "dead": DeadLetter("rejected", "", "q", bytes(10), 1, 7),
+    "content_encoding": "gzip",
+    "zone": "z2",
+    "priority": 3,
+    "ttl_ms": 5,
+    "body": b"other",
+}
+
+
+@pytest.mark.parametrize(("field", "value"), OTHERS.items(), ids=OTHERS)
+def test_messages_of_a_batch_are_stored_as_each_of_them_would_be(field: str, value: object) -> None:
+    other = msgspec.structs.replace(MESSAGE, **{field: value})
+    batch = (MESSAGE, other, other, MESSAGE)
+    together, alone = Machine(kv := MemoryKV()), Machine(kv_alone := MemoryKV())
+    run(together, c.Enqueue("a", "q", batch))
+    for message in batch:
+        run(alone, c.Enqueue("a", "q", (message,)))
+    stored, expected = [
+        [value for key, value in each.rows().items() if key.startswith(b"m")]
+        for each in (kv, kv_alone)
+    ]
+    assert stored == expected
+    assert len(stored) == len(batch)
