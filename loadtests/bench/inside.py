@@ -3,6 +3,7 @@
 No network and no client: what is left is our own code, the store and the disk, in
 microseconds of CPU a message. Medians of rounds that take turns, so that a machine
 that is slower for a while slows all of them. Entries are decoded before, as the leader has them.
+Calls are counted, too, which does not depend on the machine.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import asyncio
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +24,7 @@ from rich.table import Table
 
 from api.app import create
 from loadtests import ROOT
-from loadtests.bench import exchanges, machine
+from loadtests.bench import calls, exchanges, machine
 from loadtests.bench.records import Record, Records, console
 from loadtests.bench.together import Together
 from local_service import Instant
@@ -88,6 +90,17 @@ class Requests:
     async def round(self) -> list[Record]:
         """A row for each."""
         return [await self._row(part, request) for part, request in self._requests.items()]
+
+    async def calls(self) -> list[Record]:
+        """The same, counted."""
+        rows = []
+        for part, request in self._requests.items():
+            await ask(self._intake, request)  # Once before it counts.
+            counts = Counter[str]()
+            with calls.counted(counts):
+                await ask(self._intake, request)
+            rows.append(calls.row(part, counts, 1))
+        return rows
 
     async def _row(self, part: str, request: bytes) -> Record:
         began_s = time.thread_time()
@@ -238,7 +251,7 @@ def main() -> int:
     records = Records(asked.out, "inside")
     records.add({"kind": "run", "body_bytes": BODY_BYTES, **machine.describe(ROOT)})
     with tempfile.TemporaryDirectory(prefix="raftq-inside-", dir=asked.dir) as directory:
-        rows = uvloop.run(_rounds(Path(directory), asked.rounds))
+        rows, called = uvloop.run(_rounds(Path(directory), asked.rounds))
     for part in dict.fromkeys(row["part"] for row in rows):
         of_part = [row for row in rows if row["part"] == part]
         record: Record = {"kind": "inside", "part": part}
@@ -246,11 +259,14 @@ def main() -> int:
             if name in of_part[0]:
                 record[name] = round(median(row[name] for row in of_part), 2)
         records.add(record)
+    for row in called:
+        records.add({"kind": "calls", **row})
     _show(records.kept)
     return 0
 
 
-async def _rounds(directory: Path, rounds: int) -> list[Record]:
+async def _rounds(directory: Path, rounds: int) -> tuple[list[Record], list[Record]]:
+    """What was timed, and what was counted."""
     requests, syncing = Requests(), Syncing(directory)
     together = Together(directory / "together")
     applying = [Applying(directory / str(number), shape) for number, shape in enumerate(SHAPES)]
@@ -262,11 +278,12 @@ async def _rounds(directory: Path, rounds: int) -> list[Record]:
             found.extend(each.round())
         if number:  # The first is to warm up.
             rows.extend(found)
+    called = [*await requests.calls(), *together.calls()]
     together.close()
     syncing.close()
     for each in applying:
         each.close()
-    return rows
+    return rows, called
 
 
 def _show(kept: list[Record]) -> None:
@@ -278,6 +295,13 @@ def _show(kept: list[Record]) -> None:
             wall = f"{one['wall_us']:,.1f}" if "wall_us" in one else ""
             table.add_row(one["part"], f"{one['us']:,.1f}", wall)
     console().print(table)
+    called = Table(title="how many calls that is", title_justify="left")
+    for column in ("part", "of Python", "others", "that encode or decode"):
+        called.add_column(column, justify="left" if column == "part" else "right")
+    for one in kept:
+        if one["kind"] == "calls":
+            called.add_row(one["part"], *[f"{one[kind]:,.1f}" for kind in calls.KINDS])
+    console().print(called)
 
 
 def _arguments() -> argparse.Namespace:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from loadtests.bench import calls
 from loadtests.bench.plan import BODY_BYTES
 from loadtests.bench.records import Record
 from raftq.config import Config
@@ -31,6 +32,7 @@ NAMES = ("n1", "n2", "n3")
 STEP_S = 0.001  # From one entry to the next, by the nodes' clock.
 ELECTED_S = 30.0
 ENTRIES = 200
+PUTS = 64
 NS = 1000
 
 T = TypeVar("T")
@@ -44,6 +46,7 @@ class Together:
         self.events = Events()
         self.handlers: dict[str, Handler] = {}
         self._spent_ns: Counter[str] = Counter()
+        self._counts: dict[str, Counter[str]] | None = None  # While calls are counted.
         self._nodes = {name: self._node(name, directory / name) for name in NAMES}
         for node in self._nodes.values():
             node.start()
@@ -53,24 +56,47 @@ class Together:
 
     def round(self) -> Iterator[Record]:
         """A row for the leader and one for a follower: entries of one put that the leader got."""
-        leader = next(name for name, node in self._nodes.items() if node.consensus.is_leader)
-        message = NewMessage(bytes(BODY_BYTES), "application/json")
-        command, answered = Enqueue("bench", "together", (message,)), Counter[str]()
+        leader, *followers = self._in_order()
         self._spent_ns.clear()
         for _ in range(ENTRIES):
-            put = partial(
-                self._nodes[leader].submit,
-                command,
-                BODY_BYTES,
-                lambda answer: answered.update([type(answer).__name__]),
-            )
-            self.take_turn(leader, put)
-            self.events.run(STEP_S)
-        assert answered == {"Enqueued": ENTRIES}, answered
-        followers = [self._spent_ns[name] for name in NAMES if name != leader]
-        yield {"part": "entry of one put, leader", "us": self._spent_ns[leader] / ENTRIES / NS}
-        us = sum(followers) / len(followers) / ENTRIES / NS
+            self._put(leader, 1)
+        yield {
+            "part": "entry of one put, leader",
+            "us": self._spent_ns[leader] / ENTRIES / NS,
+        }
+        spent_ns = [self._spent_ns[name] for name in followers]
+        us = sum(spent_ns) / len(spent_ns) / ENTRIES / NS
         yield {"part": "entry of one put, a follower", "us": us}
+
+    def calls(self) -> Iterator[Record]:
+        """A row for each node: entries of many puts that a follower got."""
+        leader, asked, other = self._in_order()
+        counts = {name: Counter[str]() for name in NAMES}
+        self._put(asked, PUTS)  # Once before it counts.
+        self._counts = counts
+        self._put(asked, PUTS)
+        self._counts = None
+        for what, name in (("leader", leader), ("asked", asked), ("other", other)):
+            yield calls.row(f"put, {PUTS} in an entry, {what}", counts[name], PUTS)
+
+    def _in_order(self) -> list[str]:
+        """The leader, and the others."""
+        return sorted(NAMES, key=lambda name: not self._nodes[name].consensus.is_leader)
+
+    def _put(self, asked: str, count: int) -> None:
+        """Have one node be asked for so many puts at once, and all go on until they are done."""
+        message = NewMessage(bytes(BODY_BYTES), "application/json")
+        command, answered = Enqueue("bench", "together", (message,)), Counter[str]()
+
+        def put() -> None:
+            for _ in range(count):
+                self._nodes[asked].submit(
+                    command, BODY_BYTES, lambda answer: answered.update([type(answer).__name__])
+                )
+
+        self.take_turn(asked, put)
+        self.events.run(STEP_S)
+        assert answered == {"Enqueued": count}, answered
 
     def close(self) -> None:
         """Let go of journals and stores."""
@@ -108,6 +134,10 @@ class Together:
         )
 
     def _turn(self, name: str, callback: Callback) -> None:
+        if self._counts is not None:
+            with calls.counted(self._counts[name]):
+                callback()
+            return
         began_ns = time.thread_time_ns()
         callback()
         self._spent_ns[name] += time.thread_time_ns() - began_ns

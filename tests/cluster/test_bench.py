@@ -15,6 +15,7 @@ import pytest
 
 from cluster import ROOT
 from loadtests.bench import versus
+from loadtests.bench.calls import KINDS
 from loadtests.bench.client import BadAnswer, Load, Measured
 from loadtests.bench.exchanges import InTurn, Lifecycles, LineFraming, Puts, Rounds, Streams
 from loadtests.bench.open_loop import OpenLoop, Outcomes, Stage, peak_per_s
@@ -124,6 +125,9 @@ def test_each_part_inside_a_node_costs_something(tmp_path: Path) -> None:
     told = {record["part"]: record["us"] for record in records if record["kind"] == "inside"}
     assert len(told) == 2 + 2 + 3 + 3 * 4
     assert all(us > 0 for us in told.values())
+    called = [record for record in records if record["kind"] == "calls"]
+    assert len(called) == 2 + 3
+    assert all(one[kind] > 0 for one in called for kind in KINDS)
 
 
 def turns(version: str, *rates: float) -> list[dict[str, Any]]:
