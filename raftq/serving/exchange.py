@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import cast
 
 from uvicorn._types import (
     ASGI3Application,
@@ -163,7 +162,7 @@ class Exchange:
 
     def forget(self) -> None:
         """Nobody asks for it any more; its connection may be kept for long."""
-        self.scope = cast(HTTPScope, {})
+        self.scope = {}  # type: ignore[typeddict-item] # Nothing is asked of it.
         self.body = bytearray()
 
     async def run(self, app: ASGI3Application) -> None:

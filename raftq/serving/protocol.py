@@ -15,7 +15,7 @@ import asyncio
 import enum
 import socket
 from collections import deque
-from typing import Any, cast
+from typing import Any
 
 import httptools
 from uvicorn import Config as UvicornConfig
@@ -309,8 +309,9 @@ class GuardedHttp(HttpToolsProtocol):
         extensions: dict[str, object] = {ABORT: self._abort, STREAMED: self._stream}
         if not self._is_known:
             extensions[KNOWN] = self._know
+        scope: HTTPScope = {**head, **self._ends, "extensions": extensions}  # type: ignore[typeddict-item]
         self.cycle = Exchange(
-            cast(HTTPScope, {**head, **self._ends, "extensions": extensions}),
+            scope,
             self.transport,
             self.flow,
             self.logger,
