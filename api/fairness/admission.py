@@ -18,7 +18,6 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Protocol
 
 INTERVAL_S = 0.75
@@ -280,7 +279,6 @@ class Place:
             del admission._accounts[self._account]
 
 
-@lru_cache(maxsize=4096)  # The same few paths come with most requests.
 def kind_of(path: str) -> tuple[Kind, str]:
     """How dear a request to this path is, and whose it claims to be."""
     if path.startswith(_OPEN):

@@ -15,7 +15,8 @@ from raftq.serving.exchange import Header
 
 KNOWN_MAX = 1_024
 KNOWN_BYTES_MAX = 1_024
-"""A head that is larger is parsed each time."""
+KNOWN_FIELDS_MAX = 32
+"""A head that is larger, or has more of them, is parsed each time."""
 
 _END = b"\n"  # Of a name and of a value; neither has one (RFC 9110, section 5.5).
 _HEAD_END = b"\r\n\r\n"
@@ -68,8 +69,10 @@ class KnownHeads:
     def keep(self, data: bytes, head: Said, body_bytes: int) -> None:
         """The head of a request that was parsed, if its body came as it is."""
         end = data.find(_HEAD_END) + len(_HEAD_END)
-        if end + body_bytes != len(data) or end > KNOWN_BYTES_MAX:
+        if end + body_bytes != len(data):
             return  # In chunks, or together with something else.
+        if end > KNOWN_BYTES_MAX or len(head["headers"]) > KNOWN_FIELDS_MAX:
+            return
         if len(self._known) >= KNOWN_MAX:
             del self._known[next(iter(self._known))]
         self._known[data[:end]] = head, body_bytes

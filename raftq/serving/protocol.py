@@ -19,7 +19,6 @@ from typing import Any
 
 import httptools
 from uvicorn import Config as UvicornConfig
-from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -309,9 +308,9 @@ class GuardedHttp(HttpToolsProtocol):
         extensions: dict[str, object] = {ABORT: self._abort, STREAMED: self._stream}
         if not self._is_known:
             extensions[KNOWN] = self._know
-        scope: HTTPScope = {**head, **self._ends, "extensions": extensions}  # type: ignore[typeddict-item]
+        scope = {**head, **self._ends, "extensions": extensions}
         self.cycle = Exchange(
-            scope,
+            scope,  # type: ignore[arg-type] # The parts of a scope are dictionaries of anything.
             self.transport,
             self.flow,
             self.logger,

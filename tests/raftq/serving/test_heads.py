@@ -14,12 +14,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from raftq.serving.heads import KNOWN_BYTES_MAX, KNOWN_MAX, KnownHeads, Said
+from raftq.serving.heads import KNOWN_BYTES_MAX, KNOWN_FIELDS_MAX, KNOWN_MAX, KnownHeads, Said
 from raftq.serving.protocol import Intake
 from wires import Wire, ask, server_of
 
 POST = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
-SAID: Said = {"method": "POST"}
+SAID: Said = {"method": "POST", "headers": []}
 TURNS = 6  # Of the loop: until a whole request and those behind it are answered.
 
 
@@ -74,10 +74,11 @@ def test_a_head_that_came_before_is_not_parsed_again() -> None:
         POST.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"),
         POST.replace(b"1.1", b"1.0") + b"ab",
         POST.replace(b"\r\n\r\n", b"\r\nX: " + b"a" * KNOWN_BYTES_MAX + b"\r\n\r\n") + b"ab",
+        POST.replace(b"\r\n\r\n", b"\r\n" + b"x:\r\n" * KNOWN_FIELDS_MAX + b"\r\n") + b"ab",
         POST + b"a",
         POST + b"ab" + POST,
     ],
-    ids=["chunks", "last", "continue", "old", "large", "half", "two"],
+    ids=["chunks", "last", "continue", "old", "large", "many", "half", "two"],
 )
 def test_what_is_not_one_usual_request_is_parsed_each_time(request_bytes: bytes) -> None:
     async def scenario() -> None:
