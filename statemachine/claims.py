@@ -136,7 +136,7 @@ def ack(state: State, command: Ack) -> Outcome:
     set_marks(queue.record, state.next_id)
     state.touch_queue(queue)
     rates.count(state, queue, rates.ACKED, len(settled))
-    return Settled(len(settled), lost, stale.why(state, queue, lost))
+    return Settled(len(settled), lost, stale.why(state, queue, lost) if lost else ())
 
 
 def release(state: State, command: Release) -> Outcome:
@@ -165,7 +165,7 @@ def release(state: State, command: Release) -> Outcome:
 
 def end_lease(state: State, queue: Queue, claim_id: int) -> None:
     """The lease has run out: all that the claim holds goes back."""
-    found = _load(state, queue, claim_id)
+    found = state.claims.get(claim_id) or _stored(state, queue, claim_id)
     assert found is not None, claim_id
     assert found.until_ms <= state.now_ms, claim_id
     settled, _ = _settle(state, queue, claim_id, found, None)
@@ -255,16 +255,13 @@ def _open(
     record.claimed += len(held)
     opened = ClaimRecord(record.number, until_ms, timed, held, consumer)
     state.kv.put_new(queue.claims + keys.u64(claim_id), records.encode(opened))
-    _keep(state, claim_id, opened)
+    state.claims[claim_id] = opened
+    state.claimed_messages += len(held)
     return opened
 
 
 def _write(state: State, queue: Queue, claim_id: int, claim_record: ClaimRecord) -> None:
     state.kv.put(queue.claims + keys.u64(claim_id), records.encode(claim_record))
-    _keep(state, claim_id, claim_record)
-
-
-def _keep(state: State, claim_id: int, claim_record: ClaimRecord) -> None:
     if claim_id not in state.claims:
         state.claims[claim_id] = claim_record
         state.claimed_messages += len(claim_record.messages)
@@ -274,16 +271,15 @@ def _find(state: State, queue: Queue | None, claim_id: int) -> ClaimRecord | Non
     """The claim if it is the queue's and its lease has not ended."""
     if queue is None or not 0 < claim_id < state.next_id:
         return None
-    found = _load(state, queue, claim_id)
-    return None if found is None or found.until_ms <= state.now_ms else found
+    found = state.claims.get(claim_id) or _stored(state, queue, claim_id)
+    if found is None or found.queue != queue.record.number or found.until_ms <= state.now_ms:
+        return None
+    return found
 
 
-def _load(state: State, queue: Queue, claim_id: int) -> ClaimRecord | None:
-    found = state.claims.get(claim_id)
-    if found is None:
-        data = state.kv.get(queue.claims + keys.u64(claim_id))
-        return None if data is None else records.decode_claim(data)
-    return found if found.queue == queue.record.number else None
+def _stored(state: State, queue: Queue, claim_id: int) -> ClaimRecord | None:
+    data = state.kv.get(queue.claims + keys.u64(claim_id))
+    return None if data is None else records.decode_claim(data)
 
 
 def _settle(

@@ -85,8 +85,8 @@ _RUN = Struct(">10sII")  # The first id, how many, deliveries.
 
 def note(state: State, queue: Queue, kind: int, messages: bytes = b"", *, count: int = 0) -> None:
     """This happened in the queue, to messages in ``runs``. Its record is to be written."""
-    rest: tuple[int | str, ...] = (0, "", "", count) if count else ()
-    _note(state, queue, kind, state.node, 0, "", messages, *rest)
+    said: Said = (kind, state.node, 0, "", messages)
+    _note(state, queue, (*said, 0, "", "", count) if count else said)
 
 
 def note_claim(
@@ -107,8 +107,8 @@ def note_claim(
         found = _RUN.pack(messages[0].id, 1, messages[0].deliveries)
     else:
         found = runs([(one.id, 1, one.deliveries) for one in messages])
-    rest: tuple[int | str, ...] = (until_ms, reason) if until_ms or reason else ()
-    _note(state, queue, kind, state.node, claim, claim_record.consumer, found, *rest)
+    said: Said = (kind, state.node, claim, claim_record.consumer, found)
+    _note(state, queue, (*said, until_ms, reason) if until_ms or reason else said)
 
 
 def gather(
@@ -159,7 +159,8 @@ def queue_deleted(state: State, queue: Queue) -> None:
     _note_gathered(state)
     queue.untold.clear()
     _forget(state, queue.account, queue.record.history, len(queue.record.history.stretches))
-    _note(state, queue.account, QUEUE_DELETED, state.node, 0, "", b"", 0, "", queue.names[1])
+    said = (QUEUE_DELETED, state.node, 0, "", b"", 0, "", queue.names[1])
+    _note(state, queue.account, said)
     state.noted[queue.names[0], ""] = None
     # Also for those who look at the queue alone, to see that it is gone.
     state.noted[queue.names] = None
@@ -240,11 +241,11 @@ def _note_gathered(state: State) -> None:
     gathered, state.gathered = state.gathered, {}
     for (queue, kind, node, reason, target), messages in gathered.items():
         if messages:
-            rest = (0, reason, target) if reason or target else ()
-            _note(state, queue, kind, node, 0, "", runs(messages), *rest)
+            said: Said = (kind, node, 0, "", runs(messages))
+            _note(state, queue, (*said, 0, reason, target) if reason or target else said)
 
 
-def _note(state: State, holder: Queue | Account, *said: int | str | bytes) -> None:
+def _note(state: State, holder: Queue | Account, said: Said) -> None:
     if state.gathered:
         _note_gathered(state)
     ordinal = state.next_event

@@ -62,10 +62,10 @@ def take(state: State, queue: Queue, lane: Lane, limit: int) -> list[Fresh]:
     if count <= limit:
         taken = list(window)
         window.clear()
-        count = len(taken)
     else:
-        taken = [window.popleft() for _ in range(limit)]
-        count = limit
+        count, taken = limit, []
+        for _ in range(limit):
+            taken.append(window.popleft())
     record = lane.record
     queue.record.ready -= count
     record.ready -= count

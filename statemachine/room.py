@@ -70,13 +70,15 @@ class Wanted:
 
 
 def is_plain(state: State, account: str, puts: Sequence[PartPut]) -> bool:
-    """Whether there is nothing to look at: no quotas, no queue to be made, no copies."""
+    """Whether there is nothing to look at: no quotas, keys, queue to be made, or copies."""
     owner = state.find_account(account)
-    if owner is None or owner.record.quotas is not None or state.copies:
+    if owner is None or owner.record.quotas is not None or owner.sealing or state.copies:
         return False
     for part in puts:
         queue = state.find_queue(account, part.queue)
         if queue is None or queue.record.bindings:
+            return False
+        if part.messages and part.messages[0].content_encoding:  # It may say that it is sealed.
             return False
     return True
 

@@ -50,7 +50,7 @@ class Taken:
 
     def take_all(self, lane: Lane) -> None:
         """Take from a lane, the oldest first, until it has nothing more or ``freed`` is set."""
-        while not self.freed and (wanted := self.wants()) > 0:
+        while len(self.held) < self._limit and not self.freed and (wanted := self.wants()) > 0:
             if lane.record.returned:
                 self.take_oldest(lane)
             elif not self._take_fresh(lane, wanted):

@@ -9,11 +9,9 @@ from __future__ import annotations
 from statemachine import bindings, claims, messages, room, sealing, stale
 from statemachine.commands import (
     Ack,
-    Claim,
     Enqueue,
     MessageId,
     PartAck,
-    PartPut,
     PartRelease,
     Release,
     Take,
@@ -21,7 +19,6 @@ from statemachine.commands import (
     TransactAndClaim,
 )
 from statemachine.outcomes import (
-    Claimed,
     Enqueued,
     Outcome,
     Refused,
@@ -82,13 +79,12 @@ def run(state: State, command: Transact | TransactAndClaim) -> Outcome:
     done = _transact(state, command.transaction)
     if isinstance(done, Refused):
         return done
-    return TransactedAndClaimed(done, None if done.stale else _claim(state, command.claim))
-
-
-def _claim(state: State, command: Claim | Take) -> Claimed | Refused:
-    if isinstance(command, Take):
-        return claims.take(state, command)
-    return claims.claim(state, command)
+    if done.stale:
+        return TransactedAndClaimed(done, None)
+    claim = command.claim
+    if isinstance(claim, Take):
+        return TransactedAndClaimed(done, claims.take(state, claim))
+    return TransactedAndClaimed(done, claims.claim(state, claim))
 
 
 def _transact(state: State, command: Transact) -> Transacted | Refused:
@@ -99,12 +95,16 @@ def _transact(state: State, command: Transact) -> Transacted | Refused:
     refusal = _refused(state, command, freed)
     if refusal is not None:
         return refusal
-    acked = [_ack(state, account, part, ids) for part, ids in zip(acks, named, strict=False)]
-    released = [
-        _release(state, account, part, ids)
-        for part, ids in zip(releases, named[len(acks) :], strict=True)
-    ]
-    put = [_put(state, account, part) for part in command.puts]
+    # Loops, since this is done for each part of each of many transactions.
+    acked, released, put = [], [], []
+    for ack, ids in zip(acks, named, strict=False):
+        acked.append(_ack(state, account, ack, ids))
+    for release, ids in zip(releases, named[len(acks) :], strict=True):
+        released.append(_release(state, account, release, ids))
+    for part in command.puts:
+        enqueued = messages.put(state, Enqueue(account, part.queue, part.messages))
+        assert isinstance(enqueued, Enqueued)
+        put.append(enqueued)
     return Transacted(tuple(acked), tuple(released), tuple(put))
 
 
@@ -112,7 +112,7 @@ def _refused(state: State, command: Transact, freed: list[Held]) -> Refused | No
     """The answer if what is put may not come in; if it may, the queues for it are there."""
     account, puts = command.account, command.puts
     if room.is_plain(state, account, puts):  # The most frequent case.
-        return _unsealed(state, command)
+        return None
     refusal = bindings.refused(state, account, puts) or _unsealed(state, command)
     wanted = room.Wanted(state, account, puts)
     refusal = refusal or wanted.refused(len(freed), sum(one.bytes for one in freed))
@@ -137,6 +137,10 @@ def _plan(state: State, command: Transact) -> tuple[list[Named], list[StalePart]
     wrong: list[StalePart] = []
     gone: list[Held] = []
     parts: tuple[PartAck | PartRelease, ...] = (*command.acks, *command.releases)
+    if len(parts) == 1 and parts[0].ids is None:  # The most frequent case.
+        held = claims.held(state, command.account, parts[0].queue, parts[0].claim)
+        if held:
+            return [None], [], held if command.acks else []
     for number, part in enumerate(parts):
         key = (part.queue, part.claim)
         if key not in known:
@@ -188,9 +192,3 @@ def _count(outcome: Outcome) -> int:
     assert isinstance(outcome, Settled)
     assert not outcome.stale
     return outcome.settled
-
-
-def _put(state: State, account: str, part: PartPut) -> Enqueued:
-    enqueued = messages.put(state, Enqueue(account, part.queue, part.messages))
-    assert isinstance(enqueued, Enqueued)
-    return enqueued

@@ -91,6 +91,16 @@ def test_no_body_gets_in_that_nobody_could_open(bench: Bench, way: int) -> None:
     assert not stale(bench.do(puts(sealed_by(bench.switch_on()))[way]))
 
 
+@pytest.mark.parametrize("way", range(5))
+def test_it_is_the_same_with_a_queue_that_is_there(bench: Bench, way: int) -> None:
+    bench.do(puts(PLAIN)[0])
+    assert stale(bench.do(puts(sealed_by(7))[way]))
+    number = bench.switch_on()
+    assert stale(bench.do(puts(PLAIN)[way]))
+    assert stale(bench.do(puts(sealed_by(number + 1))[way]))
+    assert not stale(bench.do(puts(sealed_by(number))[way]))
+
+
 def test_a_refusal_that_only_the_node_hears_is_not_remembered_under_the_clients_key(
     bench: Bench,
 ) -> None:

@@ -22,7 +22,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "lease-kept-until-swept",
         "A lease that has ended counts until a sweep comes by.",
-        Edit(claims, "_find", "found is None or found.until_ms <= state.now_ms", "found is None"),
+        Edit(claims, "_find", " or found.until_ms <= state.now_ms", ""),
     ),
     mutant(
         "lease-never-swept",
@@ -57,12 +57,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "last-in-first-out",
         "The newest of the fresh messages are delivered first.",
-        Edit(
-            fresh,
-            "take",
-            "[window.popleft() for _ in range(limit)]",
-            "[window.pop() for _ in range(limit)]",
-        ),
+        Edit(fresh, "take", "taken.append(window.popleft())", "taken.append(window.pop())"),
     ),
     mutant(
         "returned-come-last",

@@ -76,14 +76,14 @@ MUTANTS: tuple[Mutant, ...] = (
         Edit(
             transactions,
             "_transact",
-            "_release(state, account, part, ids)",
-            "len(ids)",
+            "_release(state, account, release, ids)",
+            "len(ids or ())",
         ),
     ),
     mutant(
         "claim-after-what-was-not-done",
         "A transaction that did nothing claims what is next all the same.",
-        Edit(transactions, "run", "None if done.stale else ", ""),
+        Edit(transactions, "run", "if done.stale:", "if False:"),
     ),
     mutant(
         "claim-after-remembered-as-it-was",
