@@ -107,13 +107,12 @@ class Admission:
         self._shed_at_s = 0.0
         self._is_shedding = False
 
-    def ask(self, path: str, size: int, *, is_read: bool = False) -> Place | None:
+    def ask(self, kind: Kind, account: str, size: int, *, is_read: bool = False) -> Place | None:
         """A place for a request with so many bytes; None if it must come back later.
 
-        ``is_read``: all of them are there already.
+        ``kind`` and ``account``: see ``kind_of``. ``is_read``: all of them are there already.
         """
         now_s = self._looked()
-        kind, account = kind_of(path)
         held = self._accounts.get(account)
         if held is None:
             held = _Held()

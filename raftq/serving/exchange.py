@@ -129,6 +129,10 @@ class Exchange:
         if self._changed is not None:
             self._changed.set()
 
+    def whole(self, body: bytes) -> None:
+        """It came with all of its body, before anybody has asked for it."""
+        self.body, self.more_body, self._has_news = body, False, True
+
     def read(self) -> None:
         """All of the body is there."""
         self.more_body = False
@@ -196,13 +200,14 @@ class Exchange:
             return
         if message["type"] == "http.response.start" and not self.response_started:
             self._start(message)
-        elif message["type"] == "http.response.body" and self._is_answering():
+        elif (
+            message["type"] == "http.response.body"
+            and self.response_started
+            and not self.response_complete
+        ):
             self._go_on(message)
         else:
             raise RuntimeError(f"{message['type']} is not what comes next")
-
-    def _is_answering(self) -> bool:
-        return self.response_started and not self.response_complete
 
     def _start(self, message: HTTPResponseStartEvent) -> None:
         status = message["status"]
@@ -213,7 +218,8 @@ class Exchange:
                 self._is_chunked = False
             elif name == b"connection":
                 self.keep_alive = self.keep_alive and value != b"close"
-        if self._is_chunked is None and not (self._is_head() or status in (204, 304)):
+        bodiless = self.scope["method"] == "HEAD" or status in (204, 304)
+        if self._is_chunked is None and not bodiless:
             if self.scope["http_version"] == "1.0":
                 self._until_closed, self.keep_alive = True, False
             else:
@@ -232,7 +238,7 @@ class Exchange:
 
     def _go_on(self, message: HTTPResponseBodyEvent) -> None:
         body, more = message.get("body", b""), message.get("more_body", False)
-        if self._is_head():
+        if self.scope["method"] == "HEAD":
             self._left_bytes = 0
             self._write(b"")
         elif self._is_chunked:
@@ -263,9 +269,6 @@ class Exchange:
             self.transport.write(body)
         else:
             self.transport.write(head + body)
-
-    def _is_head(self) -> bool:
-        return self.scope["method"] == "HEAD"
 
 
 def _head(status: int, headers: list[Header]) -> bytes:

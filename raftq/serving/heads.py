@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from api.fairness.admission import kind_of
 from raftq.serving.exchange import Header
 
 KNOWN_MAX = 1_024
@@ -22,6 +23,9 @@ _END = b"\n"  # Of a name and of a value; neither has one (RFC 9110, section 5.5
 _HEAD_END = b"\r\n\r\n"
 _ENCODED_SEPARATOR = re.compile(rb"[^?]*%(?:2f|5c)", re.IGNORECASE)
 """In a path, what a proxy takes for a part of a name and we would take for a separator."""
+
+KIND = "raftq.kind"
+"""In a scope: how dear a request is and whose it claims to be, as ``kind_of`` says."""
 
 Said = dict[str, Any]
 """What of an ASGI scope is as the head says, whoever sends it."""
@@ -35,10 +39,12 @@ def said(parser: httptools.HttpRequestParser, url: bytes, headers: list[Header])
     if parts.path is None:
         return None
     path = parts.path.decode("ascii")
+    path = unquote(path) if "%" in path else path
     return {
+        KIND: kind_of(path),
         "http_version": parser.get_http_version(),
         "method": parser.get_method().decode("ascii"),
-        "path": unquote(path) if "%" in path else path,
+        "path": path,
         "raw_path": parts.path,
         "query_string": parts.query or b"",
         "headers": headers,

@@ -29,7 +29,7 @@ from raftq.config import ApiConfig
 from raftq.serving import shedding
 from raftq.serving.exchange import Exchange
 from raftq.serving.gate import End, Gate
-from raftq.serving.heads import KnownHeads, Said, Unfinished, said
+from raftq.serving.heads import KIND, KnownHeads, Said, Unfinished, said
 from raftq.serving.refusals import Refusal, Refusals
 
 READ_BYTES = 16_384
@@ -324,8 +324,7 @@ class GuardedHttp(HttpToolsProtocol):
         """The parser has said all that about such a head before, and hears nothing of this one."""
         self._begin(head, keep_alive=True, wants_continue=False)
         self._phase = Phase.ANSWER
-        self.cycle.body = body
-        self.cycle.read()
+        self.cycle.whole(body)
         self._serve(self.cycle)
 
     def _stream(self) -> None:
@@ -337,7 +336,8 @@ class GuardedHttp(HttpToolsProtocol):
         self._serving = exchange
         size = shedding.announced(exchange, self._body_bytes_max)
         is_read = not exchange.more_body
-        place = self._admission.ask(exchange.scope["path"], size, is_read=is_read)
+        kind, account = exchange.scope[KIND]  # type: ignore[literal-required] # One of ours.
+        place = self._admission.ask(kind, account, size, is_read=is_read)
         if place is not None:
             exchange.let_in(place)
             task = self.loop.create_task(exchange.run(self.app))

@@ -51,7 +51,7 @@ class Node:
 
     def ask(self, path: str = PUT, account: str = "a", size: int = 0) -> bool:
         """Whether a request is let in; it stays, and is read at once."""
-        place = self.admission.ask(path.format(account), size)
+        place = self.admission.ask(*kind_of(path.format(account)), size)
         if place is not None:
             place.read()
             self.places.append(place)
@@ -84,7 +84,7 @@ def test_a_burst_is_let_in_and_a_queue_that_stands_is_not() -> None:
 
 def test_a_request_that_goes_on_waits_where_a_new_one_would_be_turned_away() -> None:
     node = Node()
-    stream = node.admission.ask(PUT.format("s"), 1_000)
+    stream = node.admission.ask(*kind_of(PUT.format("s")), 1_000)
     assert stream is not None
     assert stream.begin()
     stream.end()
@@ -102,7 +102,7 @@ def test_a_request_that_goes_on_waits_where_a_new_one_would_be_turned_away() -> 
 
 def test_what_goes_on_counts_each_time_as_answered() -> None:
     node = Node()
-    stream = node.admission.ask(PUT.format("s"), 0)
+    stream = node.admission.ask(*kind_of(PUT.format("s")), 0)
     assert stream is not None
     for _ in range(20):  # A thousand in a second make room for five hundred.
         for _ in range(100):
@@ -116,7 +116,7 @@ def test_what_goes_on_counts_each_time_as_answered() -> None:
 
 def test_what_a_stream_holds_is_what_it_has_in_memory() -> None:
     node = Node()
-    stream = node.admission.ask(PUT.format("s"), 400_000)
+    stream = node.admission.ask(*kind_of(PUT.format("s")), 400_000)
     assert stream is not None
     assert stream.hold(1_000)
     assert node.admission.held_bytes == 1_000
@@ -270,7 +270,7 @@ def test_names_without_end_get_no_more_than_there_is() -> None:
 def test_nothing_is_remembered_of_who_asks_how_the_node_is() -> None:
     node = Node()
     for _ in range(1_000):
-        place = node.admission.ask("/livez", 10)
+        place = node.admission.ask(*kind_of("/livez"), 10)
         assert place is not None
         place.leave()
         node.now_s += 0.1
@@ -286,7 +286,7 @@ def test_however_short_they_stay_there_is_an_end() -> None:
 
 def test_who_takes_long_to_say_what_he_wants_keeps_nobody_out() -> None:
     node = Node(active_max=10)
-    slow = [node.admission.ask(PUT.format("a"), 10) for _ in range(9)]
+    slow = [node.admission.ask(*kind_of(PUT.format("a")), 10) for _ in range(9)]
     assert node.admission.active == 9
     node.now_s += READING_S + 0.1
     node.fill(9)
@@ -305,7 +305,7 @@ def test_who_takes_long_to_say_what_he_wants_keeps_nobody_out() -> None:
 
 def test_a_slow_client_is_stepped_aside_also_while_there_is_no_room_for_anybody() -> None:
     node = Node()
-    assert node.admission.ask(PUT.format("a"), 10) is not None
+    assert node.admission.ask(*kind_of(PUT.format("a")), 10) is not None
     node.now_s += READING_S + 0.1
     assert not node.ask(size=BYTES_MAX)
     assert node.admission.active == 0
@@ -314,7 +314,7 @@ def test_a_slow_client_is_stepped_aside_also_while_there_is_no_room_for_anybody(
 def test_who_was_read_in_time_or_has_left_is_not_stepped_aside_later() -> None:
     node = Node()
     assert node.ask(size=10)
-    gone = node.admission.ask(PUT.format("a"), 10)
+    gone = node.admission.ask(*kind_of(PUT.format("a")), 10)
     assert gone is not None
     gone.leave()
     node.now_s += READING_S + 0.1
