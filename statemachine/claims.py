@@ -160,7 +160,7 @@ def release(state: State, command: Release) -> Outcome:
     how = How(command.delay_ms, command.reason, command.dead)
     giving_back.give_back(state, queue, settled, how)
     rates.count(state, queue, rates.RELEASED, len(settled))
-    return Settled(len(settled), lost, stale.why(state, queue, lost))
+    return Settled(len(settled), lost, stale.why(state, queue, lost) if lost else ())
 
 
 def end_lease(state: State, queue: Queue, claim_id: int) -> None:

@@ -78,8 +78,8 @@ def is_plain(state: State, account: str, puts: Sequence[PartPut]) -> bool:
         queue = state.find_queue(account, part.queue)
         if queue is None or queue.record.bindings:
             return False
-        if part.messages and part.messages[0].content_encoding:  # It may say that it is sealed.
-            return False
+        if part.messages and part.messages[0].content_encoding:
+            return False  # It may say that it is sealed: see ``sealing.refused``.
     return True
 
 

@@ -50,6 +50,7 @@ class Taken:
 
     def take_all(self, lane: Lane) -> None:
         """Take from a lane, the oldest first, until it has nothing more or ``freed`` is set."""
+        # What is asked first is a part of ``wants``: it spares most claims, of one, another call.
         while len(self.held) < self._limit and not self.freed and (wanted := self.wants()) > 0:
             if lane.record.returned:
                 self.take_oldest(lane)

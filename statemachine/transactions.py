@@ -132,15 +132,15 @@ def _unsealed(state: State, command: Transact) -> Refused | None:
 
 def _plan(state: State, command: Transact) -> tuple[list[Named], list[StalePart], list[Held]]:
     """The messages that each part settles, what is wrong with those that can not; what goes."""
-    known: dict[tuple[str, int], _Claim | None] = {}
-    named: list[Named] = []
-    wrong: list[StalePart] = []
-    gone: list[Held] = []
     parts: tuple[PartAck | PartRelease, ...] = (*command.acks, *command.releases)
     if len(parts) == 1 and parts[0].ids is None:  # The most frequent case.
         held = claims.held(state, command.account, parts[0].queue, parts[0].claim)
         if held:
             return [None], [], held if command.acks else []
+    known: dict[tuple[str, int], _Claim | None] = {}
+    named: list[Named] = []
+    wrong: list[StalePart] = []
+    gone: list[Held] = []
     for number, part in enumerate(parts):
         key = (part.queue, part.claim)
         if key not in known:

@@ -129,10 +129,6 @@ class Exchange:
         if self._changed is not None:
             self._changed.set()
 
-    def whole(self, body: bytes) -> None:
-        """It came with all of its body, before anybody has asked for it."""
-        self.body, self.more_body, self._has_news = body, False, True
-
     def read(self) -> None:
         """All of the body is there."""
         self.more_body = False

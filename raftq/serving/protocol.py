@@ -324,7 +324,7 @@ class GuardedHttp(HttpToolsProtocol):
         """The parser has said all that about such a head before, and hears nothing of this one."""
         self._begin(head, keep_alive=True, wants_continue=False)
         self._phase = Phase.ANSWER
-        self.cycle.whole(body)
+        self.cycle.body, self.cycle.more_body = body, False
         self._serve(self.cycle)
 
     def _stream(self) -> None:
